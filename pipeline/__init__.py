@@ -1,0 +1,1 @@
+"""Everything with a side effect: stores, photos, configuration, execution, command line."""

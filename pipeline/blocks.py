@@ -1,0 +1,91 @@
+"""Blocks of samples, the unit of work, and the ledger that proves which are done.
+
+A block counts as done only when its record says so. The record is written after the block's data, flushed to disk
+and moved into place whole, so that a process killed at any instant leaves either no record or a true one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Block:
+    """Samples `start` ... `stop` - 1: one file an array of a store."""
+
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> slice:
+        """As an index."""
+        return slice(self.start, self.stop)
+
+
+def blocks_of(samples: int, block_samples: int) -> list[Block]:
+    """Cut the samples into blocks; the last may be shorter."""
+    starts = range(0, samples, block_samples)
+    return [Block(index, start, min(start + block_samples, samples)) for index, start in enumerate(starts)]
+
+
+class Ledger:
+    """The records of one group of a store: `<directory>/<block>.json`.
+
+    A record holds for every array of the block the stamp it was made under, its crc32c, its size in bytes and how
+    many of its values are not finite; and what else the writer noted, such as quarantined images.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def record(self, block: Block) -> dict[str, Any]:
+        """Return a block's record, empty where there is none."""
+        try:
+            content: dict[str, Any] = json.loads(self._path(block).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return content if content.get("rows") == [block.start, block.stop] else {}
+
+    def is_done(self, block: Block, stamps: Mapping[str, str]) -> bool:
+        """Whether every named array of the block was written under its stamp."""
+        made = self.record(block).get("arrays", {})
+        return all(made.get(name, {}).get("stamp") == wanted for name, wanted in stamps.items())
+
+    def mark(self, block: Block, arrays: Mapping[str, NDArray[Any]], stamps: Mapping[str, str], **notes: Any) -> None:
+        """Record a block whose arrays are written; records of its other arrays are kept."""
+        made = self.record(block).get("arrays", {})
+        made |= {name: {"stamp": stamps[name], **_proof(values)} for name, values in arrays.items()}
+        _write_atomically(self._path(block), {"rows": [block.start, block.stop], "arrays": made, **notes})
+
+    def clear(self) -> None:
+        """Forget every block."""
+        for path in self.directory.glob("*.json*"):
+            path.unlink()
+
+    def _path(self, block: Block) -> Path:
+        return self.directory / f"{block.index:06d}.json"
+
+
+def _proof(values: NDArray[Any]) -> dict[str, int]:
+    non_finite = int((~np.isfinite(values)).sum()) if values.dtype.kind == "f" else 0
+    return {"crc32c": google_crc32c.value(values.tobytes()), "bytes": values.nbytes, "non_finite": non_finite}
+
+
+def _write_atomically(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    with partial.open("w") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,150 @@
+"""A TOML file and `--set table.key=value` options -> frozen settings; an unknown key is refused with the nearest known one."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from stages.render import RenderSettings
+
+from pipeline.executors import EXECUTORS
+from safenet.architecture import PRESETS, Architecture
+from safenet.scenes import SceneSettings
+from safenet.train import TrainSettings
+from stages.cam import CamSettings
+from stages.datasets import DatasetSettings
+from stages.extract import ExtractSettings
+from stages.naming import known, suggestion
+from stages.stats import StatsSettings
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is one line that names the file, the key and the remedy."""
+
+
+class ComputeSettings(BaseModel):
+    """The [compute] table: how the CPU stages run; never part of a stamp."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    executor: str = Field("threads", description="serial, threads")
+    workers: int | None = Field(None, ge=1, description="default: the machine's cores")
+
+
+class ModelSettings(BaseModel):
+    """The [model] table of `atlas train`: a preset, and sizes that differ from it. Other commands read the checkpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str = "upstream"
+    image_size: int | None = None
+    patch_size: int | None = None
+    width: int | None = None
+    depth: int | None = None
+    heads: int | None = None
+    mlp_ratio: float | None = None
+    parts: int | None = None
+    embedding: int | None = None
+    loc_hidden: int | None = None
+    sampling: str | None = None
+    drop_path: float | None = None
+
+    def architecture(self) -> Architecture:
+        """Resolve the preset; `classes` is set by the training places."""
+        sizes = self.model_dump(exclude={"preset"}, exclude_none=True)
+        return Architecture(**{**PRESETS[known(self.preset, PRESETS, "model.preset")].as_dict(), **sizes})
+
+
+class Settings(BaseModel):
+    """All tables of a configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: DatasetSettings | None = None
+    extract: ExtractSettings = ExtractSettings()
+    cam: CamSettings = CamSettings()
+    stats: StatsSettings = StatsSettings()
+    render: RenderSettings = RenderSettings()
+    compute: ComputeSettings = ComputeSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    scenes: SceneSettings = SceneSettings()
+
+
+def load_settings(path: Path | None, assignments: Iterable[str] = ()) -> Settings:
+    """Read a configuration.
+
+    Parameters
+    ----------
+    path : Path or None
+        TOML file; relative paths in it are taken from the working directory.
+    assignments : iterable of str
+        "table.key=value" each, the value as TOML (bare words are text); they win over the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ConfigError
+        If a key is unknown or a value is of the wrong kind.
+    """
+    tables = {} if path is None else _read(path)
+    where = "--set" if path is None else str(path)
+    for assignment in assignments:
+        _assign(tables, assignment)
+    try:
+        settings = Settings.model_validate(tables)
+        known(settings.compute.executor, EXECUTORS, "compute.executor")
+        settings.model.architecture()
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first_fault(error)}") from None
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such configuration file")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def _assign(tables: dict[str, Any], assignment: str) -> None:
+    name, equals, text = assignment.partition("=")
+    table, dot, key = name.strip().partition(".")
+    if not (equals and dot and key):
+        raise ConfigError(f"--set {assignment}: expected table.key=value, for instance cam.methods=['l2_norm']")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    tables.setdefault(table, {})[key] = value
+
+
+def _first_fault(error: ValidationError) -> str:
+    """Say in one line what the first fault is and what would be right."""
+    fault = error.errors()[0]
+    place = [str(part) for part in fault["loc"]]
+    name = ".".join(place)
+    if fault["type"] == "extra_forbidden":
+        names = _fields_of(place[:-1])
+        kind = "key" if len(place) > 1 else "table"
+        return f"unknown {kind} {name!r}{suggestion(place[-1], names)}. Known: {', '.join(names)}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return message if message.startswith(name) else f"{name} = {fault['input']!r}: {message}"
+
+
+def _fields_of(place: list[str]) -> list[str]:
+    model: Any = Settings
+    for part in place:
+        annotation = model.model_fields[part].annotation
+        model = next((kind for kind in (annotation, *getattr(annotation, "__args__", ())) if hasattr(kind, "model_fields")), None)
+        if model is None:
+            return []
+    return sorted(model.model_fields)

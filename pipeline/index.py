@@ -1,0 +1,151 @@
+"""The manifest of a dataset: every photo's digest and size read by a pool of threads, stored as one Parquet file."""
+
+import hashlib
+import json
+import os
+import stat
+import struct
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+from PIL import Image
+
+from stages.datasets import MANIFEST_COLUMNS, DatasetSettings, ImageHeader, find_images, find_masks, merge_duplicates, resolve_layout
+
+MINIMUM_SIDE_PX = 16  # one patch token: a smaller photo says nothing
+DIGESTED_COLUMNS = ("id", "digest", "view", "place", "split", "roles", "variant", "problem")
+UNREADABLE_HEADER = (
+    ValueError, SyntaxError, struct.error, EOFError, LookupError, TypeError, ArithmeticError, MemoryError, NotImplementedError,
+)  # fmt: skip # what Pillow's readers are known to raise on damaged bytes, besides OSError
+
+
+def index_dataset(settings: DatasetSettings, workers: int = 8, progress: Callable[[int, int], None] = lambda done, total: None) -> pd.DataFrame:
+    """Read every photo once and return the manifest; a bad photo becomes a row with its `problem` and never stops the run.
+
+    Parameters
+    ----------
+    settings
+        The ``[dataset]`` table.
+    workers
+        Threads that read.
+    progress
+        Called after each file with the number done and the number of all.
+
+    Returns
+    -------
+    DataFrame
+        As of `merge_duplicates`; its ``attrs`` hold the absolute ``root`` that paths are relative to, and the ``layout``.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `find_images`.
+    """
+    root = settings.root.expanduser().absolute()
+    files = find_images(root, settings)
+    paths = list(dict.fromkeys(file.path for file in files))
+    table = merge_duplicates(files, _read_all(root, paths, workers, progress), find_masks(root))
+    table.attrs = {"root": str(root), "layout": resolve_layout(root, settings)}
+    return table
+
+
+def read_header(path: Path) -> ImageHeader:
+    """Return digest and size of one image file, or why it cannot be used; raises nothing for a bad file.
+
+    Notes
+    -----
+    Pixels are not decoded: a fault behind the header shows when the photo is extracted.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return ImageHeader(problem="its name is not UTF-8; rename the file")
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            return ImageHeader(problem="not a regular file")
+        return _read_regular_file(path)
+    except OSError as error:
+        return ImageHeader(problem=f"cannot be read: {error.strerror or error}")
+
+
+def write_manifest(path: Path, table: pd.DataFrame) -> None:
+    """Write the manifest with its ``attrs``; `path` holds the old file or the whole new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        table.to_parquet(unfinished, index=False)
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """Return the manifest with ``attrs["root"]`` and ``attrs["layout"]``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If the file is not a manifest of ours.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no manifest; run `atlas index` first")
+    try:
+        table = pd.read_parquet(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not a readable manifest ({reason}). Run `atlas index` again.") from error
+    missing = [column for column in MANIFEST_COLUMNS if column not in table]
+    if missing or "root" not in table.attrs:
+        lacks = ", ".join(missing) or "the dataset's root"
+        raise ValueError(f"{path}: a Parquet file, but not a manifest of this version; it lacks {lacks}. Run `atlas index` again.")
+    return table
+
+
+def manifest_digest(table: pd.DataFrame) -> str:
+    """Return a blake2b digest (128 bits, hex) of what defines the samples and their order; where the photos lie has no part in it."""
+    rows = table[list(DIGESTED_COLUMNS)].to_numpy(dtype=object).tolist()
+    return hashlib.blake2b(json.dumps([DIGESTED_COLUMNS, rows]).encode(), digest_size=16).hexdigest()
+
+
+def _read_all(root: Path, paths: list[str], workers: int, progress: Callable[[int, int], None]) -> dict[str, ImageHeader]:
+    headers: dict[str, ImageHeader] = {}
+    pool = ThreadPoolExecutor(workers)
+    with warnings.catch_warnings():  # around the pool: warning filters belong to the process, not to a thread
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            for path, header in zip(paths, pool.map(read_header, (root / path for path in paths)), strict=True):
+                headers[path] = header
+                progress(len(headers), len(paths))
+        finally:
+            pool.shutdown(cancel_futures=True)  # so that an interrupt need not wait for the whole dataset
+    return headers
+
+
+def _read_regular_file(path: Path) -> ImageHeader:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+        if file.tell() == 0:
+            return ImageHeader(problem="zero bytes")
+        file.seek(0)
+        try:
+            with Image.open(file) as image:
+                width, height = image.size
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            return ImageHeader(digest, problem=f"too large: its header claims more than {Image.MAX_IMAGE_PIXELS} pixels")
+        except Image.UnidentifiedImageError:
+            return ImageHeader(digest, problem="not an image, or its header is damaged")
+        except (OSError, *UNREADABLE_HEADER) as error:
+            return ImageHeader(digest, problem=f"its header is damaged: {' '.join(str(error).split())}")
+    if min(height, width) < MINIMUM_SIDE_PX:
+        return ImageHeader(digest, height, width, f"too small: {height} x {width} px (height x width), at least {MINIMUM_SIDE_PX} needed")
+    return ImageHeader(digest, height, width)

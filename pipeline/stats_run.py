@@ -1,0 +1,169 @@
+"""The stats stage: cams.zarr and the small features -> stats.zarr, a group a checkpoint, and one that joins them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from tqdm import tqdm
+
+from pipeline.blocks import Block
+from pipeline.cam_run import product_stamps
+from pipeline.executors import run_blocks
+from pipeline.run import MissingProductError, Outcome, Run
+from pipeline.stamps import stamp
+from pipeline.stores import group_attributes, open_lazily, write_dataset
+from stages.cam import Product, products_of
+from stages.stats import (
+    MASK_FEATURES,
+    NEEDED_FEATURES,
+    BlockSummary,
+    Groups,
+    changed_boundaries,
+    combine,
+    drift_block,
+    finalize,
+    finalize_drift,
+    retrieval,
+    summarise_block,
+)
+
+VERSION = 1
+JOINED = "all_checkpoints"
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What the figures of a checkpoint are made of."""
+
+    name: str
+    products: Sequence[Product]
+    groups: Groups
+    blocks: Sequence[Block]
+    stamp: str
+
+
+def stats(run: Run, *, partial: bool = False) -> Outcome:
+    """Bring the figures up to date: those of each checkpoint, then what changes from one to the next.
+
+    Parameters
+    ----------
+    run : Run
+    partial : bool
+        Leave unfinished checkpoints out instead of refusing.
+
+    Raises
+    ------
+    MissingProductError
+        If features or heat maps are missing or unfinished.
+    """
+    names = run.checkpoints(partial)
+    inputs = [_inputs(run, name) for name in names]
+    computed = 0
+    with tqdm(total=len(names), unit="checkpoint", disable=not run.progress) as bar:
+        for one in inputs:
+            bar.set_description(one.name)
+            if group_attributes(run.stats_path, one.name).get("stamp") != one.stamp:
+                write_dataset(run.stats_path, one.name, _of_checkpoint(run, one), {"stamp": one.stamp, "epoch": run.features(one.name).attributes["epoch"]})
+                computed += 1
+            bar.update()
+    mark = stamp([one.stamp for one in inputs])
+    if group_attributes(run.stats_path, JOINED).get("stamp") != mark:
+        _write_all(run, inputs, mark)
+    return Outcome("stats", computed, len(names) - computed, "checkpoints")
+
+
+def open_stats(run: Run) -> xr.Dataset:
+    """Open the figures of all checkpoints, dims (checkpoint, group, product, ...), in memory.
+
+    Raises
+    ------
+    MissingProductError
+        If there are none, or they were made of other heat maps than those that the settings ask for.
+    """
+    made = group_attributes(run.stats_path, JOINED).get("stamp")
+    if made is None:
+        raise MissingProductError(f"{run.stats_path}: no figures; run `atlas stats` first")
+    if made != stamp([_inputs(run, name).stamp for name in run.checkpoints(partial=True)]):
+        raise MissingProductError(f"{run.stats_path}: older than the heat maps or the settings; run `atlas stats` again")
+    return open_lazily(run.stats_path, JOINED).load()
+
+
+def _inputs(run: Run, name: str) -> _Inputs:
+    products = products_of(run.settings.cam)
+    features = run.features(name)
+    stamps, blocks, ledger = product_stamps(features, products), features.blocks, run.ledger("cams", name)
+    missing = sum(not ledger.is_done(block, stamps) for block in blocks)
+    if missing:
+        raise MissingProductError(f"{run.cams_path}/{name}: {missing} of {len(blocks)} blocks lack heat maps that the settings ask for; run `atlas cam` first")
+    texts = features.read(["split", "view", "valid"])
+    groups = Groups.of(*(texts[key].values.tolist() for key in ("split", "view", "valid")))
+    settings = run.settings.stats.model_dump(mode="json")
+    return _Inputs(name, products, groups, blocks, stamp({"cams": stamps, "settings": settings, "version": VERSION}))
+
+
+def _of_checkpoint(run: Run, one: _Inputs) -> xr.Dataset:
+    features, cams, settings = run.features(one.name), run.cams(one.name), run.settings.stats
+    wanted = [*NEEDED_FEATURES, *(key for key in MASK_FEATURES if features.has(key))]
+    sampling = features.attributes["architecture"]["sampling"]
+
+    def work(block: Block) -> BlockSummary:
+        maps = cams.read([product.key for product in one.products], block.rows)
+        group = one.groups.index[block.rows]
+        return summarise_block(maps, features.read(wanted, block.rows), group, len(one.groups.name), sampling, settings)
+
+    found = finalize(combine(list(_run(run, work, one.blocks))), one.groups, one.products, settings)
+    return found.merge(_retrieval(run, one.name))
+
+
+def _retrieval(run: Run, name: str) -> xr.Dataset:
+    features = run.features(name)
+    keys = ["embedding", "flip_embedding"] if features.has("flip_embedding") else ["embedding"]
+    read = features.read([*keys, "place", "view", "roles", "valid"])
+    embedding = sum(read[key].values for key in keys)
+    return retrieval(embedding, *(read[key].values.tolist() for key in ("place", "view", "roles", "valid")))
+
+
+def _write_all(run: Run, inputs: Sequence[_Inputs], mark: str) -> None:
+    """Join the checkpoints and add the drift from the previous and to the last one."""
+    parts = []
+    for number, one in enumerate(inputs):
+        own = open_lazily(run.stats_path, one.name).load().drop_attrs()
+        previous = inputs[number - 1] if number else None
+        parts.append(own.merge(_drift(run, previous, one, "previous")).merge(_drift(run, one, inputs[-1], "last")))
+    joined = xr.concat(parts, dim="checkpoint", join="outer", data_vars="all")
+    epochs = [run.features(one.name).attributes["epoch"] for one in inputs]
+    names = np.array([one.name for one in inputs], dtype=object)
+    joined = joined.assign_coords(checkpoint=("checkpoint", names), epoch=("checkpoint", np.array([np.nan if e is None else e for e in epochs], float)))
+    write_dataset(run.stats_path, JOINED, joined, {"stamp": mark})
+
+
+def _drift(run: Run, before: _Inputs | None, after: _Inputs, suffix: str) -> xr.Dataset:
+    """Drift between two checkpoints; nothing where there is no earlier one, or its samples or grid differ."""
+    if before is None or not _comparable(run, before, after):
+        return xr.Dataset()
+    keys = [product.key for product in after.products]
+    stores = [run.cams(one.name) for one in (before, after)]
+
+    def work(block: Block) -> xr.Dataset:
+        return drift_block(*(store.read(keys, block.rows) for store in stores), run.settings.stats)
+
+    blocks = list(_run(run, work, after.blocks)) if keys else []
+    found = finalize_drift(xr.concat(blocks, dim="sample"), after.groups, after.products, suffix) if blocks else xr.Dataset()
+    boundaries = [run.features(one.name).read(["boundary"])["boundary"].values for one in (before, after)]
+    if boundaries[0].shape == boundaries[1].shape:
+        found[f"boundary_changed_to_{suffix}"] = changed_boundaries(*boundaries, after.groups)
+    return found
+
+
+def _comparable(run: Run, before: _Inputs, after: _Inputs) -> bool:
+    one, other = (run.features(inputs.name).attributes for inputs in (before, after))
+    grids = [attributes["architecture"]["image_size"] // attributes["architecture"]["patch_size"] for attributes in (one, other)]
+    return one["made_with"]["manifest"] == other["made_with"]["manifest"] and grids[0] == grids[1] and len(before.blocks) == len(after.blocks)
+
+
+def _run(run: Run, work: Any, blocks: Sequence[Block]) -> Any:
+    return run_blocks(run.settings.compute.executor, run.settings.compute.workers, work, blocks)

@@ -1,0 +1,85 @@
+"""Between the aligned grid, where FAM's output lies, and the patch grid, which is the frame of the (squashed) photo."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+from safenet.alignment import resample_adjoint
+from safenet.architecture import Sampling
+
+
+def carry_back(weights: NDArray[np.float32], theta: NDArray[np.float32], source_cell: NDArray[np.integer], sampling: Sampling) -> NDArray[np.float32]:
+    """Transpose of FAM's resampling: where on the patch grid each weight on the aligned grid was read.
+
+    Parameters
+    ----------
+    weights : float32 [B, P, H, W]
+        On the aligned grid.
+    theta : float32 [B, 2, 3]
+        Read under bilinear sampling.
+    source_cell : int [B, H, W]
+        Read under nearest sampling: the cells that the network really copied, whatever device rounded the ties.
+    sampling : {"nearest", "bilinear"}
+
+    Returns
+    -------
+    float32 [B, P, H, W]
+        On the patch grid; the sum over the cells is kept.
+    """
+    values = torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32))
+    if sampling == "bilinear":
+        return resample_adjoint(values, torch.from_numpy(np.ascontiguousarray(theta)), sampling).numpy()
+    index = torch.from_numpy(source_cell.astype(np.int64)).flatten(1)[:, None].expand(-1, values.shape[1], -1)
+    return torch.zeros_like(values).flatten(2).scatter_add_(2, index, values.flatten(2)).view_as(values).numpy()
+
+
+def to_photo_frame(
+    maps: NDArray[np.float32], theta: NDArray[np.float32], source_cell: NDArray[np.integer], sampling: Sampling, additive: bool
+) -> NDArray[np.float32]:
+    """Carry heat maps from the aligned grid to the photo's.
+
+    Parameters
+    ----------
+    maps : float32 [B, H, W]
+        On the aligned grid.
+    theta, source_cell, sampling
+        As in `carry_back`.
+    additive : bool
+        True for maps whose cells add up to a score: a patch cell gets the sum of what was read from it. False: the
+        (weighted) mean.
+
+    Returns
+    -------
+    float32 [B, H, W]
+        On the patch grid; NaN where the network read nothing.
+    """
+    total = carry_back(np.stack([maps, np.ones_like(maps)], axis=1), theta, source_cell, sampling)
+    value, read = total[:, 0], total[:, 1]
+    seen = read > 1e-6  # bilinear weights below this are rounding
+    return np.where(seen, value if additive else value / np.where(seen, read, 1), np.nan).astype(np.float32)
+
+
+def derive_aligned(patch_map: xr.DataArray, source_cell: xr.DataArray) -> xr.DataArray:
+    """Rebuild the aligned map from the patch map and the cells that it copies: bit for bit what nearest sampling gave.
+
+    Lazy where the inputs are lazy.
+    """
+    aligned = xr.apply_ufunc(
+        _copy_cells,
+        patch_map,
+        source_cell.rename(y="aligned_y", x="aligned_x"),
+        input_core_dims=[["y", "x", "channel"], ["aligned_y", "aligned_x"]],
+        output_core_dims=[["aligned_y", "aligned_x", "channel"]],
+        dask="parallelized",
+        output_dtypes=[patch_map.dtype],
+    )
+    return aligned.rename(aligned_y="y", aligned_x="x")
+
+
+def _copy_cells(patch_map: NDArray[np.floating], source_cell: NDArray[np.integer]) -> NDArray[np.floating]:
+    cells = patch_map.reshape(len(patch_map), -1, patch_map.shape[-1])
+    index = source_cell.reshape(len(source_cell), -1, 1).astype(np.int64)
+    return np.take_along_axis(cells, index, axis=1).reshape(patch_map.shape)

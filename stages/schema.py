@@ -1,0 +1,111 @@
+"""What the feature store holds: dims, dtype, unit, meaning of every variable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import xarray as xr
+
+from safenet.architecture import Architecture
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One array of a store; `dtype` "map" stands for the configured precision of large maps, "str" for text."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    long_name: str
+    units: str = "1"
+    frame: str = ""
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether the array has one entry a sample, so that it is written block by block."""
+        return self.dims[0] == "sample"
+
+
+_ALWAYS = (
+    Variable("sample_id", ("sample",), "str", "id of the image, unique in the run"),
+    Variable("place", ("sample",), "str", "place (class folder) of the image"),
+    Variable("view", ("sample",), "str", "view: drone, satellite, ..."),
+    Variable("split", ("sample",), "str", "train or test"),
+    Variable("roles", ("sample",), "str", "train, query, gallery, joined by +"),
+    Variable("valid", ("sample",), "bool", "false where the image could not be read: its slot in every array is void"),
+    Variable("patch_map", ("sample", "y", "x", "channel"), "map", "patch tokens after the final LayerNorm (A before FAM)", frame="patch"),
+    Variable("theta", ("sample", "axis", "coefficient"), "float32", "FAM's warp: rows give the input's x and y, normalised coordinates"),
+    Variable("source_cell", ("sample", "y", "x"), "int16", "row-major patch cell that each aligned cell copies", frame="aligned"),
+    Variable("fam_change", ("sample",), "float32", "norm of (aligned map - patch map) over norm of the patch map"),
+    Variable("saliency", ("sample", "ring"), "float32", "FPM's ring saliency S_r"),
+    Variable("boundary", ("sample", "part"), "int16", "half-width of each part's square, innermost first", units="cells"),
+    Variable("part_feature", ("sample", "part", "channel"), "float32", "FPM's ring pooling z_p"),
+    Variable("global_feature", ("sample", "channel"), "float32", "CLS token after the final LayerNorm"),
+    Variable("embedding", ("sample", "head", "embed"), "float32", "embedding of each head; parts first, global last"),
+    Variable("logit", ("sample", "head", "class"), "float32", "class scores of each head; parts first, global last"),
+    Variable("head_w1", ("head", "embed", "channel"), "float32", "bottleneck weight of each head"),
+    Variable("head_b1", ("head", "embed"), "float32", "bottleneck bias"),
+    Variable("head_bn_weight", ("head", "embed"), "float32", "BatchNorm gain"),
+    Variable("head_bn_bias", ("head", "embed"), "float32", "BatchNorm shift"),
+    Variable("head_bn_mean", ("head", "embed"), "float32", "BatchNorm running mean"),
+    Variable("head_bn_var", ("head", "embed"), "float32", "BatchNorm running variance"),
+    Variable("head_w2", ("head", "class", "embed"), "float32", "classifier weight"),
+    Variable("head_b2", ("head", "class"), "float32", "classifier bias"),
+)
+_ON_REQUEST = (
+    Variable("aligned_map", ("sample", "y", "x", "channel"), "map", "patch map after FAM (A of the heat-map formulas)", frame="aligned"),
+    Variable("block_map", ("sample", "block", "y", "x", "channel"), "map", "patch tokens after a transformer block, not normalised", frame="patch"),
+    Variable("block", ("block",), "int16", "which transformer blocks block_map holds, 0 first"),
+    Variable("cls_attention", ("sample", "layer", "attention_head", "y", "x"), "float16", "attention of CLS to the patches, by block", frame="patch"),
+    Variable("rollout", ("sample", "y", "x"), "float32", "attention rollout of CLS (arXiv:2005.00928)", frame="patch"),
+    Variable("flip_embedding", ("sample", "head", "embed"), "float32", "embedding of the horizontally flipped image"),
+    Variable("image", ("sample", "row", "column", "colour"), "uint8", "the photo as the network read it, RGB", frame="photo"),
+    Variable("mask_share", ("sample", "y", "x"), "float32", "share of each cell that the target's mask covers; NaN: no mask", frame="patch"),
+    Variable("mask_centre", ("sample", "y", "x"), "int8", "1 where a cell's centre lies in the mask, 0 where not, -1: no mask", frame="patch"),
+)
+FEATURES: Mapping[str, Variable] = MappingProxyType({variable.name: variable for variable in (*_ALWAYS, *_ON_REQUEST)})
+ON_REQUEST = frozenset(variable.name for variable in _ON_REQUEST)
+HEAD_PREFIX = "head_"
+
+
+def feature_variables(requested: Iterable[str]) -> tuple[Variable, ...]:
+    """Return the variables of a store: those always written, and the requested ones of ON_REQUEST."""
+    wanted = set(requested)
+    return tuple(variable for variable in FEATURES.values() if variable.name not in ON_REQUEST or variable.name in wanted)
+
+
+def dim_sizes(architecture: Architecture, samples: int, blocks: int) -> dict[str, int]:
+    """Sizes of all dims of a feature store; `blocks` transformer blocks have their map stored."""
+    return {
+        "sample": samples,
+        "y": architecture.grid,
+        "x": architecture.grid,
+        "channel": architecture.width,
+        "axis": 2,
+        "coefficient": 3,
+        "ring": architecture.rings,
+        "part": architecture.parts,
+        "head": architecture.parts + 1,
+        "embed": architecture.embedding,
+        "class": architecture.classes,
+        "layer": architecture.depth,
+        "block": blocks,
+        "attention_head": architecture.heads,
+        "row": architecture.image_size,
+        "column": architecture.image_size,
+        "colour": 3,
+    }
+
+
+def check(dataset: xr.Dataset, needed: Iterable[str], where: str) -> None:
+    """Raise a ValueError that names the first variable of `needed` that is absent or has other dims than the schema's."""
+    for name in needed:
+        if name not in dataset:
+            raise ValueError(f"{where}: has no {name}; it was extracted without it. Add it to extract.store and extract again")
+        found, expected = dataset[name].dims, FEATURES[name].dims
+        if found != expected:
+            raise ValueError(f"{where}: {name} has dims {found}; expected {expected}")

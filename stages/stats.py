@@ -1,0 +1,236 @@
+"""Heat maps and features of a checkpoint -> small arrays a group of images; and what changes between checkpoints.
+
+The work is cut as chunk, combine, finalize: `summarise_block` takes a block of samples in memory, `combine` joins the
+blocks in any number, `finalize` takes means over the groups. A group is a split and a view, such as "test drone".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from safenet.architecture import Sampling
+from safenet.partition import ring_numbers
+from stages.cam import Product
+from stages.cam_methods import METHODS
+from stages.frames import to_photo_frame
+from stages.map_figures import drift_figures, map_figures, mask_figures
+from stages.positions import ON_ALIGNED_GRID
+from stages.retrieval import descriptors, retrieval_metrics
+from stages.warp_figures import WARP_FIGURES, boundary_counts, decompose_theta, moved_share
+
+NEEDED_FEATURES = ("valid", "theta", "source_cell", "fam_change", "boundary")
+MASK_FEATURES = ("mask_share", "mask_centre")
+DIRECTIONS: Mapping[str, tuple[str, str]] = {"drone to satellite": ("drone", "satellite"), "satellite to drone": ("satellite", "drone")}
+
+
+class StatsSettings(BaseModel):
+    """The [stats] table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flat_below: float = Field(0.01, ge=0, description="a map whose coefficient of variation is below this is flat")
+    top_share: float = Field(0.1, gt=0, le=1, description="share of the cells that `top` looks at")
+    overlap_share: float = Field(0.2, gt=0, le=1, description="share of the cells that drift's `overlap` looks at")
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The group of each sample: `name[index[i]]`, index -1 for samples without a valid image."""
+
+    name: tuple[str, ...]
+    index: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, split: Sequence[str], view: Sequence[str], valid: Sequence[bool]) -> Groups:
+        """Group samples by split and view."""
+        labels = [f"{s} {v}" for s, v in zip(split, view, strict=True)]
+        names = tuple(sorted({label for label, ok in zip(labels, valid, strict=True) if ok}))
+        index = [names.index(label) if ok else -1 for label, ok in zip(labels, valid, strict=True)]
+        return cls(names, np.array(index, np.int64))
+
+
+@dataclass(frozen=True)
+class BlockSummary:
+    """Figures a sample (`samples`, dims sample, product, ...), and sums of maps a group (`sums`, dims group, product, y, x)."""
+
+    samples: xr.Dataset
+    sums: xr.Dataset
+
+
+def summarise_block(cams: xr.Dataset, features: xr.Dataset, group: NDArray[np.int64], groups: int, sampling: Sampling, settings: StatsSettings) -> BlockSummary:
+    """Take all figures of one block of samples.
+
+    Parameters
+    ----------
+    cams : Dataset
+        Variables named by product keys, (sample, y, x), in memory.
+    features : Dataset
+        NEEDED_FEATURES, and MASK_FEATURES where there are masks, of the same samples, in memory.
+    group : int64 [sample]
+        Group of each sample, -1 for none.
+    groups : int
+        Number of groups.
+    sampling : {"nearest", "bilinear"}
+    settings : StatsSettings
+    """
+    keys = list(cams.data_vars)
+    ring = ring_numbers((cams.sizes["y"], cams.sizes["x"])).numpy()
+    figures = [_product_figures(Product.parse(str(key)), cams[key].values, features, ring, sampling, settings) for key in keys]
+    samples = xr.Dataset({name: _stack(name, [f[name] for f in figures], features.sizes["sample"]) for name in figures[0]} if keys else {})
+    samples = samples.assign(_module_figures(features))
+    sums = [_group_sums(cams[key].values, group, groups) for key in keys]
+    dims = ("group", "product", "y", "x")
+    total = xr.Dataset({name: (dims[: value.ndim + 1], np.stack([s[name] for s in sums], axis=1)) for name, value in sums[0].items()} if keys else {})
+    return BlockSummary(samples, total)
+
+
+def combine(blocks: Sequence[BlockSummary]) -> BlockSummary:
+    """Join the summaries of consecutive blocks."""
+    samples = xr.concat([block.samples for block in blocks], dim="sample")
+    sums = blocks[0].sums.copy(deep=True)
+    for block in blocks[1:]:
+        sums = sums + block.sums
+    return BlockSummary(samples, sums)
+
+
+def finalize(summary: BlockSummary, groups: Groups, products: Sequence[Product], settings: StatsSettings) -> xr.Dataset:
+    """Return the figures of a checkpoint: means over each group's defined samples, dims (group, product, ...)."""
+    samples = summary.samples
+    rows = {name: _group_rows(samples[name], groups) for name in samples if name not in ("boundary", "theta", "low", "high")}
+    stats = xr.Dataset({name: xr.concat([_mean(row) for row in per_group], dim="group") for name, per_group in rows.items()})
+    if products:
+        stats = stats.assign(_map_statistics(summary, groups, settings))
+    stats = stats.assign(_warp_statistics(samples, groups)).assign(count=("group", np.bincount(groups.index[groups.index >= 0], minlength=len(groups.name))))
+    names = [product.key for product in products]
+    coords = {"group": list(groups.name), "product": names, "warp": list(WARP_FIGURES)}
+    return stats.assign_coords({dim: (dim, np.array(value, dtype=object)) for dim, value in coords.items() if dim in stats.dims}).transpose("group", "product", ...)
+
+
+def retrieval(embedding: NDArray[np.floating], place: Sequence[str], view: Sequence[str], roles: Sequence[str], valid: Sequence[bool]) -> xr.Dataset:
+    """Recall and average precision in both directions, dims (direction,); NaN where there are no queries or no gallery.
+
+    Parameters
+    ----------
+    embedding : [sample, head, E]
+        Of the images, or the sum with those of their flips.
+    """
+    descriptor = descriptors(embedding)
+    places, views, role, ok = (np.asarray(values) for values in (place, view, roles, valid))
+    has_role = {name: np.array([name in text.split("+") for text in role], bool) & ok.astype(bool) for name in ("query", "gallery")}
+    rows = []
+    for query_view, gallery_view in DIRECTIONS.values():
+        query, gallery = has_role["query"] & (views == query_view), has_role["gallery"] & (views == gallery_view)
+        enough = query.any() and gallery.any()
+        rows.append(retrieval_metrics(descriptor[query], places[query].tolist(), descriptor[gallery], places[gallery].tolist()) if enough else {})
+    names = ("recall_1", "recall_5", "recall_10", "recall_top1pct", "average_precision")
+    figures = {name: ("direction", np.array([row.get(name, np.nan) for row in rows])) for name in names}
+    return xr.Dataset(figures, coords={"direction": np.array(list(DIRECTIONS), dtype=object)})
+
+
+def drift_block(before: xr.Dataset, after: xr.Dataset, settings: StatsSettings) -> xr.Dataset:
+    """Figures of `drift_figures` a sample and product, dims (sample, product); both blocks in memory, same samples."""
+    rows = [drift_figures(before[key].values, after[key].values, settings.overlap_share) for key in after.data_vars]
+    return xr.Dataset({name: (("sample", "product"), np.stack([row[name] for row in rows], axis=1)) for name in rows[0]})
+
+
+def finalize_drift(drift: xr.Dataset, groups: Groups, products: Sequence[Product], suffix: str) -> xr.Dataset:
+    """Mean drift a group, dims (group, product), variables named `<figure>_to_<suffix>`."""
+    means = {f"{name}_to_{suffix}": xr.concat([_mean(row) for row in _group_rows(drift[name], groups)], dim="group") for name in drift}
+    coords = {"group": list(groups.name), "product": [product.key for product in products]}
+    return xr.Dataset(means).assign_coords({dim: (dim, np.array(value, dtype=object)) for dim, value in coords.items()})
+
+
+def changed_boundaries(before: NDArray[np.integer], after: NDArray[np.integer], groups: Groups) -> xr.DataArray:
+    """Share of each group's samples whose boundaries differ between two checkpoints, dims (group,)."""
+    changed = (before != after).any(axis=1)
+    share = [changed[groups.index == number].mean() for number in range(len(groups.name))]
+    return xr.DataArray(np.array(share), dims="group", coords={"group": np.array(groups.name, dtype=object)})
+
+
+def _product_figures(
+    product: Product, maps: NDArray[np.float32], features: xr.Dataset, ring: NDArray[np.integer], sampling: Sampling, settings: StatsSettings
+) -> dict[str, NDArray[np.float64]]:
+    method = METHODS[product.method]
+    figures = map_figures(maps, method.kind, ring, settings.top_share)
+    figures["flat"] = np.where(np.isnan(figures["variation"]), np.nan, figures["variation"] < settings.flat_below)
+    if all(name in features for name in MASK_FEATURES):
+        on_photo = maps
+        if product.position in ON_ALIGNED_GRID:
+            on_photo = to_photo_frame(maps, features["theta"].values, features["source_cell"].values, sampling, method.additive)
+        figures |= mask_figures(on_photo, features["mask_share"].values, features["mask_centre"].values)
+    return figures
+
+
+def _module_figures(features: xr.Dataset) -> dict[str, tuple[tuple[str, ...], NDArray[np.floating]]]:
+    void = ~features["valid"].values.astype(bool)
+    moved = moved_share(features["source_cell"].values)
+    change = features["fam_change"].values.astype(np.float64)
+    moved[void] = change[void] = np.nan
+    return {
+        "moved_cells": (("sample",), moved),
+        "fam_change": (("sample",), change),
+        "theta": (("sample", "warp"), decompose_theta(features["theta"].values)),
+        "boundary": (("sample", "part", "ring"), _one_hot(features["boundary"].values, features.sizes["y"] // 2)),
+    }
+
+
+def _one_hot(boundary: NDArray[np.integer], rings: int) -> NDArray[np.float64]:
+    return np.stack([boundary_counts(row[None], rings) for row in boundary]).astype(np.float64)
+
+
+def _group_sums(maps: NDArray[np.float32], group: NDArray[np.int64], groups: int) -> dict[str, NDArray[np.float64]]:
+    chosen = (group >= 0) & np.isfinite(maps).all(axis=(1, 2))
+    values = maps[chosen].astype(np.float64)
+    sums = {"n": np.zeros(groups), "total": np.zeros((groups, *maps.shape[1:])), "squares": np.zeros((groups, *maps.shape[1:]))}
+    np.add.at(sums["n"], group[chosen], 1)
+    np.add.at(sums["total"], group[chosen], values)
+    np.add.at(sums["squares"], group[chosen], values**2)
+    return sums
+
+
+def _stack(name: str, values: list[NDArray[np.float64]], samples: int) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    dims = ("sample", "product", "ring") if values[0].ndim == 2 else ("sample", "product")
+    return dims, np.stack(values, axis=1)
+
+
+def _group_rows(values: xr.DataArray, groups: Groups) -> list[xr.DataArray]:
+    return [values.isel(sample=np.flatnonzero(groups.index == number)) for number in range(len(groups.name))]
+
+
+def _mean(values: xr.DataArray) -> xr.DataArray:
+    """Mean over the defined samples, NaN without a warning where there are none."""
+    count = values.notnull().sum("sample")
+    return values.sum("sample", skipna=True).where(count > 0) / count.where(count > 0)
+
+
+def _map_statistics(summary: BlockSummary, groups: Groups, settings: StatsSettings) -> dict[str, xr.DataArray]:
+    """Mean and standard deviation maps, and the range that `dataset` scales take."""
+    sums = summary.sums
+    count = sums["n"].where(sums["n"] > 0)
+    mean = sums["total"] / count
+    deviation = np.sqrt(np.maximum(sums["squares"] / count - mean**2, 0))
+    ranges = {}
+    for name, figure, quantile in (("low", "low", 0.01), ("high", "high", 0.99)):
+        ranges[f"range_{name}"] = xr.concat([_quantile(row, quantile) for row in _group_rows(summary.samples[figure], groups)], dim="group")
+    return {"map_mean": mean, "map_std": deviation, "defined": sums["n"], **ranges}
+
+
+def _quantile(values: xr.DataArray, quantile: float) -> xr.DataArray:
+    columns = [column[np.isfinite(column)] for column in values.values.T]
+    return xr.DataArray([np.quantile(column, quantile) if len(column) else np.nan for column in columns], dims="product")
+
+
+def _warp_statistics(samples: xr.Dataset, groups: Groups) -> dict[str, xr.DataArray]:
+    warp = _group_rows(samples["theta"], groups)
+    counts = _group_rows(samples["boundary"], groups)
+    return {
+        "warp_mean": xr.concat([row.mean("sample") for row in warp], dim="group"),
+        "warp_std": xr.concat([row.std("sample") for row in warp], dim="group"),
+        "boundary_count": xr.concat([row.sum("sample") for row in counts], dim="group"),
+    }

@@ -1,0 +1,183 @@
+"""What a gradient is taken of: a score y, as its derivative with respect to each part feature.
+
+Heads are affine in evaluation mode, so for a class c the score y = mean over parts of logit_p[c] has
+dy/dz_p = M_p[c] / P, whatever the image. For retrieval, y = mean over parts of the cosine between the part's
+embedding and those of the true images of the other view; its derivative follows the chain rule through the norm.
+The global head reads CLS alone: its gradient at the patch and aligned maps is exactly zero, so no target uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from safenet.heads import HEAD_ARRAYS, FoldedHead, fold_head
+from stages.naming import known
+from stages.schema import HEAD_PREFIX
+
+NO_TARGET = "none"
+CLASS_PREFIX = "class_"
+UNDEFINED = -1
+
+
+@dataclass(frozen=True)
+class TargetContext:
+    """What targets need beyond a block's own features.
+
+    Parameters
+    ----------
+    heads : sequence of FoldedHead
+        Of the parts, innermost first.
+    class_names : sequence of str
+        Training places in the order of the logits.
+    reference : float32 [G, P, E]
+        Mean unit embedding of each reference group (see `reference_embeddings`); empty where no target needs it.
+    """
+
+    heads: Sequence[FoldedHead]
+    class_names: Sequence[str]
+    reference: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+
+
+def part_heads(features: xr.Dataset) -> list[FoldedHead]:
+    """Fold the stored heads of the parts (all but the last, global one), in float64."""
+    arrays = {name: features[HEAD_PREFIX + name].values for name in HEAD_ARRAYS}
+    return [fold_head({name: value[index] for name, value in arrays.items()}) for index in range(features.sizes["head"] - 1)]
+
+
+def label_index(places: Sequence[str], class_names: Sequence[str]) -> NDArray[np.int64]:
+    """Class of each place, UNDEFINED for places that were not trained."""
+    number = {name: index for index, name in enumerate(class_names)}
+    return np.array([number.get(place, UNDEFINED) for place in places], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class ReferenceGroups:
+    """Which mean embedding a sample is compared with, and which samples make it up.
+
+    Parameters
+    ----------
+    member : int64 [sample]
+        Group that the sample's embedding contributes to, UNDEFINED for none.
+    wanted : int64 [sample]
+        Group that the sample is compared with: its place in the other view; UNDEFINED where there is none.
+    count : int
+        Number of groups.
+    """
+
+    member: NDArray[np.int64]
+    wanted: NDArray[np.int64]
+    count: int
+
+
+_OTHER_VIEW = {"drone": "satellite", "satellite": "drone"}
+
+
+def reference_groups(place: Sequence[str], view: Sequence[str], split: Sequence[str], roles: Sequence[str], valid: Sequence[bool]) -> ReferenceGroups:
+    """Group the possible references by (place, view, split); test images are compared with gallery images only."""
+    rows = list(zip(place, view, split, roles, valid, strict=True))
+    serves = [ok and ("gallery" in role or s == "train") for _, _, s, role, ok in rows]
+    keys = sorted({(p, v, s) for (p, v, s, _, _), serve in zip(rows, serves, strict=True) if serve})
+    number = {key: index for index, key in enumerate(keys)}
+    member = [number[p, v, s] if serve else UNDEFINED for (p, v, s, _, _), serve in zip(rows, serves, strict=True)]
+    wanted = [number.get((p, _OTHER_VIEW.get(v, ""), s), UNDEFINED) for p, v, s, _, _ in rows]
+    return ReferenceGroups(np.array(member, np.int64), np.array(wanted, np.int64), len(keys))
+
+
+def reference_embeddings(blocks: Iterable[tuple[NDArray[np.float32], NDArray[np.int64]]], count: int) -> NDArray[np.float32]:
+    """Mean over each group of the unit embeddings of the parts.
+
+    Parameters
+    ----------
+    blocks : (embedding float32 [B, P, E], member int64 [B]) pairs
+    count : int
+        Number of groups.
+
+    Returns
+    -------
+    float32 [count, P, E]
+    """
+    total, seen = None, np.zeros(count)
+    for embedding, member in blocks:
+        chosen = member != UNDEFINED
+        unit = embedding[chosen] / np.linalg.norm(embedding[chosen], axis=2, keepdims=True)
+        total = np.zeros((count, *embedding.shape[1:])) if total is None else total
+        np.add.at(total, member[chosen], unit)
+        np.add.at(seen, member[chosen], 1)
+    if total is None:
+        return np.zeros((count, 0, 0), np.float32)
+    return (total / np.maximum(seen, 1)[:, None, None]).astype(np.float32)
+
+
+def directions(features: xr.Dataset, target: str, context: TargetContext) -> NDArray[np.float32]:
+    """Return V_p = dy/dz_p of every sample, float32 [B, P, K]; all NaN for samples that have no such target.
+
+    Parameters
+    ----------
+    features : Dataset
+        A block in memory with `logit`, `embedding` and the coordinates `class_index` and `reference_group`.
+    target : str
+        "label", "predicted", "class_<name>" or "match".
+    """
+    kind, name = _split(target)
+    return TARGETS[kind](features, name, context)
+
+
+def check_target(target: str, class_names: Sequence[str] | None = None) -> str:
+    """Return `target` if it is one, else raise a ValueError that names the nearest known one."""
+    if target.startswith(CLASS_PREFIX):
+        if class_names is not None:
+            known(target.removeprefix(CLASS_PREFIX), class_names, f"cam.targets: class of {target!r}")
+        return target
+    return known(target, [kind for kind in TARGETS if kind != CLASS_PREFIX] + [f"{CLASS_PREFIX}<name>"], "cam.targets")
+
+
+def _split(target: str) -> tuple[str, str]:
+    if target.startswith(CLASS_PREFIX):
+        return CLASS_PREFIX, target.removeprefix(CLASS_PREFIX)
+    return target, ""
+
+
+def _of_class(index: NDArray[np.int64], context: TargetContext) -> NDArray[np.float32]:
+    """M_p[c] / P; the mean of the parts' logits is the score."""
+    rows = np.stack([head.matrix[index] for head in context.heads], axis=1) / len(context.heads)
+    rows[index == UNDEFINED] = np.nan
+    return rows.astype(np.float32)
+
+
+def _label(features: xr.Dataset, name: str, context: TargetContext) -> NDArray[np.float32]:
+    return _of_class(features["class_index"].values, context)
+
+
+def _predicted(features: xr.Dataset, name: str, context: TargetContext) -> NDArray[np.float32]:
+    logit = features["logit"].values[:, :-1].mean(axis=1)
+    index = np.where(np.isfinite(logit).all(axis=1), logit.argmax(axis=1), UNDEFINED)
+    return _of_class(index, context)
+
+
+def _class(features: xr.Dataset, name: str, context: TargetContext) -> NDArray[np.float32]:
+    index = list(context.class_names).index(name)
+    return _of_class(np.full(features.sizes["sample"], index), context)
+
+
+def _match(features: xr.Dataset, name: str, context: TargetContext) -> NDArray[np.float32]:
+    """W_p^T (q - (q . f) f) / |f_p| / P with f the unit embedding and q the mean unit embedding of the true images."""
+    embedding = features["embedding"].values[:, :-1].astype(np.float64)
+    group = features["reference_group"].values
+    norm = np.linalg.norm(embedding, axis=2, keepdims=True)
+    unit = embedding / np.where(norm > 0, norm, np.nan)
+    reference = context.reference[group].astype(np.float64)
+    tangent = (reference - (reference * unit).sum(axis=2, keepdims=True) * unit) / norm / len(context.heads)
+    rows = np.stack([tangent[:, index] @ head.embed_matrix for index, head in enumerate(context.heads)], axis=1)
+    rows[group == UNDEFINED] = np.nan
+    return rows.astype(np.float32)
+
+
+TARGETS: Mapping[str, Callable[[xr.Dataset, str, TargetContext], NDArray[np.float32]]] = MappingProxyType(
+    {"label": _label, "predicted": _predicted, "match": _match, CLASS_PREFIX: _class}
+)

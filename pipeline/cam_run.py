@@ -122,14 +122,16 @@ def _lay_out(features: GroupStore, cams: GroupStore, products: Sequence[Product]
     attributes = features.attributes
     layout = {key: attributes[key] for key in ("samples", "block_samples")}
     if not cams.exists or any(cams.attributes[key] != value for key, value in layout.items()):
-        cams.create(*layout.values(), {"epoch": attributes["epoch"], "features_stamp": attributes["stamp"]})
+        cams.create(layout["samples"], layout["block_samples"], {"epoch": attributes["epoch"], "features_stamp": attributes["stamp"]})
     grid = attributes["architecture"]["image_size"] // attributes["architecture"]["patch_size"]
     sizes = {"sample": attributes["samples"], "y": grid, "x": grid}
     for product in products:
         if cams.array_attributes(product.key).get("stamp") != stamps[product.key]:
             method = METHODS[product.method]
             frame = "aligned" if product.position in ON_ALIGNED_GRID else "patch"
-            variable = Variable(product.key, ("sample", "y", "x"), "float32", f"{product.method} at {product.position}, target {product.target}", frame=frame)
+            variable = Variable(
+                product.key, ("sample", "y", "x"), "float32", f"{product.method} at {product.position}, target {product.target}", frame=frame
+            )
             described = {"stamp": stamps[product.key], "kind": method.kind, "additive": method.additive, "source": method.source}
             cams.add_array(product.key, variable, "float32", sizes, attributes=described)
 
@@ -140,9 +142,10 @@ def _check_targets(features: GroupStore, products: Sequence[Product]) -> list[st
     for target in sorted({product.target for product in products}):
         if target == "label" or target.startswith(CLASS_PREFIX):
             if not class_names:
+                classes = features.attributes["architecture"]["classes"]
                 raise ValueError(
-                    f"{features}: target {target!r} needs the names of the training classes, and neither the checkpoint nor the manifest's training places "
-                    f"give them ({features.attributes['architecture']['classes']} classes). Index the training split too, or use another target"
+                    f"{features}: target {target!r} needs the names of the {classes} training classes, and neither the checkpoint nor the manifest's "
+                    f"training places give them. Index the training split too, or use another target"
                 )
             check_target(target, class_names)
         if target == "match" and not (_groups(features).wanted != UNDEFINED).any():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from stages.render import RenderSettings
 
 from pipeline.executors import EXECUTORS
 from safenet.architecture import PRESETS, Architecture
@@ -18,6 +18,7 @@ from stages.cam import CamSettings
 from stages.datasets import DatasetSettings
 from stages.extract import ExtractSettings
 from stages.naming import known, suggestion
+from stages.render import RenderSettings
 from stages.stats import StatsSettings
 
 
@@ -132,7 +133,7 @@ def _first_fault(error: ValidationError) -> str:
     fault = error.errors()[0]
     place = [str(part) for part in fault["loc"]]
     name = ".".join(place)
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         names = _fields_of(place[:-1])
         kind = "key" if len(place) > 1 else "table"
         return f"unknown {kind} {name!r}{suggestion(place[-1], names)}. Known: {', '.join(names)}"
@@ -144,7 +145,7 @@ def _fields_of(place: list[str]) -> list[str]:
     model: Any = Settings
     for part in place:
         annotation = model.model_fields[part].annotation
-        model = next((kind for kind in (annotation, *getattr(annotation, "__args__", ())) if hasattr(kind, "model_fields")), None)
+        model = next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields") or is_dataclass(kind)), None)
         if model is None:
             return []
-    return sorted(model.model_fields)
+    return sorted(getattr(model, "model_fields", None) or (field.name for field in fields(model)))

@@ -231,8 +231,8 @@ def _reader(run: Run, architecture: Architecture, device: torch.device, readers:
     key = (architecture.image_size, architecture.grid)
     if key not in readers:
         table = run.manifest
-        columns = (table[name].tolist() for name in ("path", "mask_path", "problem"))
-        files = PhotoFiles(Path(table.attrs["root"]), *columns, *key)
+        paths, masks, problems = (table[name].tolist() for name in ("path", "mask_path", "problem"))
+        files = PhotoFiles(Path(table.attrs["root"]), paths, masks, problems, *key)
         workers = run.settings.extract.workers
         if workers is None:
             few = len(table) < FEW_IMAGES
@@ -254,5 +254,6 @@ def _check_bad_share(run: Run, bad: int) -> None:
         first = run.manifest.loc[run.manifest["problem"] != ""].head(1)
         example = f" (for instance {first['path'].item()}: {first['problem'].item()})" if len(first) else ""
         raise TooManyBadImagesError(
-            f"{bad} of {total} images are bad{example}, more than extract.max_bad_share = {allowed} allows. Mend the dataset and run `atlas index`, or raise the share"
+            f"{bad} of {total} images are bad{example}, more than extract.max_bad_share = {allowed} allows. "
+            f"Mend the dataset and run `atlas index`, or raise the share"
         )

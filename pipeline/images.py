@@ -68,9 +68,9 @@ def read_mask(path: Path | None, grid: int) -> tuple[NDArray[np.float32], NDArra
         return np.full((grid, grid), np.nan, np.float32), np.full((grid, grid), -1, np.int8)
     with Image.open(path) as image:
         inside = image.convert("L").point(lambda value: 255 * (value >= 128))
-    share = np.asarray(inside.convert("F").resize((grid, grid), Image.Resampling.BOX), np.float32) / 255
+    share = np.asarray(inside.convert("F").resize((grid, grid), Image.Resampling.BOX)) / 255
     centre = np.asarray(inside.resize((grid, grid), Image.Resampling.NEAREST)) > 0
-    return share, centre.astype(np.int8)
+    return share.astype(np.float32), centre.astype(np.int8)
 
 
 class PhotoReader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,11 @@ class Run:
     directory: Path
     settings: Settings
     progress: bool = True
+
+    def say(self, text: str) -> None:
+        """Tell the user; standard output is for results, progress bars go to standard error."""
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
 
     @property
     def manifest_path(self) -> Path:
@@ -121,7 +127,9 @@ class Run:
             missing = self.missing_blocks(name, attributes)
             if missing and not partial:
                 total = -(-attributes["samples"] // attributes["block_samples"])
-                raise MissingProductError(f"{self.features_path}/{name}: unfinished, {missing} of {total} blocks missing; run `atlas extract` again, or pass --partial")
+                raise MissingProductError(
+                    f"{self.features_path}/{name}: unfinished, {missing} of {total} blocks missing; run `atlas extract` again, or pass --partial"
+                )
             if not missing:
                 epochs[name] = attributes["epoch"]
         if not epochs:

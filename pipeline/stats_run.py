@@ -67,7 +67,9 @@ def stats(run: Run, *, partial: bool = False) -> Outcome:
         for one in inputs:
             bar.set_description(one.name)
             if group_attributes(run.stats_path, one.name).get("stamp") != one.stamp:
-                write_dataset(run.stats_path, one.name, _of_checkpoint(run, one), {"stamp": one.stamp, "epoch": run.features(one.name).attributes["epoch"]})
+                write_dataset(
+                    run.stats_path, one.name, _of_checkpoint(run, one), {"stamp": one.stamp, "epoch": run.features(one.name).attributes["epoch"]}
+                )
                 computed += 1
             bar.update()
     mark = stamp([one.stamp for one in inputs])
@@ -98,7 +100,9 @@ def _inputs(run: Run, name: str) -> _Inputs:
     stamps, blocks, ledger = product_stamps(features, products), features.blocks, run.ledger("cams", name)
     missing = sum(not ledger.is_done(block, stamps) for block in blocks)
     if missing:
-        raise MissingProductError(f"{run.cams_path}/{name}: {missing} of {len(blocks)} blocks lack heat maps that the settings ask for; run `atlas cam` first")
+        raise MissingProductError(
+            f"{run.cams_path}/{name}: {missing} of {len(blocks)} blocks lack heat maps that the settings ask for; run `atlas cam` first"
+        )
     texts = features.read(["split", "view", "valid"])
     groups = Groups.of(*(texts[key].values.tolist() for key in ("split", "view", "valid")))
     settings = run.settings.stats.model_dump(mode="json")
@@ -123,7 +127,7 @@ def _retrieval(run: Run, name: str) -> xr.Dataset:
     features = run.features(name)
     keys = ["embedding", "flip_embedding"] if features.has("flip_embedding") else ["embedding"]
     read = features.read([*keys, "place", "view", "roles", "valid"])
-    embedding = sum(read[key].values for key in keys)
+    embedding = np.sum([read[key].values for key in keys], axis=0)
     return retrieval(embedding, *(read[key].values.tolist() for key in ("place", "view", "roles", "valid")))
 
 
@@ -137,7 +141,9 @@ def _write_all(run: Run, inputs: Sequence[_Inputs], mark: str) -> None:
     joined = xr.concat(parts, dim="checkpoint", join="outer", data_vars="all")
     epochs = [run.features(one.name).attributes["epoch"] for one in inputs]
     names = np.array([one.name for one in inputs], dtype=object)
-    joined = joined.assign_coords(checkpoint=("checkpoint", names), epoch=("checkpoint", np.array([np.nan if e is None else e for e in epochs], float)))
+    joined = joined.assign_coords(
+        checkpoint=("checkpoint", names), epoch=("checkpoint", np.array([np.nan if e is None else e for e in epochs], float))
+    )
     write_dataset(run.stats_path, JOINED, joined, {"stamp": mark})
 
 
@@ -146,16 +152,16 @@ def _drift(run: Run, before: _Inputs | None, after: _Inputs, suffix: str) -> xr.
     if before is None or not _comparable(run, before, after):
         return xr.Dataset()
     keys = [product.key for product in after.products]
-    stores = [run.cams(one.name) for one in (before, after)]
+    first, second = (run.cams(one.name) for one in (before, after))
 
     def work(block: Block) -> xr.Dataset:
-        return drift_block(*(store.read(keys, block.rows) for store in stores), run.settings.stats)
+        return drift_block(first.read(keys, block.rows), second.read(keys, block.rows), run.settings.stats)
 
     blocks = list(_run(run, work, after.blocks)) if keys else []
     found = finalize_drift(xr.concat(blocks, dim="sample"), after.groups, after.products, suffix) if blocks else xr.Dataset()
     boundaries = [run.features(one.name).read(["boundary"])["boundary"].values for one in (before, after)]
     if boundaries[0].shape == boundaries[1].shape:
-        found[f"boundary_changed_to_{suffix}"] = changed_boundaries(*boundaries, after.groups)
+        found[f"boundary_changed_to_{suffix}"] = changed_boundaries(boundaries[0], boundaries[1], after.groups)
     return found
 
 

@@ -71,7 +71,9 @@ class GroupStore:
         shutil.rmtree(self.path / self.name, ignore_errors=True)
         self._group = None
 
-    def add_array(self, key: str, variable: Variable, dtype: str, sizes: Mapping[str, int], chunk_samples: int = 0, attributes: Mapping[str, Any] | None = None) -> None:
+    def add_array(
+        self, key: str, variable: Variable, dtype: str, sizes: Mapping[str, int], chunk_samples: int = 0, attributes: Mapping[str, Any] | None = None
+    ) -> None:
         """Make an array, replacing one of that key; per-sample arrays get one file a block."""
         shape = tuple(sizes[dim] for dim in variable.dims)
         block = self.attributes["block_samples"]
@@ -80,7 +82,12 @@ class GroupStore:
             whole = (min(block, shape[0]) or 1, *shape[1:])
             sharded = 0 < chunk_samples < whole[0] and whole[0] % chunk_samples == 0
             chunk, shard = ((chunk_samples, *shape[1:]), whole) if sharded else (whole, None)
-        described = {"long_name": variable.long_name, "units": variable.units, **({"frame": variable.frame} if variable.frame else {}), **(attributes or {})}
+        described = {
+            "long_name": variable.long_name,
+            "units": variable.units,
+            **({"frame": variable.frame} if variable.frame else {}),
+            **(attributes or {}),
+        }
         self._open().create_array(
             key,
             shape=shape,
@@ -108,11 +115,12 @@ class GroupStore:
         found = {}
         for key in keys:
             array = self._array(key)
-            dims = array.metadata.dimension_names  # type: ignore[union-attr]
+            dims = _dims(array)
             try:
                 values = array[rows] if dims[0] == "sample" else array[...]
             except ValueError as error:
-                raise DamagedStoreError(f"{self}/{key}, samples {rows.start}:{rows.stop}: damaged: {error}. Restore the file, or extract this checkpoint again with --replace") from error
+                where = f"{self}/{key}, samples {rows.start}:{rows.stop}"
+                raise DamagedStoreError(f"{where}: damaged: {error}. Restore the file, or compute this store anew") from error
             found[key] = (dims, np.asarray(values))
         return xr.Dataset(found)
 
@@ -145,6 +153,13 @@ class GroupStore:
         array = self._open()[key]
         assert isinstance(array, zarr.Array)
         return array
+
+
+def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
+    names: Any = getattr(array.metadata, "dimension_names", None)
+    if names is None:
+        raise ValueError(f"{array.store_path}: has no dimension names; it was not written by `atlas`")
+    return tuple(names)
 
 
 class DamagedStoreError(ValueError):

@@ -105,7 +105,9 @@ class BlockWriter:
         if error is None:
             self._raise_failure()
 
-    def add(self, block: Block, start: int, tensors: Mapping[str, Tensor], ready: torch.cuda.Event | None, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    def add(
+        self, block: Block, start: int, tensors: Mapping[str, Tensor], ready: torch.cuda.Event | None, arrays: Mapping[str, NDArray[np.generic]]
+    ) -> None:
         """Hand over the samples `start` ... of a block: host tensors, when they may be read, and arrays that are there already.
 
         Waits when the writers are behind.

@@ -19,10 +19,11 @@ class LocNet(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.fc_loc = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, 6))
-        nn.init.zeros_(self.fc_loc[2].weight)
+        last = nn.Linear(hidden, 6)
+        nn.init.zeros_(last.weight)
         with torch.no_grad():
-            self.fc_loc[2].bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
+            last.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
+        self.fc_loc = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), last)
 
     def forward(self, global_feature: Tensor) -> Tensor:
         """Predict theta; row 0 gives the input's x, row 1 its y."""

@@ -31,7 +31,7 @@ class AttentionRecorder:
     """
 
     def __init__(self, model: SafeNet) -> None:
-        self._layers = [block.attn for block in model.transformer.blocks]
+        self._layers = [module for module in model.transformer.modules() if isinstance(module, Attention)]
         self._grid = model.architecture.grid
         self._rows: list[Tensor] = []
         self._product: Tensor | None = None

@@ -46,7 +46,7 @@ def build_backbone(architecture: Architecture) -> VisionTransformer:
         weight_init="skip",
     )
     for block in backbone.blocks:
-        block.attn.q_norm = QueryScale(architecture.heads)
+        block.attn.q_norm = QueryScale(architecture.heads)  # type: ignore[union-attr]
     initialise(backbone)
     return backbone
 
@@ -60,8 +60,9 @@ def initialise(backbone: VisionTransformer) -> None:
             truncated(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    truncated(backbone.pos_embed)
-    truncated(backbone.cls_token)
+    for embedding in (backbone.pos_embed, backbone.cls_token):
+        assert embedding is not None
+        truncated(embedding)
     convolution = backbone.patch_embed.proj
     nn.init.normal_(convolution.weight, std=math.sqrt(2 / (convolution.kernel_size[0] * convolution.kernel_size[1] * convolution.out_channels)))
 

@@ -31,12 +31,13 @@ class Head(nn.Module):
 
     def __init__(self, width: int, embedding: int, classes: int) -> None:
         super().__init__()
-        self.add_block = nn.Sequential(nn.Linear(width, embedding), nn.BatchNorm1d(embedding, eps=BATCH_NORM_EPS), nn.Dropout(0.5))
-        self.classifier = nn.Sequential(nn.Linear(embedding, classes))
-        nn.init.kaiming_normal_(self.add_block[0].weight, a=0, mode="fan_out")
-        nn.init.zeros_(self.add_block[0].bias)
-        nn.init.normal_(self.classifier[0].weight, std=0.001)
-        nn.init.zeros_(self.classifier[0].bias)
+        bottleneck, classifier = nn.Linear(width, embedding), nn.Linear(embedding, classes)
+        nn.init.kaiming_normal_(bottleneck.weight, a=0, mode="fan_out")
+        nn.init.zeros_(bottleneck.bias)
+        nn.init.normal_(classifier.weight, std=0.001)
+        nn.init.zeros_(classifier.bias)
+        self.add_block = nn.Sequential(bottleneck, nn.BatchNorm1d(embedding, eps=BATCH_NORM_EPS), nn.Dropout(0.5))
+        self.classifier = nn.Sequential(classifier)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """Map `feature` [B, D] to (embedding [B, E], logit [B, C])."""

@@ -53,9 +53,7 @@ class Wing:
 
     def inset(self, margin_m: float) -> Wing:
         """Return the wing with its walls moved inwards."""
-        return replace(
-            self, west=self.west + margin_m, south=self.south + margin_m, east=self.east - margin_m, north=self.north - margin_m
-        )
+        return replace(self, west=self.west + margin_m, south=self.south + margin_m, east=self.east - margin_m, north=self.north - margin_m)
 
 
 @dataclass(frozen=True)

@@ -118,9 +118,7 @@ class Canvas:
 
     def apply_texture(self, offset_m: np.ndarray) -> None:
         """Roughen every surface by its mark, with the ground's noise shifted by float [2] metres."""
-        ground = self.matrix[:, [0, 1, 3]] @ np.array(
-            [[1 / _TEXTURE_PX_PER_M, 0, offset_m[0]], [0, 1 / _TEXTURE_PX_PER_M, offset_m[1]], [0, 0, 1]]
-        )
+        ground = self.matrix[:, [0, 1, 3]] @ np.array([[1 / _TEXTURE_PX_PER_M, 0, offset_m[0]], [0, 1 / _TEXTURE_PX_PER_M, offset_m[1]], [0, 0, 1]])
         side = (self.size_px, self.size_px)
         noise = cv2.warpPerspective(_ground_noise(), ground, side, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
         strength = _TEXTURE_OF_MARK[self.pixels[..., 3]]
@@ -128,9 +126,7 @@ class Canvas:
         self.pixels[..., :3] = np.clip(self.pixels[..., :3] * factor, 0, 255).astype(np.uint8)
 
 
-def open_canvas(
-    size_px: int, *, azimuth_deg: float, tilt_deg: float, distance_m: float, span_m: float, sun: np.ndarray, ambient: float
-) -> Canvas:
+def open_canvas(size_px: int, *, azimuth_deg: float, tilt_deg: float, distance_m: float, span_m: float, sun: np.ndarray, ambient: float) -> Canvas:
     """Return an empty canvas whose camera looks at the world's origin.
 
     Parameters

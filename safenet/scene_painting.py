@@ -11,11 +11,13 @@ import numpy as np
 from safenet.scene_buildings import Building, Wing, outer_walls
 from safenet.scene_canvas import Canvas, on_plane
 
-WINDOW_GRIDS = MappingProxyType({  # metres from axis to axis along and up the wall, then the share of each that is glass
-    "punched": (3.6, 3.8, 0.5, 0.5),
-    "ribbon": (60.0, 3.8, 0.94, 0.42),
-    "vertical": (3.2, 60.0, 0.45, 0.86),
-})
+WINDOW_GRIDS = MappingProxyType(
+    {  # metres from axis to axis along and up the wall, then the share of each that is glass
+        "punched": (3.6, 3.8, 0.5, 0.5),
+        "ribbon": (60.0, 3.8, 0.94, 0.42),
+        "vertical": (3.2, 60.0, 0.45, 0.86),
+    }
+)
 
 
 def cast_building(canvas: Canvas, building: Building) -> None:

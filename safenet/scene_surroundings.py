@@ -30,7 +30,7 @@ CAR_COLOURS = ((208, 208, 208), (60, 62, 66), (120, 124, 128), (150, 44, 40), (4
 
 
 def paint_ground(canvas: Canvas, scene: Surroundings) -> None:
-    """Paint fields, roads and car parks, then the shadows of all that stands."""
+    """Paint fields, the target's yard, roads and car parks."""
     rng = np.random.default_rng([*scene.seed, 1])
     turned = canvas.moved((0.0, 0.0), scene.streets.heading_deg)
     _paint_fields(turned, scene, rng)
@@ -131,7 +131,7 @@ def _tree_shapes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _paint_fields(turned: Canvas, scene: Surroundings, rng: np.random.Generator) -> None:
-    """Fill every block between the roads with one to four plots."""
+    """Fill every block between the roads with plots."""
     tint = np.array(SEASON_TINT[scene.season])
     kinds = tuple(GROUND_COLOURS)
     weights = np.cumsum(rng.dirichlet([0.25 if kind == "asphalt" else 0.7 for kind in kinds]))
@@ -151,7 +151,7 @@ def _divided(block: Wing, rng: np.random.Generator) -> list[Wing]:
 
 
 def _cuts(low: float, high: float, rng: np.random.Generator) -> list[float]:
-    """Return the ends of a stretch and up to two places between them, near enough to the target to be seen."""
+    """Return the ends of a stretch and up to three places between them, near enough to the target to be seen."""
     between = rng.uniform(-100, 100, rng.integers(0, 4))
     return [low, *np.sort(between[(between > low) & (between < high)]).tolist(), high]
 
@@ -169,7 +169,7 @@ def _paint_plot(turned: Canvas, plot: Wing, kind: str, tint: np.ndarray, rng: np
 
 
 def _paint_apron(canvas: Canvas, scene: Surroundings, rng: np.random.Generator) -> None:
-    """A yard around the target, of a random ground, so that the plot it stands on says nothing."""
+    """Paint a yard around the target, of a random ground, so that the plot it stands on says nothing."""
     if rng.random() < 0.25:
         return
     kind = str(rng.choice(["lawn", "asphalt", "paving", "gravel", "meadow"]))

@@ -286,7 +286,9 @@ def _check_places(places: Sequence[TrainingPlace], settings: TrainSettings) -> N
             raise ValueError(f"training place {place.name} has no {missing} image; every training place needs both views")
     pairs = len(places) * settings.draws_per_place
     if pairs < settings.batch_size:
-        raise ValueError(f"{len(places)} training places give {pairs} pairs an epoch; train.batch_size = {settings.batch_size} needs at least as many")
+        raise ValueError(
+            f"{len(places)} training places give {pairs} pairs an epoch; train.batch_size = {settings.batch_size} needs at least as many"
+        )
 
 
 def _comparable(settings: TrainSettings) -> dict[str, Any]:
@@ -319,7 +321,8 @@ def _resume(directory: Path, model: SafeNet, optimizer: torch.optim.Optimizer, s
     if differing:
         key = differing[0]
         raise ValueError(
-            f"{directory}: trained with {key} = {made.get(key)!r}, but {wanted[key]!r} is asked for. Name another directory, or remove this one to start again"
+            f"{directory}: trained with {key} = {made.get(key)!r}, but {wanted[key]!r} is asked for. "
+            f"Name another directory, or remove this one to start again"
         )
     model.load_state_dict(found["model"])
     optimizer.load_state_dict(found["optimizer"])

@@ -116,9 +116,7 @@ def boundary_rectangles(boundary: Sequence[int] | np.ndarray, grid: tuple[int, i
     return np.rint(np.stack([top, left, bottom, right], axis=1)).astype(np.int64)
 
 
-def draw_boundaries(
-    photo: np.ndarray, boundary: Sequence[int] | np.ndarray, grid: tuple[int, int], theta: np.ndarray | None = None
-) -> np.ndarray:
+def draw_boundaries(photo: np.ndarray, boundary: Sequence[int] | np.ndarray, grid: tuple[int, int], theta: np.ndarray | None = None) -> np.ndarray:
     """Return `photo` with the partition's squares: a light line between two dark ones, legible on any ground.
 
     Parameters
@@ -142,9 +140,7 @@ def draw_boundaries(
     return np.where(light[..., None], np.uint8(255), np.where(dark[..., None], np.uint8(0), photo))
 
 
-def boundary_polygons(
-    boundary: Sequence[int] | np.ndarray, grid: tuple[int, int], size: tuple[int, int], theta: np.ndarray
-) -> np.ndarray:
+def boundary_polygons(boundary: Sequence[int] | np.ndarray, grid: tuple[int, int], size: tuple[int, int], theta: np.ndarray) -> np.ndarray:
     """Return the squares' corners in the input photo: float64 [P, 4, 2], pixels (x, y), edges of the photo at 0 and W or H.
 
     `theta` [2, 3] maps output to input coordinates, -1 and 1 at the centres of the first and the last cell (align_corners=True).

@@ -36,7 +36,7 @@ def map_figures(maps: NDArray[np.floating], kind: str, ring: NDArray[np.integer]
     """
     count, height, width = maps.shape
     raw = maps.reshape(count, -1).astype(np.float64)
-    defined = np.isfinite(raw).all(axis=1)
+    defined = np.asarray(np.isfinite(raw).all(axis=1))
     heat = np.clip(raw, 0, None)
     share = heat / _positive(heat.sum(axis=1, keepdims=True))
     spread = raw if kind == "statistic" else heat
@@ -115,7 +115,7 @@ def drift_figures(before: NDArray[np.floating], after: NDArray[np.floating], ove
         other).
     """
     pair = [values.reshape(len(values), -1).astype(np.float64) for values in (before, after)]
-    defined = np.isfinite(pair[0]).all(axis=1) & np.isfinite(pair[1]).all(axis=1)
+    defined = np.asarray(np.isfinite(pair[0]).all(axis=1) & np.isfinite(pair[1]).all(axis=1))
     filled = [np.where(defined[:, None], values, 0.0) for values in pair]
     cells = max(1, round(overlap_share * filled[0].shape[1]))
     hottest = [np.argsort(-values, axis=1, kind="stable")[:, :cells] for values in filled]

@@ -13,16 +13,20 @@ from stages.drawing import warp_photo
 from stages.panels import DrawSettings, Panel, draw_mosaic, judge_panel, panel_scale
 from stages.scales import SCOPE_WORDS, MapKind, Scale, describe_map, find_scale, map_status
 
-POSITION_WORDS: Mapping[str, str] = MappingProxyType({
-    "patch": "patch\nbefore FAM",
-    "aligned": "aligned\nafter FAM",
-    "part": "part\nafter FPM",
-})
-KIND_WORDS: Mapping[MapKind, str] = MappingProxyType({
-    "relu": "ReLU, from 0 to the maximum",
-    "statistic": "from minimum to maximum",
-    "signed": "signed, symmetric about 0",
-})
+POSITION_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "patch": "patch\nbefore FAM",
+        "aligned": "aligned\nafter FAM",
+        "part": "part\nafter FPM",
+    }
+)
+KIND_WORDS: Mapping[MapKind, str] = MappingProxyType(
+    {
+        "relu": "ReLU, from 0 to the maximum",
+        "statistic": "from minimum to maximum",
+        "signed": "signed, symmetric about 0",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -231,9 +235,7 @@ def _epoch_panels(
     drawn = [panel.heat for panel in bare if panel.heat is not None and judge_panel(panel, settings).drawn]
     shared = find_scale(drawn, style.kind, "image-over-checkpoints") if drawn else None
     given = [scales[name] if scales else shared for name in checkpoints]
-    panels = [
-        replace(panel, scale=scale, caption=_range_words(panel, settings)) for panel, scale in zip(bare, given, strict=True)
-    ]
+    panels = [replace(panel, scale=scale, caption=_range_words(panel, settings)) for panel, scale in zip(bare, given, strict=True)]
     return [Panel(row.photo), *panels]
 
 

@@ -61,7 +61,9 @@ def open_position(features: xr.Dataset, position: str, sampling: Sampling, with_
         return POSITIONS[position].open(features, sampling, with_gradient)
     stored = features["block"].values.tolist()
     if number not in stored:
-        raise ValueError(f"cam.positions: {position} is not in the feature store, which holds blocks {stored}. Add {number} to extract.blocks and extract again")
+        raise ValueError(
+            f"cam.positions: {position} is not in the feature store, which holds blocks {stored}. Add {number} to extract.blocks and extract again"
+        )
     return _grid_view(features["block_map"].values[:, stored.index(number)], None)
 
 

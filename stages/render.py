@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from stages.cam import Product
 from stages.cam_methods import METHODS
 from stages.naming import known
 from stages.positions import check_position
+from stages.targets import NO_TARGET
 
 MosaicKind = Literal["positions", "epochs", "paper"]
 Scope = Literal["image", "image-over-checkpoints", "checkpoint", "dataset", "fixed"]
@@ -21,8 +24,8 @@ class RenderSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mosaics: tuple[MosaicKind, ...] = ("positions", "epochs", "paper")
-    methods: tuple[str, ...] = ("hires_cam", "grad_cam", "l2_norm")
-    targets: tuple[str, ...] = ("match",)
+    methods: tuple[str, ...] = Field((), description="methods to draw; default: all of cam.methods")
+    targets: tuple[str, ...] = Field((), description="targets to draw; default: all of cam.targets")
     position: str = Field("aligned", description="position of the epochs and paper mosaics; positions shows them all")
     places: tuple[str, ...] = Field((), description="places to draw; default: the first few of the test split")
     place_count: int = Field(3, ge=1, description="how many places, where none are named")
@@ -48,6 +51,29 @@ class RenderSettings(BaseModel):
     @classmethod
     def _known_position(cls, value: str) -> str:
         return check_position(value)
+
+
+def choose_drawn(products: Sequence[Product], settings: RenderSettings) -> list[tuple[str, str]]:
+    """Return the (method, target) pairs to draw, in the order of the settings.
+
+    Raises
+    ------
+    ValueError
+        If a method or target is asked for that [cam] does not compute.
+    """
+    methods, targets = ({getattr(product, name) for product in products} for name in ("method", "target"))
+    for name in settings.methods:
+        known(name, methods, "render.methods (of those in cam.methods)")
+    for name in settings.targets:
+        known(name, targets - {NO_TARGET}, "render.targets (of those in cam.targets)")
+    pairs = dict.fromkeys((product.method, product.target) for product in products)
+    chosen = [
+        (method, target)
+        for method, target in pairs
+        if (not settings.methods or method in settings.methods) and (target == NO_TARGET or not settings.targets or target in settings.targets)
+    ]
+    order = {method: index for index, method in enumerate(settings.methods or METHODS)}
+    return sorted(chosen, key=lambda pair: (order[pair[0]], pair[1]))
 
 
 def choose_places(manifest: pd.DataFrame, settings: RenderSettings) -> list[str]:

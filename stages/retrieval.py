@@ -56,7 +56,8 @@ def retrieval_metrics(
     gallery, gallery_place = gallery[kept], names[kept].tolist()
     _, number = np.unique(np.concatenate([np.asarray(query_place), np.asarray(gallery_place)]), return_inverse=True)
     wanted, offered = number[: len(query)], number[len(query) :]
-    first, precision = [], []
+    first: list[NDArray[np.integer]] = []
+    precision: list[float] = []
     for start in range(0, len(query), _QUERIES_AT_ONCE):
         part = slice(start, start + _QUERIES_AT_ONCE)
         order = np.argsort(-(query[part] @ gallery.T), axis=1, kind="stable")

@@ -15,13 +15,15 @@ MapStatus = Literal["ok", "flat", "zero", "absent"]
 Scope = Literal["image", "image-over-checkpoints", "checkpoint", "dataset", "fixed"]
 
 FLAT_BELOW = 0.01
-SCOPE_WORDS: Mapping[str, str] = MappingProxyType({
-    "image": "each map its own",
-    "image-over-checkpoints": "one an image, shared by its checkpoints",
-    "checkpoint": "one a checkpoint; values beyond it take its end colours",
-    "dataset": "one for the dataset; values beyond it take its end colours",
-    "fixed": "set by hand; values beyond it take its end colours",
-})
+SCOPE_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "image": "each map its own",
+        "image-over-checkpoints": "one an image, shared by its checkpoints",
+        "checkpoint": "one a checkpoint; values beyond it take its end colours",
+        "dataset": "one for the dataset; values beyond it take its end colours",
+        "fixed": "set by hand; values beyond it take its end colours",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -168,9 +170,10 @@ def format_numbers(values: Sequence[float]) -> list[str]:
 
 
 def _write(values: Sequence[float], digits: int, style: str) -> list[str]:
-    """Return `values` with `digits` digits after the point, less the zeros that all of them end in."""
+    """Return `values` with `digits` digits after the point, less the zeros that all of several end in; one alone keeps them."""
     rounded = [float(f"{value:.{digits}{style}}") for value in values]
-    fewest = next(fewer for fewer in range(digits + 1) if all(float(f"{value:.{fewer}{style}}") == value for value in rounded))
+    least = 0 if len(values) > 1 else digits
+    fewest = next(fewer for fewer in range(least, digits + 1) if all(float(f"{value:.{fewer}{style}}") == value for value in rounded))
     return [_tidy(f"{value:.{fewest}{style}}") for value in rounded]
 
 

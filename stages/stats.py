@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -63,7 +64,9 @@ class BlockSummary:
     sums: xr.Dataset
 
 
-def summarise_block(cams: xr.Dataset, features: xr.Dataset, group: NDArray[np.int64], groups: int, sampling: Sampling, settings: StatsSettings) -> BlockSummary:
+def summarise_block(
+    cams: xr.Dataset, features: xr.Dataset, group: NDArray[np.int64], groups: int, sampling: Sampling, settings: StatsSettings
+) -> BlockSummary:
     """Take all figures of one block of samples.
 
     Parameters
@@ -106,10 +109,14 @@ def finalize(summary: BlockSummary, groups: Groups, products: Sequence[Product],
     stats = xr.Dataset({name: xr.concat([_mean(row) for row in per_group], dim="group") for name, per_group in rows.items()})
     if products:
         stats = stats.assign(_map_statistics(summary, groups, settings))
-    stats = stats.assign(_warp_statistics(samples, groups)).assign(count=("group", np.bincount(groups.index[groups.index >= 0], minlength=len(groups.name))))
+    stats = stats.assign(_warp_statistics(samples, groups)).assign(
+        count=("group", np.bincount(groups.index[groups.index >= 0], minlength=len(groups.name)))
+    )
     names = [product.key for product in products]
     coords = {"group": list(groups.name), "product": names, "warp": list(WARP_FIGURES)}
-    return stats.assign_coords({dim: (dim, np.array(value, dtype=object)) for dim, value in coords.items() if dim in stats.dims}).transpose("group", "product", ...)
+    return stats.assign_coords({dim: (dim, np.array(value, dtype=object)) for dim, value in coords.items() if dim in stats.dims}).transpose(
+        "group", "product", ...
+    )
 
 
 def retrieval(embedding: NDArray[np.floating], place: Sequence[str], view: Sequence[str], roles: Sequence[str], valid: Sequence[bool]) -> xr.Dataset:
@@ -209,7 +216,7 @@ def _mean(values: xr.DataArray) -> xr.DataArray:
     return values.sum("sample", skipna=True).where(count > 0) / count.where(count > 0)
 
 
-def _map_statistics(summary: BlockSummary, groups: Groups, settings: StatsSettings) -> dict[str, xr.DataArray]:
+def _map_statistics(summary: BlockSummary, groups: Groups, settings: StatsSettings) -> dict[str, Any]:
     """Mean and standard deviation maps, and the range that `dataset` scales take."""
     sums = summary.sums
     count = sums["n"].where(sums["n"] > 0)

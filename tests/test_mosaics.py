@@ -148,7 +148,7 @@ def test_one_scale_over_the_row_of_epochs(caught):
     assert caught.layout.bars == "row"
     np.testing.assert_array_equal(caught.cell(0, 1)[:, :40], caught.cell(0, 2)[:, :40])
     assert (caught.cell(0, 1)[:, 60:] != caught.cell(0, 2)[:, 60:]).any()
-    assert [panel.caption for panel in caught.rows[0]] == ["", "max 0.5", "max 2", ""]
+    assert [panel.caption for panel in caught.rows[0]] == ["", "max 0.50", "max 2.0", ""]
 
 
 def test_rows_of_epochs_have_their_own_scales_and_undrawn_maps_no_say(caught):

@@ -1,0 +1,5 @@
+"""`python -m pipeline` is `atlas`."""
+
+from pipeline.cli import main
+
+main()

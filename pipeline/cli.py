@@ -1,0 +1,122 @@
+"""The command `atlas`: one command a stage, and a few that serve them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline import demo as demo_module
+from pipeline.config import load_settings
+from pipeline.demo import format_table
+from pipeline.graph import STAGES, Stage
+from pipeline.run import Run
+from pipeline.status import bad_images, run_status
+from pipeline.training import train_run
+
+EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError)  # told in one line; anything else is a fault of ours and shows its trace
+_OPTION_HELP = {
+    "replace": "Compute stored features anew that were made with other settings.",
+    "partial": "Leave unfinished checkpoints out instead of refusing.",
+}
+
+
+class OneLineErrors(click.Group):
+    """Turns an expected error into one line on stderr and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except EXPECTED_ERRORS as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"atlas: {' '.join(str(error).split())}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--debug", is_flag=True, help="Show the trace of an error.")
+@click.version_option(package_name="safenet-atlas")
+def main(debug: bool) -> None:
+    """Extract a Safe-Net's inner tensors once, then draw, compare and count its heat maps, without the model."""
+
+
+def common_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add --config, --run, --set and --quiet."""
+    for option in (
+        click.option("--quiet", is_flag=True, help="No progress bars."),
+        click.option("--set", "assignments", multiple=True, metavar="TABLE.KEY=VALUE", help="Override a setting; may be given several times."),
+        click.option("--run", "directory", type=click.Path(path_type=Path), help="Directory of the run; default: runs/<name of the config>."),
+        click.option("--config", type=click.Path(path_type=Path), help="TOML file with the settings."),
+    ):
+        command = option(command)
+    return command
+
+
+def open_run(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool) -> Run:
+    """Read the settings and name the run's directory."""
+    if config is None and directory is None:
+        raise click.UsageError("give --config FILE, --run DIR or both")
+    return Run(directory or Path("runs") / Path(str(config)).stem, load_settings(config, assignments), progress=not quiet and sys.stderr.isatty())
+
+
+def _add_stage(stage: Stage) -> None:
+    """Make a command of a row of STAGES."""
+
+    @common_options
+    def command(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, **options: bool) -> None:
+        run = open_run(config, directory, assignments, quiet)
+        run.say(str(stage.bring_up_to_date(run, **options)))
+
+    for name in stage.options:
+        command = click.option(f"--{name}", is_flag=True, help=_OPTION_HELP[name])(command)
+    summary = (stage.bring_up_to_date.__doc__ or "").strip().splitlines()[0]
+    reads = f"Reads {', '.join(stage.reads)}; writes {stage.writes}. Runs on the {stage.worker.upper()}."
+    main.command(stage.name, help=f"{summary}\n\n{reads}")(command)
+
+
+for _stage in STAGES:
+    _add_stage(_stage)
+
+
+@main.command("run")
+@common_options
+def run_all(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool) -> None:
+    """Run all stages in order; what is up to date is left alone."""
+    run = open_run(config, directory, assignments, quiet)
+    for stage in STAGES:
+        run.say(str(stage.bring_up_to_date(run)))
+
+
+@main.command()
+@common_options
+def train(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool) -> None:
+    """Train a network on the dataset's training split; one checkpoint an epoch in RUN/checkpoints. Goes on where it stopped."""
+    train_run(open_run(config, directory, assignments, quiet))
+
+
+@main.command()
+@click.option("--bad", is_flag=True, help="List the images that could not be used, with the reason.")
+@common_options
+def status(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, bad: bool) -> None:
+    """Show what a run holds."""
+    run = open_run(config, directory, assignments, quiet)
+    rows, void = run_status(run), bad_images(run)
+    run.say(f"{run.directory}: {len(run.manifest):,} images, {len(void)} bad")
+    run.say(format_table(rows) if rows else "no features yet; run `atlas extract`")
+    for name, reason in void.items() if bad else ():
+        run.say(f"{name}: {reason}")
+
+
+@main.command()
+@common_options
+def demo(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool) -> None:
+    """Make scenes, train a small network on them, run every stage, and print where the report is."""
+    directory = directory or Path("runs/demo")
+    settings = demo_module.demo_settings(config or demo_module.CONFIG, directory, assignments)
+    run = Run(directory, settings, progress=not quiet and sys.stderr.isatty())
+    run.say(f"open {demo_module.demo(run)}")

@@ -1,0 +1,41 @@
+"""The demo: scenes, a few epochs of training, every stage, a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.config import Settings, load_settings
+from pipeline.graph import STAGES
+from pipeline.run import Run
+from pipeline.stats_run import open_stats
+from pipeline.training import train_run
+from safenet.scenes import write_scenes
+from stages.report import epoch_table
+
+CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
+
+
+def demo_settings(config: Path, directory: Path, assignments: tuple[str, ...]) -> Settings:
+    """Read the demo's settings with its data inside the run's directory."""
+    own = (f"dataset.root='{directory / 'scenes'}'", f"extract.checkpoints=['{directory / 'checkpoints' / 'net_*.pth'}']")
+    return load_settings(config, (*own, *assignments))
+
+
+def demo(run: Run) -> Path:
+    """Run everything; return the report's path. A second call does only what is stale."""
+    root = run.directory / "scenes"
+    run.say(f"scenes: {run.settings.scenes.places} places in {root}")
+    run.directory.mkdir(parents=True, exist_ok=True)
+    write_scenes(root, run.settings.scenes)
+    train_run(run)
+    for stage in STAGES:
+        run.say(str(stage.bring_up_to_date(run)))
+    run.say(format_table(epoch_table(open_stats(run))))
+    return run.report_path.resolve()
+
+
+def format_table(rows: list[dict[str, str]]) -> str:
+    """Lay rows with equal keys out as text columns."""
+    columns = [[name, *(row[name] for row in rows)] for name in rows[0]]
+    widths = [max(map(len, column)) for column in columns]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in zip(*columns, strict=True))

@@ -1,0 +1,67 @@
+"""The stages in order, one row each: what each reads, writes, and where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.cam_run import cam
+from pipeline.extract_run import extract
+from pipeline.index_run import index
+from pipeline.render_run import render
+from pipeline.report_run import report
+from pipeline.run import Outcome
+from pipeline.stats_run import stats
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A row of STAGES.
+
+    Parameters
+    ----------
+    name : str
+        Of the command.
+    bring_up_to_date : callable
+        Takes a Run (and the options in `options`) and returns an Outcome.
+    reads, writes : tuple of str
+        Products by name; "images" and "checkpoints" come from outside.
+    worker : {"cpu", "gpu"}
+        A CPU stage never starts a GPU stage: it says which command is missing.
+    options : tuple of str
+        Keyword arguments that it takes.
+    """
+
+    name: str
+    bring_up_to_date: Callable[..., Outcome]
+    reads: tuple[str, ...]
+    writes: str
+    worker: Literal["cpu", "gpu"]
+    options: tuple[str, ...] = ()
+
+
+STAGES: Sequence[Stage] = (
+    Stage("index", index, ("images",), "manifest", "cpu"),
+    Stage("extract", extract, ("images", "checkpoints", "manifest"), "features", "gpu", ("replace",)),
+    Stage("cam", cam, ("features",), "cams", "cpu", ("partial",)),
+    Stage("stats", stats, ("features", "cams"), "stats", "cpu", ("partial",)),
+    Stage("render", render, ("images", "manifest", "features", "cams", "stats"), "mosaics", "cpu", ("partial",)),
+    Stage("report", report, ("manifest", "features", "stats", "mosaics"), "report", "cpu"),
+)
+OUTSIDE = ("images", "checkpoints")
+
+
+def check_one_way(stages: Sequence[Stage]) -> None:
+    """Raise a ValueError if a stage reads what no earlier stage writes, or two stages write the same."""
+    written = set(OUTSIDE)
+    for stage in stages:
+        missing = [name for name in stage.reads if name not in written]
+        if missing:
+            raise ValueError(f"stage {stage.name} reads {missing[0]}, which no earlier stage writes")
+        if stage.writes in written:
+            raise ValueError(f"stage {stage.name} writes {stage.writes}, which an earlier stage writes already")
+        written.add(stage.writes)
+
+
+check_one_way(STAGES)

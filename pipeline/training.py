@@ -1,0 +1,45 @@
+"""Training on a dataset's training split: the checkpoints that the other stages look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.index import index_dataset
+from pipeline.run import Run
+from safenet.train import EpochResult, TrainingPlace, train
+
+
+def train_run(run: Run) -> list[EpochResult]:
+    """Train by the tables [dataset], [model] and [train]; checkpoints go to `<run>/checkpoints`.
+
+    Raises
+    ------
+    ValueError
+        If no dataset is configured, or it has no training places with both views.
+    """
+    settings = run.settings
+    if settings.dataset is None:
+        raise ValueError(
+            "dataset.root is not set; name the photos' folder in the [dataset] table of the configuration, or pass --set dataset.root=FOLDER"
+        )
+    table = index_dataset(settings.dataset.model_copy(update={"splits": ("train",)}))
+    places = training_places(table)
+    if not places:
+        raise ValueError(f"{table.attrs['root']}: no training place has a usable image; `atlas index` lists what was found")
+    results = []
+    for result in train(places, settings.model.architecture(), settings.train, run.directory / "checkpoints", progress=run.progress):
+        results.append(result)
+        figures = ", ".join(f"{name} {value:.3g}" for name, value in result.metrics.items())
+        run.say(f"epoch {result.epoch}: {figures}")
+    return results
+
+
+def training_places(table: pd.DataFrame) -> list[TrainingPlace]:
+    """Group the usable training photos by place, sorted by name: class i is the i-th place, as ImageFolder numbers them."""
+    root = Path(table.attrs["root"])
+    rows = table[(table["split"] == "train") & (table["problem"] == "")]
+    paths = {view: rows[rows["view"] == view].groupby("place")["path"].apply(list).to_dict() for view in ("satellite", "drone")}
+    names = sorted(rows["place"].unique())
+    return [TrainingPlace(name, *(tuple(root / path for path in paths[view].get(name, ())) for view in ("satellite", "drone"))) for name in names]

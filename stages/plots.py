@@ -1,0 +1,152 @@
+"""Figures over the epochs as SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from stages.findings import display_name
+
+_SIZE_INCHES = (5.4, 3.1)
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555")  # Okabe and Ito: told apart by colour-blind readers
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn figure: its heading, what it shows in words, and the SVG text."""
+
+    title: str
+    caption: str
+    svg: str
+
+
+def draw_plots(stats: xr.Dataset) -> list[Plot]:
+    """Draw every plot that the figures allow; `stats` as in `findings`."""
+    return [plot for draw in (_recall, _pointing, _energy, _moved, _warp, _boundaries, _drift) for plot in draw(stats)]
+
+
+def _recall(stats: xr.Dataset) -> list[Plot]:
+    if not np.isfinite(stats["recall_1"]).any():
+        return []
+    lines = {f"Recall@1 {name}": stats["recall_1"].sel(direction=name).values for name in stats["direction"].values}
+    lines |= {f"AP {name}": stats["average_precision"].sel(direction=name).values for name in stats["direction"].values}
+    return [_line_plot(stats, "Retrieval", "Recall@1 and average precision on the test places, from the stored embeddings.", lines, percent=True)]
+
+
+def _pointing(stats: xr.Dataset) -> list[Plot]:
+    return _mask_plot(
+        stats,
+        "pointing",
+        "Pointing game",
+        "Share of the images whose hottest point lies in the target's mask; dotted: the mask's share of the photo.",
+    )
+
+
+def _energy(stats: xr.Dataset) -> list[Plot]:
+    return _mask_plot(
+        stats, "energy", "Energy in the mask", "Share of the positive heat that lies in the target's mask; dotted: the mask's share of the photo."
+    )
+
+
+def _mask_plot(stats: xr.Dataset, name: str, title: str, caption: str) -> list[Plot]:
+    if name not in stats or not np.isfinite(stats[name]).any():
+        return []
+    test = stats.sel(group=_test_groups(stats))
+    chosen = [product for product in stats["product"].values if str(product).startswith("aligned/")]
+    lines = {str(product): test[name].sel(product=product).mean("group").values for product in chosen}
+    chance = test["mask_area"].sel(product=chosen[0]).mean("group").values if chosen else None
+    return [_line_plot(stats, title, caption, lines, percent=True, reference=chance)] if lines else []
+
+
+def _moved(stats: xr.Dataset) -> list[Plot]:
+    lines = {str(group): stats["moved_cells"].sel(group=group).values for group in stats["group"].values}
+    return [_line_plot(stats, "Cells that FAM moves", "Mean share of the aligned cells that copy another cell than their own.", lines, percent=True)]
+
+
+def _warp(stats: xr.Dataset) -> list[Plot]:
+    if float(stats["fam_change"].max()) == 0:
+        return []
+    mean = stats["warp_mean"].mean("group")
+    lines = {str(name): mean.sel(warp=name).values - (1 if "scale" in str(name) else 0) for name in stats["warp"].values if name != "rotation_deg"}
+    lines["rotation / 90 deg"] = mean.sel(warp="rotation_deg").values / 90
+    caption = "Mean warp: scales less 1, shear, shifts in half image sides, rotation in quarter turns; 0 is the identity."
+    return [_line_plot(stats, "FAM's warp", caption, lines)]
+
+
+def _boundaries(stats: xr.Dataset) -> list[Plot]:
+    count = stats["boundary_count"].sum("group")
+    share = (count / count.sum("ring")).values
+    figure, axes = _axes()
+    x = np.arange(share.shape[0])
+    for part in range(share.shape[1] - 1):
+        mean = share[:, part] @ np.arange(1, share.shape[2] + 1)
+        axes.plot(x, mean, marker="o", markersize=3, color=_COLOURS[part % len(_COLOURS)], label=f"end of part {part + 1}")
+    axes.set_ylim(0, share.shape[2])
+    axes.set_ylabel("half-width, cells")
+    _finish(axes, stats)
+    return [Plot("FPM's boundaries", "Mean half-width at which each part ends; the last always ends at the rim.", _svg(figure))]
+
+
+def _drift(stats: xr.Dataset) -> list[Plot]:
+    if "cosine_to_last" not in stats or stats.sizes["checkpoint"] < 2:
+        return []
+    chosen = [product for product in stats["product"].values if str(product).startswith("aligned/")]
+    lines = {str(product): stats["cosine_to_last"].sel(product=product).mean("group").values for product in chosen}
+    return (
+        [_line_plot(stats, "Drift to the last checkpoint", "Mean cosine of each image's raw map with its map at the last checkpoint.", lines)]
+        if lines
+        else []
+    )
+
+
+def _line_plot(
+    stats: xr.Dataset, title: str, caption: str, lines: dict[str, np.ndarray], percent: bool = False, reference: np.ndarray | None = None
+) -> Plot:
+    figure, axes = _axes()
+    for index, (label, values) in enumerate(lines.items()):
+        dash = "-" if index < len(_COLOURS) else "--"
+        axes.plot(range(len(values)), values, dash, marker="o", markersize=3, color=_COLOURS[index % len(_COLOURS)], label=label)
+    if reference is not None:
+        axes.plot(range(len(reference)), reference, ":", color="black", linewidth=1, label="share of the photo")
+    if percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set_ylim(bottom=0)
+    _finish(axes, stats)
+    return Plot(title, caption, _svg(figure))
+
+
+def _axes() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure, figure.add_subplot()
+
+
+def _finish(axes: Axes, stats: xr.Dataset) -> None:
+    names = [display_name(stats, index).removeprefix("epoch ") for index in range(stats.sizes["checkpoint"])]
+    step = max(1, len(names) // 12)
+    ticks = range(0, len(names), step)
+    axes.set_xticks(list(ticks), [names[index] for index in ticks])
+    axes.set_xlabel("epoch")
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def _test_groups(stats: xr.Dataset) -> Sequence[str]:
+    names = [str(name) for name in stats["group"].values]
+    return [name for name in names if name.startswith("test")] or names

@@ -1,0 +1,116 @@
+"""Figures, sentences and pictures -> one HTML page that needs no server and no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jinja2 import Environment
+
+from stages.findings import display_name, findings
+from stages.plots import draw_plots
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """A picture of the page: where it lies, relative to the page, and what it shows."""
+
+    source: str
+    kind: str
+    caption: str
+
+
+MOSAIC_HEADS: Mapping[str, str] = {
+    "epochs": "By epoch: one row an image, one column a checkpoint",
+    "paper": "Input, aligned image, partition, heat map",
+    "positions": "By position: before FAM, after FAM, after FPM",
+}
+
+
+def report_page(title: str, facts: Mapping[str, str], stats: xr.Dataset, mosaics: Sequence[Mosaic]) -> str:
+    """Return the page as HTML text.
+
+    Parameters
+    ----------
+    title : str
+    facts : mapping
+        What was run: label -> text.
+    stats : Dataset
+        The joined figures; see `findings`.
+    mosaics : sequence of Mosaic
+        In the order of the page, grouped by kind.
+    """
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        files("stages").joinpath("report.html.j2").read_text("utf-8")
+    )
+    groups = [(head, [mosaic for mosaic in mosaics if mosaic.kind == kind]) for kind, head in MOSAIC_HEADS.items()]
+    return template.render(
+        title=title,
+        facts=facts,
+        findings=findings(stats),
+        plots=draw_plots(stats),
+        tables=[_retrieval_table(stats), *_map_tables(stats)],
+        mosaics=[(head, pictures) for head, pictures in groups if pictures],
+    )
+
+
+def epoch_table(stats: xr.Dataset) -> list[dict[str, str]]:
+    """Return one row a checkpoint: Recall@1 in both directions and, where there are masks, pointing and energy of the gradient maps."""
+    test = [str(name) for name in stats["group"].values if str(name).startswith("test")] or stats["group"].values
+    rows = []
+    for index in range(stats.sizes["checkpoint"]):
+        at = stats.isel(checkpoint=index)
+        row = {"checkpoint": display_name(stats, index)}
+        row |= {f"R@1 {name}": _percent(at["recall_1"].sel(direction=name)) for name in stats["direction"].values}
+        for product in [str(p) for p in stats["product"].values if str(p).startswith("aligned/") and "/none/" not in str(p)]:
+            for figure in [name for name in ("pointing", "energy") if name in stats]:
+                row[f"{figure} {product.split('/')[-1]}"] = _percent(at[figure].sel(product=product, group=test).mean("group"))
+        rows.append(row)
+    return rows
+
+
+def _retrieval_table(stats: xr.Dataset) -> dict[str, Any]:
+    names = {"recall_1": "R@1", "recall_5": "R@5", "recall_10": "R@10", "recall_top1pct": "R@top 1 %", "average_precision": "AP"}
+    head = ["checkpoint", *(f"{label} {direction}" for direction in stats["direction"].values for label in names.values())]
+    rows = [
+        [
+            display_name(stats, index),
+            *(_percent(stats[name].isel(checkpoint=index).sel(direction=d)) for d in stats["direction"].values for name in names),
+        ]
+        for index in range(stats.sizes["checkpoint"])
+    ]
+    return {"title": "Retrieval", "head": head, "rows": rows}
+
+
+def _map_tables(stats: xr.Dataset) -> list[dict[str, Any]]:
+    """One table a group of images: each product at the last checkpoint."""
+    names = {
+        "variation": "coefficient of variation",
+        "flat": "flat",
+        "zero": "zero",
+        "entropy": "entropy",
+        "top": "heat in top cells",
+        "pointing": "pointing",
+        "energy": "energy",
+    }
+    present = {name: label for name, label in names.items() if name in stats}
+    tables = []
+    for group in stats["group"].values if "product" in stats.dims else ():
+        at = stats.isel(checkpoint=-1).sel(group=group)
+        rows = [[str(product), *(_figure(name, at[name].sel(product=product)) for name in present)] for product in stats["product"].values]
+        tables.append(
+            {"title": f"Maps of {display_name(stats, -1)}: {group}", "head": ["position / target / method", *present.values()], "rows": rows}
+        )
+    return tables
+
+
+def _figure(name: str, value: xr.DataArray) -> str:
+    return (f"{float(value):.3g}" if np.isfinite(value) else "-") if name in ("variation", "entropy") else _percent(value)
+
+
+def _percent(value: xr.DataArray) -> str:
+    return f"{100 * float(value):.1f} %" if np.isfinite(value) else "-"

@@ -29,6 +29,7 @@ from stages.panels import DrawSettings
 from stages.positions import ON_ALIGNED_GRID
 from stages.render import MosaicKind, Scope, choose_drawn, choose_images, choose_places, spread
 from stages.scales import Scale
+from stages.targets import NO_TARGET
 from stages.warp_figures import moved_share
 
 VERSION = 1
@@ -53,7 +54,7 @@ class _Picture:
         """Within the mosaics folder."""
         folder = Path(self.kind) / (self.checkpoints[0] if self.kind != "epochs" else "")
         place = self.place.replace("/", "_")
-        return folder / f"{place}-{self.method}{'' if self.target == 'none' else '-' + self.target}.png"
+        return folder / f"{place}-{self.method}{'' if self.target == NO_TARGET else '-' + self.target}.png"
 
     @property
     def style(self) -> tuple[str, str]:
@@ -222,7 +223,7 @@ def _draw_positions(run: Run, picture: _Picture, scales: _Scales) -> NDArray[np.
     products = [p for p in products_of(run.settings.cam) if (p.method, p.target) == picture.style]
     views = [_view(run, row, name, products, picture) for row in _images(run, picture)]
     found = {p.position: scales.find(run.settings.render.scope, name, p, style.kind) for p in products}
-    return positions_mosaic(views, style, _draw_settings(run), f"Place {picture.place}, checkpoint {name}", _all_or_none(found))
+    return positions_mosaic(views, style, _draw_settings(run), _title(picture, f"checkpoint {name}"), _all_or_none(found))
 
 
 def _draw_paper(run: Run, picture: _Picture, scales: _Scales) -> NDArray[np.uint8]:
@@ -230,7 +231,7 @@ def _draw_paper(run: Run, picture: _Picture, scales: _Scales) -> NDArray[np.uint
     product = Product(position, picture.target, picture.method)
     views = [_view(run, row, name, [product], picture) for row in _images(run, picture)]
     scale = scales.find(run.settings.render.scope, name, product, style.kind)
-    return paper_mosaic(views, style, position, _draw_settings(run), f"Place {picture.place}, checkpoint {name}", scale)
+    return paper_mosaic(views, style, position, _draw_settings(run), _title(picture, f"checkpoint {name}"), scale)
 
 
 def _draw_epochs(run: Run, picture: _Picture, scales: _Scales) -> NDArray[np.uint8]:
@@ -245,7 +246,7 @@ def _draw_epochs(run: Run, picture: _Picture, scales: _Scales) -> NDArray[np.uin
     found = {
         head: scales.find(run.settings.render.epochs_scope, name, product, style.kind) for head, name in zip(heads, picture.checkpoints, strict=True)
     }
-    return epochs_mosaic(rows, heads, style, _draw_settings(run), f"Place {picture.place}, by checkpoint", position, _all_or_none(found))
+    return epochs_mosaic(rows, heads, style, _draw_settings(run), _title(picture, "by checkpoint"), position, _all_or_none(found))
 
 
 _DRAW: Mapping[MosaicKind, Callable[[Run, _Picture, _Scales], NDArray[np.uint8]]] = {
@@ -253,6 +254,11 @@ _DRAW: Mapping[MosaicKind, Callable[[Run, _Picture, _Scales], NDArray[np.uint8]]
     "epochs": _draw_epochs,
     "paper": _draw_paper,
 }
+
+
+def _title(picture: _Picture, what: str) -> str:
+    method = picture.method if picture.target == NO_TARGET else f"{picture.method} of {picture.target}"
+    return f"Place {picture.place}, {what}: {method}"
 
 
 def _all_or_none(found: Mapping[str, Scale | None]) -> dict[str, Scale] | None:

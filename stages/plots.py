@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -85,14 +86,13 @@ def _boundaries(stats: xr.Dataset) -> list[Plot]:
     count = stats["boundary_count"].sum("group")
     share = (count / count.sum("ring")).values
     figure, axes = _axes()
-    x = np.arange(share.shape[0])
     for part in range(share.shape[1] - 1):
         mean = share[:, part] @ np.arange(1, share.shape[2] + 1)
-        axes.plot(x, mean, marker="o", markersize=3, color=_COLOURS[part % len(_COLOURS)], label=f"end of part {part + 1}")
+        axes.plot(_epochs(stats), mean, marker="o", markersize=3, color=_COLOURS[part % len(_COLOURS)], label=f"end of part {part + 1}")
     axes.set_ylim(0, share.shape[2])
     axes.set_ylabel("half-width, cells")
     _finish(axes, stats)
-    return [Plot("FPM's boundaries", "Mean half-width at which each part ends; the last always ends at the rim.", _svg(figure))]
+    return [Plot("FPM's boundaries", "Mean half-width at which each part ends; the last always ends at the rim.", _svg(figure, "boundaries"))]
 
 
 def _drift(stats: xr.Dataset) -> list[Plot]:
@@ -113,14 +113,14 @@ def _line_plot(
     figure, axes = _axes()
     for index, (label, values) in enumerate(lines.items()):
         dash = "-" if index < len(_COLOURS) else "--"
-        axes.plot(range(len(values)), values, dash, marker="o", markersize=3, color=_COLOURS[index % len(_COLOURS)], label=label)
+        axes.plot(_epochs(stats), values, dash, marker="o", markersize=3, color=_COLOURS[index % len(_COLOURS)], label=label)
     if reference is not None:
-        axes.plot(range(len(reference)), reference, ":", color="black", linewidth=1, label="share of the photo")
+        axes.plot(_epochs(stats), reference, ":", color="black", linewidth=1, label="share of the photo")
     if percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_ylim(bottom=0)
     _finish(axes, stats)
-    return Plot(title, caption, _svg(figure))
+    return Plot(title, caption, _svg(figure, title))
 
 
 def _axes() -> tuple[Figure, Axes]:
@@ -130,10 +130,9 @@ def _axes() -> tuple[Figure, Axes]:
 
 
 def _finish(axes: Axes, stats: xr.Dataset) -> None:
-    names = [display_name(stats, index).removeprefix("epoch ") for index in range(stats.sizes["checkpoint"])]
-    step = max(1, len(names) // 12)
-    ticks = range(0, len(names), step)
-    axes.set_xticks(list(ticks), [names[index] for index in ticks])
+    names = [display_name(stats, index).removeprefix("epoch ").replace("untrained", "un-\ntrained") for index in range(stats.sizes["checkpoint"])]
+    shown = range(0, len(names), max(1, len(names) // 10))
+    axes.set_xticks(_epochs(stats)[list(shown)], [names[index] for index in shown])
     axes.set_xlabel("epoch")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
@@ -141,9 +140,17 @@ def _finish(axes: Axes, stats: xr.Dataset) -> None:
     axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def _svg(figure: Figure) -> str:
+def _epochs(stats: xr.Dataset) -> np.ndarray:
+    """Place the checkpoints on the axis: by epoch, or evenly where one has none or two share one."""
+    epochs: np.ndarray = stats["epoch"].values
+    return epochs if np.isfinite(epochs).all() and (np.diff(epochs) > 0).all() else np.arange(len(epochs))
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """Write the figure; its ids are salted by its title, so that they are the same each time and differ within a page."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    with rc_context({"svg.hashsalt": title}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 

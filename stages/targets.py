@@ -85,7 +85,7 @@ def reference_groups(place: Sequence[str], view: Sequence[str], split: Sequence[
     keys = sorted({(p, v, s) for (p, v, s, _, _), serve in zip(rows, serves, strict=True) if serve})
     number = {key: index for index, key in enumerate(keys)}
     member = [number[p, v, s] if serve else UNDEFINED for (p, v, s, _, _), serve in zip(rows, serves, strict=True)]
-    wanted = [number.get((p, _OTHER_VIEW.get(v, ""), s), UNDEFINED) for p, v, s, _, _ in rows]
+    wanted = [number.get((p, _OTHER_VIEW.get(v, ""), s), UNDEFINED) if ok else UNDEFINED for p, v, s, _, ok in rows]
     return ReferenceGroups(np.array(member, np.int64), np.array(wanted, np.int64), len(keys))
 
 

@@ -1,0 +1,111 @@
+"""A laboratory for the pipeline's tests: tiny scenes, seeded checkpoints, and one finished run that tests copy and then mistreat."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from pipeline.cli import main
+from pipeline.config import Settings, load_settings
+from pipeline.graph import STAGES
+from pipeline.run import Run
+from safenet.architecture import PRESETS
+from safenet.checkpoint import save_checkpoint
+from safenet.model import SafeNet
+from safenet.scenes import write_scenes
+
+CONFIG = Path(__file__).parent.parent / "configs" / "tiny.toml"
+CLASS_NAMES = ("0000", "0001", "0002")  # the training places of configs/tiny.toml
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Photos and checkpoints, and the ways to run the pipeline on them: Python (`run`) and the command line (`atlas`)."""
+
+    photos: Path
+    checkpoints: Path
+    config: Path = CONFIG
+
+    def assignments(self, checkpoints: str = "net_*.pth", photos: Path | None = None) -> tuple[str, ...]:
+        return (f"dataset.root='{photos or self.photos}'", f"extract.checkpoints=['{self.checkpoints / checkpoints}']")
+
+    def settings(self, *more: str, checkpoints: str = "net_*.pth", photos: Path | None = None) -> Settings:
+        return load_settings(self.config, (*self.assignments(checkpoints, photos), *more))
+
+    def run(self, directory: Path, *more: str, checkpoints: str = "net_*.pth", photos: Path | None = None) -> Run:
+        return Run(directory, self.settings(*more, checkpoints=checkpoints, photos=photos), progress=False)
+
+    def atlas(self, command: str, directory: Path, *options: str, more: tuple[str, ...] = (), checkpoints: str = "net_*.pth") -> Result:
+        chosen = (*self.assignments(checkpoints), *more)
+        sets = [part for assignment in chosen for part in ("--set", assignment)]
+        return CliRunner().invoke(main, [command, "--config", str(self.config), "--run", str(directory), *sets, *options])
+
+
+def seeded_network(seed: int, **sizes: object) -> SafeNet:
+    """A network whose every part matters: a warp that moves cells, and BatchNorm statistics that are not 0 and 1."""
+    torch.manual_seed(seed)
+    model = SafeNet(replace(PRESETS["tiny"], **sizes))
+    with torch.no_grad():
+        model.loc_net.fc_loc[2].weight.normal_(std=0.1)
+        model.loc_net.fc_loc[2].bias.add_(torch.tensor([-0.3, 0.1, 0.2, -0.1, -0.2, -0.1]))
+        for head in model.heads:
+            head.add_block[1].running_mean.normal_(std=0.2)
+            head.add_block[1].running_var.uniform_(0.5, 2.0)
+            head.classifier[0].weight.normal_(std=0.3)
+        for block in model.transformer.blocks:  # initial attention is nearly uniform, which would hide a wrong row
+            block.attn.qkv.weight.normal_(std=0.5)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def make_network() -> Callable[..., SafeNet]:
+    return seeded_network
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """15 photos of 5 places; net_000 and net_001 sample nearest, net_002 bilinearly."""
+    root = tmp_path_factory.mktemp("lab")
+    write_scenes(root / "photos", load_settings(CONFIG).scenes)
+    for epoch, sampling in enumerate(("nearest", "nearest", "bilinear")):
+        save_checkpoint(
+            root / "checkpoints" / f"net_{epoch:03d}.pth",
+            seeded_network(epoch, sampling=sampling),
+            epoch=epoch,
+            metrics={"loss": 1.0 / (epoch + 1)},
+            class_names=CLASS_NAMES,
+        )
+    return Lab(root / "photos", root / "checkpoints")
+
+
+@pytest.fixture(scope="session")
+def finished(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Every stage done. Shared by all tests: look, do not touch."""
+    run = lab.run(tmp_path_factory.mktemp("finished") / "run")
+    for stage in STAGES:
+        stage.bring_up_to_date(run)
+    return run
+
+
+@pytest.fixture
+def finished_copy(finished: Run, tmp_path: Path) -> Path:
+    """Directory of a copy of `finished`, to mistreat."""
+    return Path(shutil.copytree(finished.directory, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def indexed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a run that has a manifest and nothing else."""
+    run = lab.run(tmp_path_factory.mktemp("indexed") / "run")
+    STAGES[0].bring_up_to_date(run)
+    return run.directory
+
+
+@pytest.fixture
+def fresh(indexed: Path, tmp_path: Path) -> Path:
+    """Directory of a run that has a manifest and nothing else, to work in."""
+    return Path(shutil.copytree(indexed, tmp_path / "run"))

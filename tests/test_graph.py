@@ -1,0 +1,149 @@
+"""The stage table is one way, the executors are interchangeable, and checkpoints have names and an order."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.checkpoint_files import find_checkpoint_files
+from pipeline.executors import EXECUTORS, run_blocks
+from pipeline.graph import STAGES, Stage, check_one_way
+from pipeline.run import Outcome
+from pipeline.stores import checkpoint_order
+from safenet.checkpoint import epoch_from_name
+
+
+def stage(name, reads, writes):
+    return Stage(name, lambda run: Outcome(name, 0, 0, "things"), reads, writes, "cpu")
+
+
+def test_the_stages_are_those_of_the_design():
+    assert [stage.name for stage in STAGES] == ["index", "extract", "cam", "stats", "render", "report"]
+    assert [stage.name for stage in STAGES if stage.worker == "gpu"] == ["extract"]
+    check_one_way(STAGES)
+
+
+def test_a_stage_that_reads_what_comes_later_is_refused():
+    with pytest.raises(ValueError, match="stage cam reads features, which no earlier stage writes"):
+        check_one_way([stage("cam", ("features",), "cams"), stage("extract", ("images",), "features")])
+
+
+def test_a_stage_that_reads_its_own_product_is_refused():
+    with pytest.raises(ValueError, match="stage cam reads cams, which no earlier stage writes"):
+        check_one_way([stage("cam", ("cams",), "cams")])
+
+
+def test_two_writers_of_one_product_are_refused():
+    with pytest.raises(ValueError, match="stage copy writes manifest, which an earlier stage writes already"):
+        check_one_way([stage("index", ("images",), "manifest"), stage("copy", ("manifest",), "manifest")])
+
+
+def test_a_stage_that_writes_its_input_is_refused():
+    with pytest.raises(ValueError, match="stage train writes checkpoints"):
+        check_one_way([stage("train", ("images",), "checkpoints")])
+
+
+def test_an_outcome_says_when_there_was_nothing_to_do():
+    assert str(Outcome("cam", 0, 6, "maps")) == "cam: nothing to compute, 6 up to date"
+    assert str(Outcome("cam", 2, 4, "maps", ("left out",))) == "cam: 2 maps computed, 4 up to date\n  left out"
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_results_come_in_the_items_order(executor):
+    def work(item):
+        time.sleep(0.002 * (item % 3))
+        return item * item
+
+    items = list(range(25))  # more than a wave of 2 workers
+    assert list(run_blocks(executor, 2, work, items)) == [item * item for item in items]
+    assert list(run_blocks(executor, 2, work, [])) == []
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_the_fault_of_an_item_reaches_the_caller(executor):
+    def work(item):
+        if item == 3:
+            raise ValueError("block 3 is damaged")
+        return item
+
+    with pytest.raises(ValueError, match="block 3 is damaged"):
+        list(run_blocks(executor, 2, work, range(6)))
+
+
+def test_threads_work_at_the_same_time_and_no_more_than_asked_for():
+    lock, running, most = threading.Lock(), [0], [0]
+
+    def work(item):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.02)
+        with lock:
+            running[0] -= 1
+
+    list(run_blocks("threads", 2, work, range(12)))
+    assert most[0] == 2
+
+
+def test_results_stream_out_before_all_items_are_done():
+    """Memory stays flat: the first result is there before the last item was taken."""
+    seen = []
+    results = run_blocks("threads", 1, lambda item: seen.append(item) or item, range(100))
+    assert next(results) == 0
+    assert len(seen) < 20
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch"), [("net_119.pth", 119), ("epoch-29.pt", 29), ("7.pth", 7), ("net_007.pth", 7), ("net_last.pth", None), ("v2_final.pth", None)]
+)
+def test_the_epoch_is_read_off_the_name(name, epoch):
+    assert epoch_from_name(Path("some.folder12") / name) == epoch
+
+
+def test_checkpoints_are_ordered_by_epoch_then_name_and_those_without_come_last():
+    epochs = {"net_10": 10, "net_9": 9, "net_init": -1, "last": None, "b-net_9": 9, "best": None, "net_0": 0}
+    assert list(checkpoint_order(epochs)) == ["net_init", "net_0", "b-net_9", "net_9", "net_10", "best", "last"]
+
+
+def touch(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def test_a_checkpoint_is_called_by_its_stem(tmp_path):
+    touch(tmp_path / "a" / "net_001.pth", tmp_path / "a" / "net_000.pth")
+    assert find_checkpoint_files([f"{tmp_path}/a/*.pth"]) == {"net_000": tmp_path / "a" / "net_000.pth", "net_001": tmp_path / "a" / "net_001.pth"}
+
+
+def test_folders_tell_files_of_one_stem_apart(tmp_path):
+    touch(tmp_path / "near" / "net_000.pth", tmp_path / "bil" / "net_000.pth", tmp_path / "bil" / "net_001.pth")
+    assert sorted(find_checkpoint_files([f"{tmp_path}/**/*.pth"])) == ["bil-net_000", "near-net_000", "net_001"]
+
+
+def test_a_file_named_twice_is_one_checkpoint(tmp_path):
+    touch(tmp_path / "net_000.pth")
+    assert list(find_checkpoint_files([f"{tmp_path}/*.pth", f"{tmp_path}/net_000.pth"])) == ["net_000"]
+
+
+def test_files_that_cannot_be_told_apart_are_refused(tmp_path):
+    touch(tmp_path / "x" / "run" / "net_000.pth", tmp_path / "y" / "run" / "net_000.pth")
+    with pytest.raises(ValueError, match=r"x/run/net_000\.pth and .*y/run/net_000\.pth would both be called 'run-net_000'; rename a folder or a file"):
+        find_checkpoint_files([f"{tmp_path}/*/run/*.pth"])
+
+
+def test_no_pattern_and_no_match_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"extract\.checkpoints names no checkpoint; give files or globs, for instance"):
+        find_checkpoint_files([])
+    with pytest.raises(FileNotFoundError, match=r"extract\.checkpoints: no file matches '.*nothing_\*\.pth' \(working directory "):
+        find_checkpoint_files([f"{tmp_path}/nothing_*.pth"])
+    (tmp_path / "folder.pth").mkdir()
+    with pytest.raises(FileNotFoundError, match="no file matches"):
+        find_checkpoint_files([f"{tmp_path}/*.pth"])
+
+
+def test_one_pattern_without_a_match_is_refused_though_another_has_one(tmp_path):
+    touch(tmp_path / "net_000.pth")
+    with pytest.raises(FileNotFoundError, match=r"no file matches '.*typo_\*\.pth'"):
+        find_checkpoint_files([f"{tmp_path}/net_*.pth", f"{tmp_path}/typo_*.pth"])

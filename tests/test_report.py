@@ -1,0 +1,123 @@
+"""Findings in words, plots and the page, from a small set of figures."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from stages.findings import findings
+from stages.plots import draw_plots
+from stages.report import Mosaic, epoch_table, report_page
+
+PRODUCTS = ["aligned/match/hires_cam", "aligned/none/l2_norm", "patch/none/l2_norm"]
+
+
+def figures(change=0.0, masks=True) -> xr.Dataset:
+    """Three checkpoints, two groups, three products."""
+    by_group, by_product = ("checkpoint", "group"), ("checkpoint", "group", "product")
+    found = xr.Dataset(
+        {
+            "fam_change": (by_group, np.array([[0, 0], [change, change], [change, 2 * change]])),
+            "moved_cells": (by_group, np.array([[0, 0], [change, change], [change, change]])),
+            "warp_mean": ((*by_group, "warp"), np.tile([1.0 + change, 1, 10 * change, 0, 0, 0], (3, 2, 1))),
+            "warp_std": ((*by_group, "warp"), np.full((3, 2, 6), 0.001)),
+            "flat": (by_product, np.tile([0.0, 0.9, 1.0], (3, 2, 1)) * np.array([1, 0, 1])[:, None, None]),
+            "zero": (by_product, np.zeros((3, 2, 3))),
+            "variation": (by_product, np.full((3, 2, 3), np.nan)),
+            "entropy": (by_product, np.full((3, 2, 3), 0.5)),
+            "top": (by_product, np.full((3, 2, 3), 0.25)),
+            "boundary_count": ((*by_group, "part", "ring"), np.tile([[1, 3, 0, 0], [0, 0, 0, 4]], (3, 2, 1, 1))),
+            "boundary_changed_to_previous": (by_group, np.array([[np.nan, np.nan], [0.5, 0.5], [0.25, 0.25]])),
+            "recall_1": (("checkpoint", "direction"), np.array([[0.05, 0.1], [0.6, 0.5], [0.55, 0.5]])),
+            "cosine_to_last": (by_product, np.ones((3, 2, 3))),
+        },
+        coords={
+            "checkpoint": ["net_init", "net_004", "net_009"],
+            "epoch": ("checkpoint", [-1.0, 4.0, 9.0]),
+            "group": ["test drone", "train drone"],
+            "product": PRODUCTS,
+            "direction": ["drone to satellite", "satellite to drone"],
+            "warp": ["scale_x", "scale_y", "rotation_deg", "shear", "shift_x", "shift_y"],
+        },
+    )
+    for name in ("recall_5", "recall_10", "recall_top1pct", "average_precision"):
+        found[name] = found["recall_1"]
+    if masks:
+        found["pointing"] = (by_product, np.tile(np.array([0.2, 0.5, 0.8])[:, None, None], (1, 2, 3)))
+        found["energy"] = found["pointing"] / 2
+        found["mask_area"] = (by_product, np.full((3, 2, 3), 0.15))
+    return found
+
+
+def test_an_alignment_that_moves_nothing_is_said_first():
+    assert findings(figures())[0].startswith("FAM moves no cell in any checkpoint: before and after are the same tensor, bit for bit.")
+
+
+def test_an_alignment_that_moves_is_described():
+    found = findings(figures(0.2))
+    assert (
+        found[0]
+        == "FAM moves 0% of the cells at untrained and 20% at epoch 9; "
+        "at the end it turns the map by +2.0 degrees on average (standard deviation over images 0.0)."
+    )
+    assert "one fixed warp" in found[1]
+
+
+def test_every_kind_of_finding():
+    text = "\n".join(findings(figures()))
+    for sentence in (
+        "Recall@1 drone to satellite: 5.0% at untrained, 55.0% at epoch 9; best 60.0% at epoch 4.",
+        "aligned/match/hires_cam, test drone: the hottest point lies in the target on 20% of the images at untrained and 80% at epoch 9; "
+        "share of the heat in the target 10% and 40% (the target covers 15% of the photo).",
+        "aligned/none/l2_norm is flat on most images in untrained, epoch 9",
+        "FPM cuts most often at half-widths 2 (75%), 4 (100%) cells in epoch 9.",
+        "the boundaries of 25% of the images changed",
+    ):
+        assert sentence in text
+    assert "hires_cam is flat" not in text
+
+
+def test_without_masks_nothing_is_said_of_them():
+    assert not any("hottest point" in sentence for sentence in findings(figures(masks=False)))
+
+
+def test_flat_everywhere_is_said_so():
+    stats = figures()
+    stats["flat"][...] = 1
+    assert "patch/none/l2_norm is flat on most images in every checkpoint" in "\n".join(findings(stats))
+
+
+@pytest.mark.parametrize(("masks", "expected"), [(True, {"Pointing game", "Energy in the mask"}), (False, set())])
+def test_plots(masks, expected):
+    plots = draw_plots(figures(0.2, masks))
+    always = {"Retrieval", "Cells that FAM moves", "FAM's warp", "FPM's boundaries", "Drift to the last checkpoint"}
+    assert {plot.title for plot in plots} == always | expected
+    assert all(plot.svg.startswith("<svg") and plot.svg.rstrip().endswith("</svg>") for plot in plots)
+
+
+def test_plots_are_the_same_bytes_each_time():
+    assert [plot.svg for plot in draw_plots(figures())] == [plot.svg for plot in draw_plots(figures())]
+
+
+def test_the_page_holds_everything_and_needs_no_network():
+    mosaics = [Mosaic("../mosaics/paper/a%20b.png", "paper", "Place <a> & b"), Mosaic("../mosaics/epochs/x.png", "epochs", "strip")]
+    page = report_page("Run <1>", {"dataset": "x & y"}, figures(), mosaics)
+    assert "Run &lt;1&gt;" in page
+    assert "x &amp; y" in page
+    assert "Place &lt;a&gt; &amp; b" in page
+    assert page.index("By epoch") < page.index("Input, aligned image") and 'src="../mosaics/paper/a%20b.png"' in page
+    assert "before and after are the same tensor" in page
+    assert page.count("<svg") == len(draw_plots(figures()))
+    linked = [part.split('"')[0] for part in page.split('src="')[1:] + page.split('<a href="')[1:]]
+    assert all(link.startswith("../mosaics/") for link in linked)
+
+
+def test_epoch_table():
+    rows = epoch_table(figures())
+    assert [row["checkpoint"] for row in rows] == ["untrained", "epoch 4", "epoch 9"]
+    assert rows[-1] == {
+        "checkpoint": "epoch 9",
+        "R@1 drone to satellite": "55.0 %",
+        "R@1 satellite to drone": "50.0 %",
+        "pointing hires_cam": "80.0 %",
+        "energy hires_cam": "40.0 %",
+    }

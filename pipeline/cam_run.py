@@ -110,6 +110,7 @@ def _bring_up_to_date(run: Run, name: str, products: Sequence[Product], class_na
         arrays = {str(key): maps[key].values for key in maps}
         for key, values in arrays.items():
             cams.write(key, values, block.rows)
+        cams.flush(arrays, block)
         ledger.mark(block, arrays, {key: stamps[key] for key in arrays})
 
     for _ in run_blocks(run.settings.compute.executor, run.settings.compute.workers, work, pending):

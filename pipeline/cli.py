@@ -14,6 +14,7 @@ from pipeline.config import load_settings
 from pipeline.demo import format_table
 from pipeline.graph import STAGES, Stage
 from pipeline.run import Run
+from pipeline.settings_page import settings_page
 from pipeline.status import bad_images, run_status
 from pipeline.training import train_run
 
@@ -110,6 +111,12 @@ def status(config: Path | None, directory: Path | None, assignments: tuple[str, 
     run.say(format_table(rows) if rows else "no features yet; run `atlas extract`")
     for name, reason in void.items() if bad else ():
         run.say(f"{name}: {reason}")
+
+
+@main.command()
+def settings() -> None:
+    """Print every setting with its default and meaning."""
+    click.echo(settings_page(), nl=False)
 
 
 @main.command()

@@ -31,7 +31,7 @@ class ComputeSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    executor: str = Field("threads", description="serial, threads")
+    executor: str = Field("threads", description="how blocks are run: serial, threads")
     workers: int | None = Field(None, ge=1, description="default: the machine's cores")
 
 
@@ -40,18 +40,18 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    preset: str = "upstream"
-    image_size: int | None = None
-    patch_size: int | None = None
-    width: int | None = None
-    depth: int | None = None
-    heads: int | None = None
-    mlp_ratio: float | None = None
-    parts: int | None = None
-    embedding: int | None = None
-    loc_hidden: int | None = None
-    sampling: str | None = None
-    drop_path: float | None = None
+    preset: str = Field("upstream", description=", ".join(PRESETS))
+    image_size: int | None = Field(None, description="side of the input, pixels; this and all below: default of the preset")
+    patch_size: int | None = Field(None, description="side of a patch, pixels")
+    width: int | None = Field(None, description="channels of a token")
+    depth: int | None = Field(None, description="transformer blocks")
+    heads: int | None = Field(None, description="attention heads")
+    mlp_ratio: float | None = Field(None, description="hidden width of a block's MLP over its width")
+    parts: int | None = Field(None, description="rings of FPM: a power of two")
+    embedding: int | None = Field(None, description="length of a head's embedding")
+    loc_hidden: int | None = Field(None, description="hidden width of the localisation network")
+    sampling: str | None = Field(None, description="FAM's: nearest (as published; its warp never learns) or bilinear")
+    drop_path: float | None = Field(None, description="stochastic depth of the last block")
 
     def architecture(self) -> Architecture:
         """Resolve the preset; `classes` is set by the training places."""

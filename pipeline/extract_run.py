@@ -201,12 +201,13 @@ def _extract_checkpoint(run: Run, job: _Job, device: torch.device, readers: dict
     def write(block: Block, arrays: Arrays) -> None:
         for key, values in arrays.items():
             job.store.write(key, values, block.rows)
+        job.store.flush(arrays, block)
         void = {name: problems[name] for name in names[block.rows] if name in problems}
         job.ledger.mark(block, arrays, dict.fromkeys(arrays, job.stamp), quarantined=void, host=socket.gethostname())
 
     spans = [(block, start) for block in job.pending for start in range(block.start, block.stop, settings.batch_size)]
     batches = reader.read([(start, min(start + settings.batch_size, block.stop)) for block, start in spans])
-    with BlockWriter(write, threads=min(4, os.cpu_count() or 1) if device.type == "cuda" else 1) as writer:
+    with BlockWriter(write) as writer:
         for (block, _), batch in zip(spans, batches, strict=True):
             problems |= {names[batch.start + row]: photo.problem for row, photo in enumerate(batch.photos) if photo.problem}
             _check_bad_share(run, len(problems))

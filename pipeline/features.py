@@ -27,5 +27,5 @@ def open_features(store: GroupStore) -> xr.Dataset:
     found = store.lazy()
     if "aligned_map" not in found:
         found["aligned_map"] = derive_aligned(found["patch_map"], found["source_cell"])
-    texts = [name for name in ("sample_id", "place", "view", "split", "roles") if name in found]
-    return found.set_coords(texts)
+    texts = ["sample_id", "place", "view", "split", "roles"]
+    return found.assign_coords({name: found[name].load() for name in texts})  # in memory: what samples are chosen by

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,7 +112,7 @@ class Run:
         """Heat-map store of a checkpoint."""
         return GroupStore(self.cams_path, name)
 
-    def checkpoints(self, partial: bool = False) -> Sequence[str]:
+    def checkpoints(self, partial: bool = False) -> list[str]:
         """Names of the extracted checkpoints, by epoch.
 
         Raises

@@ -33,13 +33,13 @@ def _row(run: Run, name: str, epoch: int | None) -> dict[str, str]:
         "checkpoint": name,
         "epoch": "-" if epoch is None else str(epoch),
         "features": f"{done}/{total} blocks",
-        "heat maps": f"{len(_maps(cams))} kinds",
+        "heat maps": f"{len(map_keys(cams))} kinds",
         "figures": "yes" if has_figures else "no",
         "MB": f"{bytes_on_disk(run.features_path / name) / 1e6:,.0f}",
     }
 
 
-def _maps(cams: GroupStore) -> list[str]:
+def map_keys(cams: GroupStore) -> list[str]:
     """Keys position/target/method of the arrays that are there."""
     root = cams.path / cams.name
-    return [path.parent.relative_to(root).as_posix() for path in root.glob("*/*/*/zarr.json")]
+    return sorted(path.parent.relative_to(root).as_posix() for path in root.glob("*/*/*/zarr.json"))

@@ -6,9 +6,11 @@ that blocks never share a file. Every chunk carries a crc32c, so that a flipped 
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from zarr.codecs import Crc32cCodec
 
 from pipeline.blocks import Block, blocks_of
 from stages.schema import Variable
+
+_FLUSHES = 8
 
 zarr.config.set({"array.write_empty_chunks": True})  # a chunk that exists was written
 
@@ -110,6 +114,13 @@ class GroupStore:
                 raise ValueError(f"{self}/{key}: rows {rows.start}:{rows.stop} are not whole blocks of {block} samples")
         array[rows] = values
 
+    def flush(self, keys: Iterable[str], block: Block) -> None:
+        """Wait until a block's files, and their names, are on the disk; zarr itself never does."""
+        places = [self.path / self.name / key / "c" / str(block.index) for key in keys]
+        paths = [path for place in places for path in (place, *place.rglob("*"), place.parent)]
+        with ThreadPoolExecutor(_FLUSHES) as pool:  # the disk takes many flushes in the time of one
+            list(pool.map(_fsync, paths))
+
     def read(self, keys: Iterable[str], rows: slice = slice(None)) -> xr.Dataset:
         """Read arrays into memory; variables are named by their keys. Per-sample arrays are cut to `rows`."""
         found = {}
@@ -153,6 +164,14 @@ class GroupStore:
         array = self._open()[key]
         assert isinstance(array, zarr.Array)
         return array
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
@@ -201,6 +220,6 @@ def _fill_value(dtype: str) -> Any:
     return "" if dtype == "str" else np.zeros((), dtype).item()
 
 
-def checkpoint_order(epochs: Mapping[str, int | None]) -> Sequence[str]:
+def checkpoint_order(epochs: Mapping[str, int | None]) -> list[str]:
     """Sort checkpoint names by epoch, then by name; those without an epoch come last."""
     return sorted(epochs, key=lambda name: (epochs[name] is None, epochs[name] or 0, name))

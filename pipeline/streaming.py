@@ -22,6 +22,7 @@ from torch import Tensor
 from pipeline.blocks import Block
 
 Arrays = dict[str, NDArray[np.generic]]
+WRITERS = 4
 _BATCHES_AHEAD = 4
 
 
@@ -86,7 +87,7 @@ class BlockWriter:
         Blocks that are written at the same time.
     """
 
-    def __init__(self, write: Callable[[Block, Arrays], None], threads: int = 1) -> None:
+    def __init__(self, write: Callable[[Block, Arrays], None], threads: int = WRITERS) -> None:
         self._write = write
         self._batches: queue.Queue[_Batch | None] = queue.Queue(_BATCHES_AHEAD)
         self._writers = ThreadPoolExecutor(threads, thread_name_prefix="writer")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from safenet.architecture import Sampling
 from stages.cam_methods import METHODS, CamInput
@@ -25,9 +25,9 @@ class CamSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    positions: tuple[str, ...] = ("patch", "aligned", "part")
-    methods: tuple[str, ...] = ("l2_norm", "max", "mean", "grad_cam", "hires_cam")
-    targets: tuple[str, ...] = ("match",)
+    positions: tuple[str, ...] = Field(("patch", "aligned", "part"), description="patch, aligned, part, block_N")
+    methods: tuple[str, ...] = Field(tuple(METHODS), description=", ".join(METHODS))
+    targets: tuple[str, ...] = Field(("match",), description="of the gradient methods: label, predicted, match, class_NAME")
 
     @field_validator("methods")
     @classmethod

@@ -36,34 +36,20 @@ MANIFEST_COLUMNS = (
 class DatasetSettings(BaseModel):
     """The ``[dataset]`` table of a config.
 
-    Attributes
-    ----------
-    root
-        The dataset's folder, the one that holds the marker folders of its layout.
-    layout
-        A name of `LAYOUTS`, or ``"auto"``. The plain layout ``"folder"`` takes any tree, so it is never guessed.
-    views
-        Empty: every view but street and google.
-    variants
-        Flight heights to keep, e.g. ``("150", "300")`` of SUES-200 or ``("H80",)`` of DenseUAV; empty: all. Photos shared by all heights always stay.
-    splits
-        Folders to look in. Without ``"train"``, training places that also lie in the gallery stay, as its distractors.
-    train_places
-        For raw SUES-200, which has no split on disk: the training places. They are gallery distractors too, as the official split script
-        lays them out. Without them everything is test.
-    limit_places
-        Keep this many places a split, in natural order, those that are trained on or queried first.
+    Photos shared by all variants always stay. Without "train" in `splits`, training places that also lie in the gallery
+    stay, as its distractors; so do the `train_places` of raw SUES-200, as its official split script lays them out.
+    `limit_places` takes the places in natural order, those that are trained on or queried first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    root: Path
-    layout: str = "auto"
-    views: tuple[View, ...] = ()
-    variants: tuple[str, ...] = ()
-    splits: tuple[Split, ...] = Field(("train", "test"), min_length=1)
-    train_places: tuple[str, ...] = ()
-    limit_places: int | None = Field(None, ge=1)
+    root: Path = Field(description="the dataset's folder, the one that holds the marker folders of its layout")
+    layout: str = Field("auto", description="auto, " + ", ".join(LAYOUTS) + "; the plain layout folder is never guessed")
+    views: tuple[View, ...] = Field((), description="views to keep; none: all but street and google")
+    variants: tuple[str, ...] = Field((), description="flight heights to keep, such as 150 (SUES-200) or H80 (DenseUAV); none: all")
+    splits: tuple[Split, ...] = Field(("train", "test"), min_length=1, description="folders to look in")
+    train_places: tuple[str, ...] = Field((), description="the training places of raw SUES-200, which has no split on disk; none: all are test")
+    limit_places: int | None = Field(None, ge=1, description="keep this many places a split")
 
     @field_validator("layout")
     @classmethod

@@ -31,17 +31,19 @@ class ExtractSettings(BaseModel):
     checkpoints: tuple[str, ...] = Field((), description="checkpoint files or globs")
     heads: int | None = Field(None, description="attention heads, where the file does not say")
     sampling: Sampling | None = Field(None, description="FAM's sampling, where the file does not say")
-    map_dtype: Literal["float16", "float32"] = "float16"
-    aligned: Literal["stored", "derived"] = "stored"
+    map_dtype: Literal["float16", "float32"] = Field("float16", description="precision of the stored maps")
+    aligned: Literal["stored", "derived"] = Field(
+        "stored", description="derived: rebuild the aligned map from source_cell on reading (nearest sampling)"
+    )
     store: tuple[str, ...] = Field(("image",), description="variables on request: " + ", ".join(sorted(ON_REQUEST - {"aligned_map"})))
     blocks: tuple[int, ...] = Field((), description="blocks whose maps are stored, 0 first")
-    precision: Precision = "auto"
+    precision: Precision = Field("auto", description="of the transformer; auto: bfloat16 on CUDA, float32 elsewhere")
 
     block_samples: int = Field(32, ge=1, description="samples a block: the unit of work, one file an array")
     chunk_samples: int = Field(0, ge=0, description="samples a chunk within a block's file; 0: the whole block")
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1, description="images a forward pass")
     workers: int | None = Field(None, ge=0, description="decoding processes; default: by the machine")
-    device: str = "auto"
+    device: str = Field("auto", description="cpu, cuda, cuda:1, ...; auto: cuda where there is one")
     max_bad_share: float = Field(0.05, ge=0, le=1, description="stop when more than this share of the images is bad")
 
     @field_validator("store")

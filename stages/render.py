@@ -23,7 +23,7 @@ class RenderSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mosaics: tuple[MosaicKind, ...] = ("positions", "epochs", "paper")
+    mosaics: tuple[MosaicKind, ...] = Field(("positions", "epochs", "paper"), description="kinds to draw")
     methods: tuple[str, ...] = Field((), description="methods to draw; default: all of cam.methods")
     targets: tuple[str, ...] = Field((), description="targets to draw; default: all of cam.targets")
     position: str = Field("aligned", description="position of the epochs and paper mosaics; positions shows them all")
@@ -32,14 +32,14 @@ class RenderSettings(BaseModel):
     drone_views: int = Field(4, ge=1, description="drone images a place")
     checkpoints: tuple[str, ...] = Field((), description="checkpoints of positions and paper; default: the last")
     columns: int = Field(8, ge=2, description="checkpoints of an epoch strip, evenly spread, first and last included")
-    scope: Scope = Field("image", description="scale of the positions and paper mosaics")
+    scope: Scope = Field("image", description="scale of the positions and paper mosaics: image, checkpoint, dataset, fixed")
     epochs_scope: Scope = Field("image-over-checkpoints", description="scale of an epoch strip")
     fixed: tuple[float, float] | None = Field(None, description="the scale of scope fixed")
     signed: bool = Field(False, description="draw gradient maps with their negative cells")
-    panel_px: int = Field(160, ge=32)
-    alpha: float = Field(0.5, ge=0, le=1)
-    colour_map: str = "inferno"
-    signed_colour_map: str = "RdBu_r"
+    panel_px: int = Field(160, ge=64, description="longer side of a panel")
+    alpha: float = Field(0.5, ge=0, le=1, description="weight of the colour over the photo")
+    colour_map: str = Field("inferno", description="any of matplotlib's, for magnitudes")
+    signed_colour_map: str = Field("RdBu_r", description="any of matplotlib's, zero-centred, for signed maps")
     stretch_flat: bool = Field(False, description="stretch flat maps all the same; the panel says so")
 
     @field_validator("methods")

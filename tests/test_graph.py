@@ -129,7 +129,9 @@ def test_a_file_named_twice_is_one_checkpoint(tmp_path):
 
 def test_files_that_cannot_be_told_apart_are_refused(tmp_path):
     touch(tmp_path / "x" / "run" / "net_000.pth", tmp_path / "y" / "run" / "net_000.pth")
-    with pytest.raises(ValueError, match=r"x/run/net_000\.pth and .*y/run/net_000\.pth would both be called 'run-net_000'; rename a folder or a file"):
+    with pytest.raises(
+        ValueError, match=r"x/run/net_000\.pth and .*y/run/net_000\.pth would both be called 'run-net_000'; rename a folder or a file"
+    ):
         find_checkpoint_files([f"{tmp_path}/*/run/*.pth"])
 
 

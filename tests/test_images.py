@@ -81,7 +81,11 @@ def test_a_photo_that_cannot_be_decoded_is_black_and_says_why(photos):
     (root / names[1]).unlink()
     (root / names[2]).write_bytes(b"not a picture\nat all")
     files = PhotoFiles(root, names, [""] * 9, ["", "", "", "zero bytes", *[""] * 5], 16, 4)
-    for number, reason in ((0, "cannot be decoded: .*truncated"), (1, "cannot be decoded: .*No such file"), (2, "cannot be decoded: cannot identify")):
+    for number, reason in (
+        (0, "cannot be decoded: .*truncated"),
+        (1, "cannot be decoded: .*No such file"),
+        (2, "cannot be decoded: cannot identify"),
+    ):
         photo = files[number]
         assert not photo.pixels.any()
         assert "\n" not in photo.problem

@@ -1,0 +1,167 @@
+"""The extract stage against a bare forward loop, and the writer against a raw file copy with fsync, side by side in one run.
+
+Usage: python benchmarks/bench_extract.py [--images 48] [--blocks 6] [--preset upstream] [--every-tensor]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from machine import print_table, seconds
+from PIL import Image
+
+from pipeline.blocks import Ledger, blocks_of
+from pipeline.config import load_settings
+from pipeline.extract_run import extract
+from pipeline.index_run import index
+from pipeline.run import Run
+from pipeline.stores import GroupStore
+from pipeline.streaming import BlockWriter
+from safenet import PRESETS, SafeNet, save_checkpoint
+from safenet.preprocess import load_image
+from safenet.train import pick_device
+from stages.extract import ExtractSettings, resolve_precision, written_by_network
+from stages.schema import dim_sizes
+
+ROUNDS = 3
+
+
+def main() -> None:
+    """Run both comparisons."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--images", type=int, default=48)
+    options.add_argument("--blocks", type=int, default=6)
+    options.add_argument("--batch", type=int, default=16)
+    options.add_argument("--preset", default="upstream", choices=sorted(PRESETS))
+    options.add_argument("--every-tensor", action="store_true", help="also block maps, attention and the flip embedding")
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        bench_stage(Path(folder), chosen)
+        bench_writer(Path(folder), chosen.preset, chosen.blocks)
+
+
+def bench_stage(folder: Path, chosen: argparse.Namespace) -> None:
+    """Time `extract` on n and 2 n images: the difference leaves its start-up out; a bare loop runs before and after each pair."""
+    torch.manual_seed(0)
+    model = SafeNet(PRESETS[chosen.preset]).eval()
+    save_checkpoint(folder / "net_000.pth", model, epoch=0)
+    for count in (chosen.images, 2 * chosen.images):
+        make_photos(folder / f"photos{count}", count)
+    device = torch.device(pick_device("auto"))
+    model.to(device)
+    paths = sorted((folder / f"photos{chosen.images}").rglob("*.jpg"))
+    images = torch.stack([load_image(path, model.architecture.image_size) for path in paths]).to(device)
+    precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(resolve_precision("auto", device))
+    bare, stage = [], []
+    for round_number in range(ROUNDS):
+        bare.append(seconds(lambda: forward_all(model, images, chosen.batch, precision)))
+        runs = [stage_run(folder, count, chosen, round_number) for count in (chosen.images, 2 * chosen.images)]
+        times = [seconds(lambda run=run: extract(run)) for run in runs]
+        stage.append(times[1] - times[0])
+        print(f"round {round_number}: bare {bare[-1]:.2f} s, extract {times[0]:.2f} s and {times[1]:.2f} s", flush=True)
+    one, other = median(bare), median(stage)
+    rows = [
+        ["bare forward loop", f"{chosen.images / one:.2f}", "1.00"],
+        ["extract, decoding and writing included", f"{chosen.images / other:.2f}", f"{one / other:.2f}"],
+    ]
+    what = "every tensor" if chosen.every_tensor else "default variables"
+    print_table(f"extract, {chosen.preset} network, {chosen.images} photos of 512 px, batch {chosen.batch}, {what}", ["", "images/s", "ratio"], rows)
+
+
+def forward_all(model: SafeNet, images: torch.Tensor, batch: int, precision: torch.dtype | None) -> None:
+    """Forward passes over images that are on the device already, and nothing else."""
+    with torch.inference_mode(), torch.autocast(images.device.type, precision, enabled=precision is not None):
+        for start in range(0, len(images), batch):
+            model(images[start : start + batch])
+    if images.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def stage_run(folder: Path, count: int, chosen: argparse.Namespace, round_number: int) -> Run:
+    """Index `count` photos into a fresh run."""
+    more = ["cls_attention", "rollout", "flip_embedding"] if chosen.every_tensor else []
+    assignments = [
+        f"dataset.root='{folder / f'photos{count}'}'",
+        "dataset.layout='folder'",
+        f"extract.checkpoints=['{folder / 'net_000.pth'}']",
+        f"extract.batch_size={chosen.batch}",
+        f"extract.store={['image', *more]}",
+        f"extract.blocks={list(range(PRESETS[chosen.preset].depth)) if chosen.every_tensor else []}",
+    ]
+    directory = folder / f"run{count}-{round_number}"
+    shutil.rmtree(directory, ignore_errors=True)
+    run = Run(directory, load_settings(None, assignments), progress=False)
+    index(run)
+    return run
+
+
+def make_photos(folder: Path, count: int) -> None:
+    """Write smooth random photos of 512 px."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        path = folder / "place" / f"{number:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
+        coarse.resize((512, 512), Image.Resampling.BICUBIC).save(path, quality=90)
+
+
+def bench_writer(folder: Path, preset: str, count: int) -> None:
+    """Write blocks of ready-made tensors through BlockWriter, marks and checksums included; copy the same bytes with fsync."""
+    architecture, settings = PRESETS[preset], ExtractSettings()
+    block_samples = settings.block_samples
+    sizes = dim_sizes(architecture, count * block_samples, 0)
+    variables = written_by_network(settings)
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for variable in variables:
+        shape = (block_samples, *(sizes[dim] for dim in variable.dims[1:]))
+        dtype = settings.map_dtype if variable.dtype == "map" else variable.dtype
+        tensors[variable.name] = torch.from_numpy(rng.standard_normal(shape).astype(dtype))
+    volume = count * sum(value.nbytes for value in tensors.values())
+    payload = folder / "payload"
+    payload.write_bytes(rng.bytes(volume // count))
+
+    def write() -> None:
+        store = GroupStore(folder / "writer.zarr", "net")
+        store.create(sizes["sample"], block_samples, {})
+        for variable in variables:
+            store.add_array(variable.name, variable, settings.map_dtype if variable.dtype == "map" else variable.dtype, sizes)
+        ledger = Ledger(folder / "ledger")
+
+        def write_block(block, arrays) -> None:
+            for key, values in arrays.items():
+                store.write(key, values, block.rows)
+            store.flush(arrays, block)
+            ledger.mark(block, arrays, dict.fromkeys(arrays, "stamp"))
+
+        with BlockWriter(write_block) as writer:
+            for block in blocks_of(sizes["sample"], block_samples):
+                writer.add(block, block.start, tensors, None, {})
+
+    def copy() -> None:
+        for number in range(count):
+            target = folder / f"copy{number}"
+            shutil.copyfile(payload, target)
+            descriptor = os.open(target, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+            target.unlink()
+
+    pairs = [(seconds(copy), seconds(write)) for _ in range(ROUNDS)]
+    raw, ours = (median(times) for times in zip(*pairs, strict=True))
+    rows = [
+        ["raw copy with fsync", f"{volume / raw / 1e6:,.0f}", "1.00"],
+        ["writer: zarr, crc32c, fsync, ledger", f"{volume / ours / 1e6:,.0f}", f"{raw / ours:.2f}"],
+    ]
+    print_table(f"writer, {preset} network, {count} blocks of {block_samples} samples, {volume / 1e6:,.0f} MB", ["", "MB/s", "ratio"], rows)
+
+
+if __name__ == "__main__":
+    main()

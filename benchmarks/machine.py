@@ -1,0 +1,36 @@
+"""What the figures were measured on, and a table to print them in."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+
+def describe_machine() -> str:
+    """Processor, cores, device and library versions in a line."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    libraries = ", ".join(f"{library} {version(library)}" for library in ("torch", "timm", "zarr", "dask", "numpy"))
+    return f"{name}, {os.cpu_count()} cores, {device}; Python {platform.python_version()}, {libraries}"
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = perf_counter()
+    work()
+    return perf_counter() - start
+
+
+def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a Markdown table, ready for docs/benchmarks.md."""
+    print(f"\n### {title}\n\n{describe_machine()}\n")
+    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")

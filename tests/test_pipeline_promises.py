@@ -1,0 +1,493 @@
+"""What the stores promise: nothing is computed twice, nothing stale or half-done is used, nothing damaged is believed."""
+
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import cam_run, extract_run, render_run, stats_run
+from pipeline.blocks import Ledger
+from pipeline.cam_run import cam
+from pipeline.extract_run import extract
+from pipeline.graph import STAGES
+from pipeline.images import png_settings
+from pipeline.index_run import index
+from pipeline.render_run import render
+from pipeline.report_run import report
+from pipeline.run import MissingProductError, StaleStoreError
+from pipeline.stats_run import open_stats, stats
+from pipeline.status import run_status
+from pipeline.stores import DamagedStoreError, GroupStore
+from safenet.checkpoint import save_checkpoint
+from safenet.model import SafeNet
+
+ONE = "net_000.pth"
+
+
+def must_not_run(*arguments, **options):
+    raise AssertionError("this was to be skipped")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file under `folder`, but for the provenance that tells when a store was made."""
+    return {
+        path.relative_to(folder).as_posix(): re.sub(rb'"created": "[^"]*"', b"", path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def moments(folder: Path) -> dict[str, int]:
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def extracted(lab, indexed, tmp_path_factory):
+    """Directory of a run with the features of one checkpoint; a test's undisturbed reference."""
+    directory = Path(shutil.copytree(indexed, tmp_path_factory.mktemp("extracted") / "run"))
+    extract(lab.run(directory, checkpoints=ONE))
+    return directory
+
+
+@pytest.fixture
+def extracted_copy(extracted, tmp_path):
+    return Path(shutil.copytree(extracted, tmp_path / "extracted"))
+
+
+# ---- nothing twice
+
+
+def test_a_second_extraction_computes_nothing_and_says_so(lab, finished_copy, monkeypatch):
+    before = moments(finished_copy)
+    monkeypatch.setattr(SafeNet, "forward", must_not_run)
+    monkeypatch.setattr(extract_run, "PhotoReader", must_not_run)
+    outcome = extract(lab.run(finished_copy))
+    assert str(outcome).startswith("extract: nothing to compute, 12 up to date\n")
+    assert moments(finished_copy) == before
+
+
+def test_the_proof_would_notice(lab, extracted_copy, monkeypatch):
+    """The same trap shuts where there is something to compute."""
+    monkeypatch.setattr(SafeNet, "forward", must_not_run)
+    with pytest.raises(AssertionError, match="was to be skipped"):
+        extract(lab.run(extracted_copy, checkpoints="net_001.pth"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "module", "name", "said"),
+    [
+        (cam, cam_run, "compute_cams", "cam: nothing to compute, 27 up to date"),
+        (stats, stats_run, "summarise_block", "stats: nothing to compute, 3 up to date"),
+        (render, render_run, "write_png", "render: nothing to compute, 6 up to date"),
+    ],
+    ids=["cam", "stats", "render"],
+)
+def test_a_second_call_computes_nothing_and_says_so(lab, finished_copy, monkeypatch, stage, module, name, said):
+    before = moments(finished_copy)
+    monkeypatch.setattr(module, name, must_not_run)
+    assert str(stage(lab.run(finished_copy))).startswith(said)
+    after = moments(finished_copy)
+    assert {path for path in after if after[path] != before.get(path)} <= {"mosaics/index.json"}
+
+
+def test_a_second_index_writes_nothing(lab, finished_copy):
+    before = moments(finished_copy)
+    assert str(index(lab.run(finished_copy))).startswith("index: nothing to compute, 15 up to date")
+    assert moments(finished_copy) == before
+
+
+def test_resources_never_make_features_stale(lab, extracted_copy, monkeypatch):
+    monkeypatch.setattr(SafeNet, "forward", must_not_run)
+    more = ("extract.batch_size=1", "extract.block_samples=5", "extract.chunk_samples=1", "extract.workers=1", "extract.max_bad_share=0.5")
+    assert extract(lab.run(extracted_copy, *more, checkpoints=ONE)).computed == 0
+
+
+def test_one_more_method_computes_just_that_method(lab, finished_copy):
+    before, ledger = moments(finished_copy / "cams.zarr"), finished_copy / "ledger" / "cams"
+    records = content(ledger)
+    outcome = cam(lab.run(finished_copy, "cam.methods=['l2_norm','grad_cam','mean']"))
+    assert (outcome.computed, outcome.fresh) == (9, 27)
+    after = moments(finished_copy / "cams.zarr")
+    assert {path.split("/")[3] for path in after.keys() - before.keys()} == {"mean"}
+    assert {path: after[path] for path in before} == before
+    assert all(json.loads(old)["arrays"].items() <= json.loads((ledger / path).read_bytes())["arrays"].items() for path, old in records.items())
+
+
+def test_one_more_method_passes_one_product_to_the_formulas(lab, finished_copy, monkeypatch):
+    asked = []
+    original = cam_run.compute_cams
+    monkeypatch.setattr(cam_run, "compute_cams", lambda features, products, context: asked.extend(products) or original(features, products, context))
+    cam(lab.run(finished_copy, "cam.methods=['l2_norm','grad_cam','hires_cam']", "cam.positions=['aligned']", "cam.targets=['match']"))
+    assert {product.key for product in asked} == {"aligned/match/hires_cam"}
+    assert len(asked) == 3 * 4  # checkpoints x blocks
+
+
+def test_a_new_checkpoint_computes_only_itself(lab, extracted_copy, monkeypatch):
+    before = moments(extracted_copy / "features.zarr")
+    outcome = extract(lab.run(extracted_copy, checkpoints="net_00[01].pth"))
+    assert (outcome.computed, outcome.fresh) == (4, 4)
+    after = moments(extracted_copy / "features.zarr")
+    assert {path: after[path] for path in before} == before
+    assert {path.split("/")[0] for path in after.keys() - before.keys()} == {"net_001"}
+
+
+def test_a_new_checkpoint_downstream_computes_only_itself(lab, finished_copy, make_network, monkeypatch, tmp_path):
+    """A fourth epoch: one checkpoint's maps, one checkpoint's figures, and the old maps stay untouched."""
+    folder = Path(shutil.copytree(lab.checkpoints, tmp_path / "checkpoints"))
+    save_checkpoint(folder / "net_003.pth", make_network(3), epoch=3, class_names=("0000", "0001", "0002"))
+    run = lab.run(finished_copy, f"extract.checkpoints=['{folder}/net_*.pth']")
+    before = moments(finished_copy / "cams.zarr")
+    assert extract(run).computed == 4
+    assert cam(run).computed == 9
+    assert stats(run).computed == 1
+    after = moments(finished_copy / "cams.zarr")
+    assert {path: after[path] for path in before} == before
+    assert open_stats(run)["checkpoint"].values.tolist() == ["net_000", "net_001", "net_002", "net_003"]
+
+
+def test_another_colour_map_redraws_pictures_and_nothing_else(lab, finished_copy, monkeypatch):
+    before = {name: moments(finished_copy / name) for name in ("features.zarr", "cams.zarr", "stats.zarr")}
+    pictures = {path: path.read_bytes() for path in (finished_copy / "mosaics").rglob("*.png")}
+    monkeypatch.setattr(cam_run, "compute_cams", must_not_run)
+    monkeypatch.setattr(stats_run, "summarise_block", must_not_run)
+    changed = "render.colour_map=viridis"
+    computed = [STAGES[number].bring_up_to_date(lab.run(finished_copy, changed)).computed for number in range(1, 5)]
+    assert computed == [0, 0, 0, 6]
+    assert {name: moments(finished_copy / name) for name in before} == before
+    assert all(path.read_bytes() != old for path, old in pictures.items())
+    assert {png_settings(path)["colour_map"] for path in pictures} == {"viridis"}
+
+
+def test_another_flat_threshold_computes_figures_and_pictures_but_no_maps(lab, finished_copy, monkeypatch):
+    monkeypatch.setattr(cam_run, "compute_cams", must_not_run)
+    run = lab.run(finished_copy, "stats.flat_below=0.5")
+    assert [stage(run).computed for stage in (cam, stats, render)] == [0, 3, 6]
+
+
+def test_a_damaged_picture_is_drawn_again(lab, finished_copy):
+    path = sorted((finished_copy / "mosaics").rglob("*.png"))[0]
+    good = path.read_bytes()
+    path.write_bytes(b"")
+    assert render(lab.run(finished_copy)).computed == 1
+    assert path.read_bytes() == good
+
+
+# ---- stale features
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("extract.map_dtype=float32", r"made with map_dtype = 'float16', but 'float32' is asked for"),
+        (
+            "extract.store=['image']",
+            r"made with store = \['aligned_map', 'image', 'mask_centre', 'mask_share'\], but \['aligned_map', 'image'\] is asked for",
+        ),
+        ("extract.aligned=derived", r"made with aligned = 'stored', but 'derived' is asked for"),
+        ("extract.blocks=[1]", r"made with blocks = \[\], but \[1\] is asked for"),
+        ("extract.sampling=bilinear", r"made with sampling = None, but 'bilinear' is asked for"),
+        ("extract.precision=bfloat16", r"made with precision = 'auto', but 'bfloat16' is asked for"),
+    ],
+)
+def test_changed_settings_are_refused_with_the_setting_and_the_remedy(lab, extracted_copy, monkeypatch, change, said):
+    before = content(extracted_copy)
+    monkeypatch.setattr(SafeNet, "forward", must_not_run)
+    with pytest.raises(StaleStoreError, match=rf"features\.zarr/net_000: {said}\. Name another --run directory to keep both, or pass --replace"):
+        extract(lab.run(extracted_copy, change, checkpoints=ONE))
+    assert content(extracted_copy) == before
+
+
+def test_replace_computes_anew(lab, extracted_copy):
+    run = lab.run(extracted_copy, "extract.map_dtype=float32", checkpoints=ONE)
+    assert extract(run, replace=True).computed == 4
+    assert run.features("net_000").read(["patch_map"])["patch_map"].dtype == np.float32
+    assert extract(run).computed == 0
+
+
+def test_replace_leaves_fresh_features_alone(lab, extracted_copy, monkeypatch):
+    monkeypatch.setattr(SafeNet, "forward", must_not_run)
+    assert extract(lab.run(extracted_copy, checkpoints=ONE), replace=True).computed == 0
+
+
+def test_what_was_made_of_replaced_features_refreshes_itself(lab, extracted_copy):
+    one = lab.run(extracted_copy, "cam.targets=['match']", checkpoints=ONE)
+    cam(one)
+    stats(one)
+    other = lab.run(extracted_copy, "extract.map_dtype=float32", "cam.targets=['match']", checkpoints=ONE)
+    extract(other, replace=True)
+    with pytest.raises(MissingProductError, match=r"cams\.zarr/net_000: 4 of 4 blocks lack heat maps .* run `atlas cam` first"):
+        stats(other)
+    assert cam(other).computed == 6
+    with pytest.raises(MissingProductError, match=r"stats\.zarr: older than the heat maps or the settings; run `atlas stats` again"):
+        open_stats(other)
+    assert stats(other).computed == 1
+
+
+def test_another_file_of_the_same_name_is_refused(lab, extracted_copy, make_network, tmp_path):
+    save_checkpoint(tmp_path / "net_000.pth", make_network(7))
+    with pytest.raises(StaleStoreError, match=r"made with checkpoint = '[0-9a-f]{32}', but '[0-9a-f]{32}' is asked for"):
+        extract(lab.run(extracted_copy, f"extract.checkpoints=['{tmp_path}/net_000.pth']"))
+
+
+def test_another_dataset_is_refused(lab, extracted_copy, tmp_path):
+    photos = Path(shutil.copytree(lab.photos, tmp_path / "photos"))
+    (photos / "train" / "drone" / "0000" / "image-01.jpeg").unlink()
+    run = lab.run(extracted_copy, photos=photos, checkpoints=ONE)
+    index(run)
+    with pytest.raises(StaleStoreError, match="made with manifest = "):
+        extract(lab.run(extracted_copy, photos=photos, checkpoints=ONE))
+
+
+# ---- half-done blocks
+
+
+def remove_block(directory: Path, number: int) -> None:
+    (directory / "ledger" / "features" / "net_000" / f"{number:06d}.json").unlink()
+
+
+def test_a_block_without_its_record_is_done_again(lab, extracted, extracted_copy):
+    remove_block(extracted_copy, 2)
+    assert extract(lab.run(extracted_copy, checkpoints=ONE)).computed == 1
+    assert content(extracted_copy) == content(extracted)
+
+
+def test_a_block_without_its_data_is_done_again(lab, extracted, extracted_copy):
+    remove_block(extracted_copy, 1)
+    shutil.rmtree(extracted_copy / "features.zarr" / "net_000" / "patch_map" / "c" / "1")
+    assert extract(lab.run(extracted_copy, checkpoints=ONE)).computed == 1
+    assert content(extracted_copy) == content(extracted)
+
+
+def test_an_unmarked_block_is_never_trusted(lab, extracted, extracted_copy):
+    """Its files are there and have good checksums, and yet nothing says that they are whole or of this network."""
+    remove_block(extracted_copy, 3)
+    for wrong in (extracted_copy / "features.zarr" / "net_000").glob("*/c/3"):
+        other = wrong.parent / "0"
+        shutil.rmtree(wrong) if wrong.is_dir() else wrong.unlink()
+        shutil.copytree(other, wrong) if other.is_dir() else shutil.copy(other, wrong)
+    assert content(extracted_copy) != content(extracted)
+    assert extract(lab.run(extracted_copy, checkpoints=ONE)).computed == 1
+    assert content(extracted_copy) == content(extracted)
+
+
+def test_a_record_under_another_stamp_is_not_trusted(lab, extracted, extracted_copy):
+    path = extracted_copy / "ledger" / "features" / "net_000" / "000001.json"
+    path.write_text(re.sub(r'"stamp": "[0-9a-f]{4}', '"stamp": "0000', path.read_text()))
+    assert extract(lab.run(extracted_copy, checkpoints=ONE)).computed == 1
+    assert content(extracted_copy) == content(extracted)
+
+
+@pytest.mark.parametrize("writes", [0, 1, 5, 20, 45])
+def test_a_writer_killed_at_any_array_loses_only_open_blocks(lab, fresh, extracted, monkeypatch, writes):
+    calls = [0]
+    original = GroupStore.write
+
+    def killed(self, key, values, rows=slice(None)):
+        if rows != slice(None):
+            calls[0] += 1
+            if calls[0] > writes:
+                raise KeyboardInterrupt
+        original(self, key, values, rows)
+
+    run = lab.run(fresh, checkpoints=ONE)
+    with monkeypatch.context() as patch:
+        patch.setattr(GroupStore, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            extract(run)
+    arrays = len(run.features("net_000").attributes["block_arrays"])
+    with pytest.raises(
+        MissingProductError, match=rf"unfinished, {4 - writes // arrays} of 4 blocks missing; run `atlas extract` again, or pass --partial"
+    ):
+        run.checkpoints()
+    assert extract(lab.run(fresh, checkpoints=ONE)).computed == 4 - writes // arrays
+    assert content(fresh) == content(extracted)
+
+
+def test_a_kill_between_data_and_record_does_the_block_again(lab, fresh, extracted, monkeypatch):
+    original = Ledger.mark
+
+    def killed(self, block, *arguments, **notes):
+        if block.index == 2:
+            raise KeyboardInterrupt
+        original(self, block, *arguments, **notes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "mark", killed)
+        with pytest.raises(KeyboardInterrupt):
+            extract(lab.run(fresh, checkpoints=ONE))
+    assert extract(lab.run(fresh, checkpoints=ONE)).computed in (1, 2)  # the block after it may or may not have been written
+    assert content(fresh) == content(extracted)
+
+
+def test_a_full_disk_is_an_error_and_not_a_hang(lab, fresh, extracted, monkeypatch):
+    original = GroupStore.write
+
+    def full(self, key, values, rows=slice(None)):
+        if rows != slice(None):
+            raise OSError(28, "No space left on device")
+        original(self, key, values, rows)
+
+    started = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(GroupStore, "write", full)
+        with pytest.raises(OSError, match="No space left on device"):
+            extract(lab.run(fresh, checkpoints=ONE))
+    assert time.monotonic() - started < 20
+    extract(lab.run(fresh, checkpoints=ONE))
+    assert content(fresh) == content(extracted)
+
+
+@pytest.mark.parametrize("executor", ["serial", "threads"])
+def test_heat_maps_killed_midway_end_up_the_same(lab, extracted, tmp_path, monkeypatch, executor):
+    directories = [Path(shutil.copytree(extracted, tmp_path / name)) for name in ("killed", "undisturbed")]
+    runs = [lab.run(directory, f"compute.executor={executor}", checkpoints=ONE) for directory in directories]
+    cam(runs[1])
+    calls = [0]
+    original = GroupStore.write
+
+    def killed(self, key, values, rows=slice(None)):
+        calls[0] += 1
+        if calls[0] > 13:
+            raise KeyboardInterrupt
+        original(self, key, values, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GroupStore, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cam(runs[0])
+    with pytest.raises(MissingProductError, match=r"blocks lack heat maps that the settings ask for; run `atlas cam` first"):
+        stats(runs[0])
+    cam(runs[0])
+    assert content(directories[0] / "cams.zarr") == content(directories[1] / "cams.zarr")
+
+
+# ---- unfinished features
+
+
+@pytest.fixture
+def unfinished(finished_copy):
+    """net_001 lacks two blocks of its features."""
+    for number in (0, 3):
+        (finished_copy / "ledger" / "features" / "net_001" / f"{number:06d}.json").unlink()
+    return finished_copy
+
+
+@pytest.mark.parametrize("stage", [cam, stats, render])
+def test_unfinished_features_are_refused_with_what_is_missing(lab, unfinished, stage):
+    said = r"features\.zarr/net_001: unfinished, 2 of 4 blocks missing; run `atlas extract` again, or pass --partial"
+    with pytest.raises(MissingProductError, match=said):
+        stage(lab.run(unfinished))
+
+
+def test_partial_goes_on_without_the_unfinished(lab, unfinished):
+    run = lab.run(unfinished)
+    assert cam(run, partial=True).fresh == 18
+    stats(run, partial=True)
+    assert open_stats(run)["checkpoint"].values.tolist() == ["net_000", "net_002"]
+    render(run, partial=True)
+    entries = json.loads((unfinished / "mosaics" / "index.json").read_text())
+    assert all("net_001" not in entry["checkpoints"] for entry in entries)
+    report(run)
+
+
+def test_partial_with_nothing_finished_is_refused(lab, extracted_copy):
+    remove_block(extracted_copy, 0)
+    with pytest.raises(MissingProductError, match=r"features\.zarr: no features; run `atlas extract` first"):
+        cam(lab.run(extracted_copy, checkpoints=ONE), partial=True)
+
+
+def test_status_counts_the_done_blocks(lab, unfinished):
+    rows = {row["checkpoint"]: row for row in run_status(lab.run(unfinished))}
+    assert [rows[name]["features"] for name in rows] == ["4/4 blocks", "2/4 blocks", "4/4 blocks"]
+    assert [row["epoch"] for row in rows.values()] == ["0", "1", "2"]
+    assert {row["heat maps"] for row in rows.values()} == {"9 kinds"}
+    assert {row["figures"] for row in rows.values()} == {"yes"}
+
+
+# ---- damage
+
+
+def flip_a_bit(path: Path, place: int = 40) -> None:
+    found = bytearray(path.read_bytes())
+    found[place] ^= 4
+    path.write_bytes(bytes(found))
+
+
+@pytest.mark.parametrize("variable", ["patch_map", "part_feature", "boundary", "logit"])
+def test_damaged_features_are_an_error_with_the_path(lab, extracted_copy, variable):
+    path = next(path for path in (extracted_copy / "features.zarr" / "net_000" / variable / "c" / "2").rglob("*") if path.is_file())
+    flip_a_bit(path, 5)
+    with pytest.raises(DamagedStoreError, match=rf"features\.zarr/net_000/{variable}, samples 8:12: damaged: .*Restore the file"):
+        cam(lab.run(extracted_copy, checkpoints=ONE))
+
+
+def test_a_damaged_head_is_an_error(lab, extracted_copy):
+    flip_a_bit(next(path for path in (extracted_copy / "features.zarr" / "net_000" / "head_w1" / "c").rglob("*") if path.is_file()))
+    with pytest.raises(DamagedStoreError, match=r"features\.zarr/net_000/head_w1"):
+        cam(lab.run(extracted_copy, checkpoints=ONE))
+
+
+def test_damaged_heat_maps_are_an_error_and_never_a_picture(lab, finished_copy):
+    run = lab.run(finished_copy, "stats.top_share=0.2", "render.panel_px=65")
+    block = int(run.manifest.index[run.manifest["split"] == "test"][0]) // 4  # of the first place that is drawn
+    flip_a_bit(finished_copy / "cams.zarr" / "net_002" / "aligned" / "match" / "grad_cam" / "c" / str(block) / "0" / "0")
+    with pytest.raises(DamagedStoreError, match=rf"cams\.zarr/net_002/aligned/match/grad_cam, samples {4 * block}:\d+: damaged"):
+        stats(run)
+    with pytest.raises(DamagedStoreError, match=r"cams\.zarr/net_002/aligned/match/grad_cam, samples .*: damaged"):
+        render(run)
+
+
+# ---- what is missing is named
+
+
+def test_each_stage_names_the_command_that_is_missing(lab, finished_copy, tmp_path):
+    empty = lab.run(tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match=r"manifest\.parquet: no manifest; run `atlas index` first"):
+        extract(empty)
+    for stage in (cam, stats, render):
+        with pytest.raises(MissingProductError, match=r"features\.zarr: no features; run `atlas extract` first"):
+            stage(empty)
+    with pytest.raises(MissingProductError, match=r"stats\.zarr: no figures; run `atlas stats` first"):
+        report(empty)
+    shutil.rmtree(finished_copy / "mosaics")
+    with pytest.raises(MissingProductError, match=r"mosaics/index\.json: no mosaics; run `atlas render` first"):
+        report(lab.run(finished_copy))
+
+
+def test_stages_after_extraction_name_the_cam_command(lab, extracted_copy):
+    run = lab.run(extracted_copy, checkpoints=ONE)
+    for stage in (stats, render):
+        with pytest.raises(
+            MissingProductError, match=r"cams\.zarr/net_000: 4 of 4 blocks lack heat maps that the settings ask for; run `atlas cam` first"
+        ):
+            stage(run)
+    cam(run)
+    with pytest.raises(MissingProductError, match=r"stats\.zarr: no figures; run `atlas stats` first"):
+        render(lab.run(extracted_copy, "render.scope=dataset", checkpoints=ONE))
+
+
+def test_later_stages_need_neither_checkpoints_nor_the_model(lab, finished_copy, monkeypatch, tmp_path):
+    """A laptop months later: no checkpoint file, no network."""
+    monkeypatch.setattr(torch.nn.Module, "__call__", must_not_run)
+    monkeypatch.setattr(torch, "load", must_not_run)
+    shutil.rmtree(finished_copy / "cams.zarr")
+    shutil.rmtree(finished_copy / "ledger" / "cams")
+    run = lab.run(finished_copy, f"extract.checkpoints=['{tmp_path}/gone.pth']", "cam.methods=['hires_cam']", "render.methods=['hires_cam']")
+    assert cam(run).computed == 18
+    assert stats(run).computed == 3
+    assert render(run).computed == 3
+    report(run)
+
+
+# ---- products that were deleted by hand are made again, not trusted
+
+
+def test_deleted_features_are_made_again(lab, extracted, extracted_copy):
+    shutil.rmtree(extracted_copy / "features.zarr")
+    assert extract(lab.run(extracted_copy, checkpoints=ONE)).computed == 4
+    assert content(extracted_copy) == content(extracted)

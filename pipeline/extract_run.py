@@ -86,7 +86,8 @@ def extract(run: Run, *, replace: bool = False) -> Outcome:
                 _extract_checkpoint(run, job, device, readers, bar)
     bad = _quarantined(jobs)
     notes = [f"{len(jobs)} checkpoints, {len(run.manifest):,} images, {bytes_on_disk(run.features_path) / 1e6:,.0f} MB in {run.features_path}"]
-    notes += [f"{len(bad)} bad images are void: `atlas status` lists them"] if bad else []
+    notes += [f"{len(bad)} bad images are void: `atlas status --bad` lists them"] if bad else []
+    notes += [f"{job.name}: {count:,} values are not finite, first in {where}" for job in jobs for where, count in [_non_finite(job)] if count]
     return Outcome("extract", computed, sum(job.blocks for job in jobs) - computed, "blocks", tuple(notes))
 
 
@@ -247,6 +248,17 @@ def _quarantined(jobs: Sequence[_Job]) -> dict[str, str]:
     for job in jobs:
         found |= quarantined(job.ledger, job.store.blocks)
     return found
+
+
+def _non_finite(job: _Job) -> tuple[str, int]:
+    """Count the values of the network's tensors that overflowed or are NaN, from the records; where the first ones are."""
+    found = [
+        (f"{name}, samples {block.start} to {block.stop - 1}", made["non_finite"])
+        for block in job.store.blocks
+        for name, made in job.ledger.record(block)["arrays"].items()
+        if made["non_finite"] and not name.startswith("mask_")  # an image without a mask has none, which is stored as NaN
+    ]
+    return (found[0][0], sum(count for _, count in found)) if found else ("", 0)
 
 
 def _check_bad_share(run: Run, bad: int) -> None:

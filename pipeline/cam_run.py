@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from pipeline.blocks import Block
 from pipeline.executors import run_blocks
 from pipeline.features import read_features
-from pipeline.run import Outcome, Run
+from pipeline.run import MissingProductError, Outcome, Run
 from pipeline.stamps import stamp
 from pipeline.stores import GroupStore
 from stages.cam import CamContext, Product, compute_cams, needed_features, products_of, without_closed_form
@@ -21,6 +21,7 @@ from stages.positions import ON_ALIGNED_GRID
 from stages.schema import HEAD_PREFIX, Variable
 from stages.targets import (
     CLASS_PREFIX,
+    NEEDS_REFERENCE,
     UNDEFINED,
     ReferenceGroups,
     TargetContext,
@@ -29,6 +30,7 @@ from stages.targets import (
     part_heads,
     reference_embeddings,
     reference_groups,
+    rival_embeddings,
 )
 
 VERSION = 1
@@ -89,6 +91,23 @@ def product_stamps(store: GroupStore, products: Sequence[Product]) -> dict[str, 
     return {product.key: product_stamp(mark, product) for product in products}
 
 
+def finished_stamps(run: Run, name: str, products: Sequence[Product]) -> dict[str, str]:
+    """Return `product_stamps` of a checkpoint whose heat maps are all there.
+
+    Raises
+    ------
+    MissingProductError
+        If some are missing, or were made of other features.
+    """
+    features, ledger = run.features(name), run.ledger("cams", name)
+    stamps, blocks = product_stamps(features, products), features.blocks
+    missing = sum(not ledger.is_done(block, stamps) for block in blocks)
+    if missing:
+        where = f"{run.cams_path}/{name}: {missing} of {len(blocks)} blocks"
+        raise MissingProductError(f"{where} lack heat maps that the settings ask for; run `atlas cam` first")
+    return stamps
+
+
 def _bring_up_to_date(run: Run, name: str, products: Sequence[Product], class_names: Sequence[str]) -> int:
     """Return the number of products that had to be computed, in full or in part."""
     features, cams, ledger = run.features(name), run.cams(name), run.ledger("cams", name)
@@ -100,8 +119,10 @@ def _bring_up_to_date(run: Run, name: str, products: Sequence[Product], class_na
         return 0
     samples = _samples(features, class_names)
     heads = part_heads(features.read([f"{HEAD_PREFIX}{key}" for key in ("w1", "b1", "bn_weight", "bn_bias", "bn_mean", "bn_var", "w2", "b2")]))
-    reference = _reference(features, blocks, samples.groups) if any(p.target == "match" for _, missing in pending for p in missing) else None
-    targets = TargetContext(heads, class_names, *([reference] if reference is not None else []))
+    targets = TargetContext(heads, class_names)
+    if any(product.target in NEEDS_REFERENCE for _, missing in pending for product in missing):
+        reference = _reference(features, blocks, samples.groups)
+        targets = replace(targets, reference=reference, rivals=rival_embeddings(reference, samples.groups.family))
     context = CamContext(targets, features.attributes["architecture"]["sampling"])
 
     def work(item: tuple[Block, list[Product]]) -> None:
@@ -149,8 +170,10 @@ def _check_targets(features: GroupStore, products: Sequence[Product]) -> list[st
                     f"training places give them. Index the training split too, or use another target"
                 )
             check_target(target, class_names)
-        if target == "match" and not (_groups(features).wanted != UNDEFINED).any():
-            raise ValueError(f"{features}: target 'match' needs images of the same place in another view, and there are none. Use target 'predicted'")
+        if target in NEEDS_REFERENCE and not (_groups(features).wanted != UNDEFINED).any():
+            raise ValueError(
+                f"{features}: target {target!r} needs images of the same place in another view, and there are none. Use target 'predicted'"
+            )
     return class_names
 
 

@@ -10,7 +10,7 @@ from pipeline.run import Run
 from pipeline.stats_run import open_stats
 from pipeline.training import train_run
 from safenet.scenes import write_scenes
-from stages.report import epoch_table
+from stages.report import epoch_tables
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
 
@@ -30,7 +30,8 @@ def demo(run: Run) -> Path:
     train_run(run)
     for stage in STAGES:
         run.say(str(stage.bring_up_to_date(run)))
-    run.say(format_table(epoch_table(open_stats(run))))
+    for target, rows in epoch_tables(open_stats(run)).items():
+        run.say(f"\nby checkpoint, on the test places; maps of target {target}:\n{format_table(rows)}")
     return run.report_path.resolve()
 
 

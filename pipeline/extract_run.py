@@ -26,12 +26,11 @@ from pipeline.streaming import Arrays, BlockWriter, HostCopy
 from safenet.architecture import Architecture
 from safenet.checkpoint import Checkpoint, CheckpointInfo, read_checkpoint
 from safenet.train import pick_device
-from stages.extract import RESOURCE_SETTINGS, ExtractSettings, FeatureExtractor, resolve_precision
-from stages.schema import HEAD_PREFIX, SCHEMA_VERSION, dim_sizes, feature_variables
+from stages.extract import RESOURCE_SETTINGS, FeatureExtractor, resolve_precision
+from stages.schema import HEAD_PREFIX, MASKS, SCHEMA_VERSION, dim_sizes, feature_variables
 
 VERSION = 1
 _FROM_MANIFEST = {"sample_id": "id", "place": "place", "view": "view", "split": "split", "roles": "roles"}
-_FROM_PHOTO = ("image", "mask_share", "mask_centre")
 _LIBRARIES = ("torch", "timm", "zarr", "numpy", "pillow", "safenet-atlas")
 
 
@@ -128,7 +127,13 @@ def _ingredients(run: Run, path: Path) -> dict[str, Any]:
     settings = run.settings.extract
     chosen = settings.model_dump(mode="json", exclude={*RESOURCE_SETTINGS, "store"})
     digests = {"checkpoint": file_digest(path), "manifest": run.manifest_digest}
-    return {**chosen, "store": sorted(settings.requested), **digests, "version": VERSION, "schema": SCHEMA_VERSION}
+    return {**chosen, "store": sorted(_requested(run)), **digests, "version": VERSION, "schema": SCHEMA_VERSION}
+
+
+def _requested(run: Run) -> frozenset[str]:
+    """Name the variables on request: the configured ones, and the masks where the dataset has some."""
+    masks = MASKS if (run.manifest["mask_path"] != "").any() else ()
+    return run.settings.extract.requested | set(masks)
 
 
 def _refuse_stale(store: GroupStore, wanted: Mapping[str, Any]) -> None:
@@ -144,7 +149,7 @@ def _refuse_stale(store: GroupStore, wanted: Mapping[str, Any]) -> None:
 
 def _create(run: Run, store: GroupStore, info: CheckpointInfo, made_with: Mapping[str, Any]) -> None:
     settings, table = run.settings.extract, run.manifest
-    variables = feature_variables(settings.requested)
+    variables = feature_variables(_requested(run))
     sizes = dim_sizes(info.architecture, len(table), len(settings.blocks))
     attributes = _provenance(run, info, made_with)
     attributes["block_arrays"] = [v.name for v in variables if v.per_sample and v.name not in _FROM_MANIFEST]
@@ -197,6 +202,7 @@ def _extract_checkpoint(run: Run, job: _Job, device: torch.device, readers: dict
     settings, architecture = run.settings.extract, job.checkpoint.info.architecture
     reader = _reader(run, architecture, device, readers)
     extractor = FeatureExtractor(job.checkpoint.build(), settings, device)
+    requested = _requested(run)
     copier, problems, names = HostCopy(device), _quarantined([job]), run.manifest["id"].tolist()
 
     def write(block: Block, arrays: Arrays) -> None:
@@ -214,17 +220,17 @@ def _extract_checkpoint(run: Run, job: _Job, device: torch.device, readers: dict
             _check_bad_share(run, len(problems))
             pixels = batch.pixels()
             host, ready = copier.start(extractor(pixels.pin_memory() if device.type == "cuda" else pixels))
-            writer.add(block, batch.start, host, ready, _photo_arrays(batch, settings))
+            writer.add(block, batch.start, host, ready, _photo_arrays(batch, requested))
             bar.update(len(batch.photos))
 
 
-def _photo_arrays(batch: PhotoBatch, settings: ExtractSettings) -> Arrays:
+def _photo_arrays(batch: PhotoBatch, requested: frozenset[str]) -> Arrays:
     found: Arrays = {
         "image": np.stack([photo.pixels for photo in batch.photos]),
         "mask_share": np.stack([photo.mask_share for photo in batch.photos]),
         "mask_centre": np.stack([photo.mask_centre for photo in batch.photos]),
     }
-    chosen = {name: found[name] for name in _FROM_PHOTO if name in settings.requested}
+    chosen = {name: values for name, values in found.items() if name in requested}
     return {**chosen, "valid": np.array([not photo.problem for photo in batch.photos])}
 
 

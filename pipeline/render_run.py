@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from pipeline.cam_run import product_stamps
+from pipeline.cam_run import finished_stamps
 from pipeline.images import png_settings, write_png
 from pipeline.run import MissingProductError, Outcome, Run
 from pipeline.stamps import stamp
-from pipeline.stats_run import open_stats
+from pipeline.stats_run import JOINED, open_stats
+from pipeline.stores import group_attributes
 from stages.cam import Product, products_of
 from stages.cam_methods import METHODS
 from stages.frames import to_photo_frame
@@ -29,13 +30,13 @@ from stages.panels import DrawSettings
 from stages.positions import ON_ALIGNED_GRID
 from stages.render import MosaicKind, Scope, choose_drawn, choose_images, choose_places, spread
 from stages.scales import Scale
-from stages.targets import NO_TARGET
+from stages.targets import NEEDS_REFERENCE, NO_TARGET
 from stages.warp_figures import moved_share
 
 VERSION = 1
 INDEX = "index.json"
 _LONGEST_SIDE_PX = 512
-_WHY_ABSENT = {"match": "no image of this place in the other view", "label": "its place was not trained"}
+_WHY_ABSENT = {"label": "its place was not trained", **dict.fromkeys(NEEDS_REFERENCE, "no image of this place in the other view")}
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _plan(run: Run, names: Sequence[str]) -> list[_Picture]:
         raise ValueError(f"render.checkpoints: {unknown[0]!r} is not extracted; the run has {', '.join(names)}")
     strip = tuple(names[index] for index in spread(len(names), settings.columns))
     chosen = settings.checkpoints or (names[-1],)
-    stamps = {name: _checked_stamps(run, name, products) for name in {*strip, *chosen}}
+    stamps = {name: finished_stamps(run, name, products) for name in {*strip, *chosen}}
     pictures = []
     for place in choose_places(run.manifest, settings):
         for method, target in choose_drawn(products, settings):
@@ -124,41 +125,32 @@ def _plan(run: Run, names: Sequence[str]) -> list[_Picture]:
     return pictures
 
 
-def _checked_stamps(run: Run, name: str, products: Sequence[Product]) -> dict[str, str]:
-    stamps = product_stamps(run.features(name), products)
-    ledger, blocks = run.ledger("cams", name), run.features(name).blocks
-    missing = sum(not ledger.is_done(block, stamps) for block in blocks)
-    if missing:
-        raise MissingProductError(
-            f"{run.cams_path}/{name}: {missing} of {len(blocks)} blocks lack heat maps that the settings ask for; run `atlas cam` first"
-        )
-    return stamps
-
-
 def _product(position: str, method: str, target: str, products: Sequence[Product]) -> Product | None:
     return next((product for product in products if (product.position, product.method, product.target) == (position, method, target)), None)
 
 
 def _stamp(run: Run, picture: _Picture) -> str:
-    settings = run.settings.render.model_dump(
-        mode="json", exclude={"mosaics", "methods", "targets", "places", "place_count", "checkpoints", "columns"}
-    )
-    images = choose_images(run.manifest, picture.place, run.settings.render)["digest"].tolist()
-    return stamp(
-        {
-            "maps": picture.stamps,
-            "checkpoints": picture.checkpoints,
-            "settings": settings,
-            "flat": run.settings.stats.flat_below,
-            "images": images,
-            "version": VERSION,
-        }
-    )
+    """Digest of what the picture shows; the scale of a wider scope comes from the figures of all images."""
+    chosen = {"mosaics", "methods", "targets", "places", "place_count", "checkpoints", "columns"}
+    figures = group_attributes(run.stats_path, JOINED).get("stamp") if _scope(run, picture) in ("checkpoint", "dataset") else None
+    ingredients = {
+        "maps": picture.stamps,
+        "checkpoints": picture.checkpoints,
+        "settings": run.settings.render.model_dump(mode="json", exclude=chosen),
+        "flat_below": run.settings.stats.flat_below,
+        "images": choose_images(run.manifest, picture.place, run.settings.render)["digest"].tolist(),
+        "figures": figures,
+        "version": VERSION,
+    }
+    return stamp(ingredients)
+
+
+def _scope(run: Run, picture: _Picture) -> Scope:
+    return run.settings.render.epochs_scope if picture.kind == "epochs" else run.settings.render.scope
 
 
 def _text_chunks(run: Run, picture: _Picture) -> dict[str, Any]:
     settings = run.settings.render
-    scope = settings.epochs_scope if picture.kind == "epochs" else settings.scope
     return {
         "Software": f"safenet-atlas {version('safenet-atlas')}",
         "Title": f"{picture.kind} of place {picture.place}",
@@ -167,7 +159,7 @@ def _text_chunks(run: Run, picture: _Picture) -> dict[str, Any]:
         "method": picture.method,
         "target": picture.target,
         "position": "all" if picture.kind == "positions" else settings.position,
-        "scope": scope,
+        "scope": _scope(run, picture),
         "colour_map": settings.colour_map,
         "alpha": settings.alpha,
         "settings": settings.model_dump_json(),
@@ -222,7 +214,7 @@ def _draw_positions(run: Run, picture: _Picture, scales: _Scales) -> NDArray[np.
     name, style = picture.checkpoints[0], _style(run, picture)
     products = [p for p in products_of(run.settings.cam) if (p.method, p.target) == picture.style]
     views = [_view(run, row, name, products, picture) for row in _images(run, picture)]
-    found = {p.position: scales.find(run.settings.render.scope, name, p, style.kind) for p in products}
+    found = {p.position: scales.find(_scope(run, picture), name, p, style.kind) for p in products}
     return positions_mosaic(views, style, _draw_settings(run), _title(picture, f"checkpoint {name}"), _all_or_none(found))
 
 
@@ -230,7 +222,7 @@ def _draw_paper(run: Run, picture: _Picture, scales: _Scales) -> NDArray[np.uint
     name, style, position = picture.checkpoints[0], _style(run, picture), run.settings.render.position
     product = Product(position, picture.target, picture.method)
     views = [_view(run, row, name, [product], picture) for row in _images(run, picture)]
-    scale = scales.find(run.settings.render.scope, name, product, style.kind)
+    scale = scales.find(_scope(run, picture), name, product, style.kind)
     return paper_mosaic(views, style, position, _draw_settings(run), _title(picture, f"checkpoint {name}"), scale)
 
 
@@ -243,9 +235,7 @@ def _draw_epochs(run: Run, picture: _Picture, scales: _Scales) -> NDArray[np.uin
         maps = [view.maps.get(position) for view in views]
         rows.append(EpochRow(views[0].label, views[0].photo, maps, [view.reasons.get(position, "") for view in views]))
     heads = [_head(run, name) for name in picture.checkpoints]
-    found = {
-        head: scales.find(run.settings.render.epochs_scope, name, product, style.kind) for head, name in zip(heads, picture.checkpoints, strict=True)
-    }
+    found = {head: scales.find(_scope(run, picture), name, product, style.kind) for head, name in zip(heads, picture.checkpoints, strict=True)}
     return epochs_mosaic(rows, heads, style, _draw_settings(run), _title(picture, "by checkpoint"), position, _all_or_none(found))
 
 

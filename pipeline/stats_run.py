@@ -11,14 +11,14 @@ import xarray as xr
 from tqdm import tqdm
 
 from pipeline.blocks import Block
-from pipeline.cam_run import product_stamps
+from pipeline.cam_run import finished_stamps
 from pipeline.executors import run_blocks
 from pipeline.run import MissingProductError, Outcome, Run
 from pipeline.stamps import stamp
 from pipeline.stores import group_attributes, open_lazily, write_dataset
 from stages.cam import Product, products_of
+from stages.schema import MASKS
 from stages.stats import (
-    MASK_FEATURES,
     NEEDED_FEATURES,
     BlockSummary,
     Groups,
@@ -97,21 +97,16 @@ def open_stats(run: Run) -> xr.Dataset:
 def _inputs(run: Run, name: str) -> _Inputs:
     products = products_of(run.settings.cam)
     features = run.features(name)
-    stamps, blocks, ledger = product_stamps(features, products), features.blocks, run.ledger("cams", name)
-    missing = sum(not ledger.is_done(block, stamps) for block in blocks)
-    if missing:
-        raise MissingProductError(
-            f"{run.cams_path}/{name}: {missing} of {len(blocks)} blocks lack heat maps that the settings ask for; run `atlas cam` first"
-        )
+    stamps = finished_stamps(run, name, products)
     texts = features.read(["split", "view", "valid"])
     groups = Groups.of(*(texts[key].values.tolist() for key in ("split", "view", "valid")))
     settings = run.settings.stats.model_dump(mode="json")
-    return _Inputs(name, products, groups, blocks, stamp({"cams": stamps, "settings": settings, "version": VERSION}))
+    return _Inputs(name, products, groups, features.blocks, stamp({"cams": stamps, "settings": settings, "version": VERSION}))
 
 
 def _of_checkpoint(run: Run, one: _Inputs) -> xr.Dataset:
     features, cams, settings = run.features(one.name), run.cams(one.name), run.settings.stats
-    wanted = [*NEEDED_FEATURES, *(key for key in MASK_FEATURES if features.has(key))]
+    wanted = [*NEEDED_FEATURES, *(key for key in MASKS if features.has(key))]
     sampling = features.attributes["architecture"]["sampling"]
 
     def work(block: Block) -> BlockSummary:
@@ -138,6 +133,11 @@ def _write_all(run: Run, inputs: Sequence[_Inputs], mark: str) -> None:
         own = open_lazily(run.stats_path, one.name).load().drop_attrs()
         previous = inputs[number - 1] if number else None
         parts.append(own.merge(_drift(run, previous, one, "previous")).merge(_drift(run, one, inputs[-1], "last")))
+    odd = [one.name for one, part in zip(inputs, parts, strict=True) if _shape(part) != _shape(parts[0])]
+    if odd:
+        raise ValueError(
+            f"{run.stats_path}: {inputs[0].name} and {odd[0]} differ in grid or parts, so that their figures cannot be joined; use a run for each"
+        )
     joined = xr.concat(parts, dim="checkpoint", join="outer", data_vars="all")
     epochs = [run.features(one.name).attributes["epoch"] for one in inputs]
     names = np.array([one.name for one in inputs], dtype=object)
@@ -145,6 +145,10 @@ def _write_all(run: Run, inputs: Sequence[_Inputs], mark: str) -> None:
         checkpoint=("checkpoint", names), epoch=("checkpoint", np.array([np.nan if e is None else e for e in epochs], float))
     )
     write_dataset(run.stats_path, JOINED, joined, {"stamp": mark})
+
+
+def _shape(part: xr.Dataset) -> dict[str, int]:
+    return {str(dim): size for dim, size in part.sizes.items() if dim in ("y", "x", "ring", "part")}
 
 
 def _drift(run: Run, before: _Inputs | None, after: _Inputs, suffix: str) -> xr.Dataset:

@@ -27,7 +27,9 @@ class CamSettings(BaseModel):
 
     positions: tuple[str, ...] = Field(("patch", "aligned", "part"), description="patch, aligned, part, block_N")
     methods: tuple[str, ...] = Field(tuple(METHODS), description=", ".join(METHODS))
-    targets: tuple[str, ...] = Field(("match",), description="of the gradient methods: label, predicted, match, class_NAME")
+    targets: tuple[str, ...] = Field(
+        ("match",), description="of the gradient methods: label, predicted, class_NAME, match, match_share, match_contrast"
+    )
 
     @field_validator("methods")
     @classmethod

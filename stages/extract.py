@@ -14,7 +14,7 @@ from safenet.attention import AttentionRecorder
 from safenet.model import SafeNet, SafeNetOutput
 from safenet.preprocess import normalise
 from stages.naming import known
-from stages.schema import ON_REQUEST, Variable, feature_variables
+from stages.schema import CHOICES, MASKS, Variable, feature_variables
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -35,7 +35,7 @@ class ExtractSettings(BaseModel):
     aligned: Literal["stored", "derived"] = Field(
         "stored", description="derived: rebuild the aligned map from source_cell on reading (nearest sampling)"
     )
-    store: tuple[str, ...] = Field(("image",), description="variables on request: " + ", ".join(sorted(ON_REQUEST - {"aligned_map"})))
+    store: tuple[str, ...] = Field(("image",), description="variables on request: " + ", ".join(sorted(CHOICES)))
     blocks: tuple[int, ...] = Field((), description="blocks whose maps are stored, 0 first")
     precision: Precision = Field("auto", description="of the transformer; auto: bfloat16 on CUDA, float32 elsewhere")
 
@@ -49,7 +49,7 @@ class ExtractSettings(BaseModel):
     @field_validator("store")
     @classmethod
     def _known_variables(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(known(name, ON_REQUEST, "extract.store") for name in value)
+        return tuple(known(name, CHOICES, "extract.store") for name in value)
 
     @property
     def requested(self) -> frozenset[str]:
@@ -127,7 +127,7 @@ class FeatureExtractor:
 
 def written_by_network(settings: ExtractSettings) -> tuple[Variable, ...]:
     """Return the variables that come out of a forward pass (the others come from the manifest, the photo or the head)."""
-    elsewhere = {"sample_id", "place", "view", "split", "roles", "valid", "image", "mask_share", "mask_centre"}
+    elsewhere = {"sample_id", "place", "view", "split", "roles", "valid", "image", *MASKS}
     return tuple(v for v in feature_variables(settings.requested) if v.per_sample and v.name not in elsewhere)
 
 

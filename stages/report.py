@@ -11,8 +11,10 @@ import numpy as np
 import xarray as xr
 from jinja2 import Environment
 
+from stages.cam import Product
 from stages.findings import display_name, findings
 from stages.plots import draw_plots
+from stages.targets import NO_TARGET
 
 
 @dataclass(frozen=True)
@@ -58,19 +60,31 @@ def report_page(title: str, facts: Mapping[str, str], stats: xr.Dataset, mosaics
     )
 
 
-def epoch_table(stats: xr.Dataset) -> list[dict[str, str]]:
-    """Return one row a checkpoint: Recall@1 in both directions and, where there are masks, pointing and energy of the gradient maps."""
+def epoch_tables(stats: xr.Dataset) -> dict[str, list[dict[str, str]]]:
+    """Return a table a target, one row a checkpoint: Recall@1, and where there are masks, pointing and energy of the aligned maps of test images.
+
+    Returns
+    -------
+    dict
+        Target -> rows; each row maps column heads to texts. Without gradient maps: one table, "none".
+    """
+    products = [Product.parse(str(key)) for key in stats["product"].values] if "product" in stats else []
+    gradient = [product for product in products if product.position == "aligned" and product.target != NO_TARGET]
+    targets = sorted({product.target for product in gradient}) or [NO_TARGET]
+    return {
+        target: [_epoch_row(stats, index, [p for p in gradient if p.target == target]) for index in range(stats.sizes["checkpoint"])]
+        for target in targets
+    }
+
+
+def _epoch_row(stats: xr.Dataset, index: int, products: Sequence[Product]) -> dict[str, str]:
+    at = stats.isel(checkpoint=index)
     test = [str(name) for name in stats["group"].values if str(name).startswith("test")] or stats["group"].values
-    rows = []
-    for index in range(stats.sizes["checkpoint"]):
-        at = stats.isel(checkpoint=index)
-        row = {"checkpoint": display_name(stats, index)}
-        row |= {f"R@1 {name}": _percent(at["recall_1"].sel(direction=name)) for name in stats["direction"].values}
-        for product in [str(p) for p in stats["product"].values if str(p).startswith("aligned/") and "/none/" not in str(p)]:
-            for figure in [name for name in ("pointing", "energy") if name in stats]:
-                row[f"{figure} {product.split('/')[-1]}"] = _percent(at[figure].sel(product=product, group=test).mean("group"))
-        rows.append(row)
-    return rows
+    row = {"checkpoint": display_name(stats, index)}
+    row |= {f"R@1 {name}": _percent(at["recall_1"].sel(direction=name)) for name in stats["direction"].values}
+    for figure in [name for name in ("pointing", "energy") if name in stats]:
+        row |= {f"{figure} {product.method}": _percent(at[figure].sel(product=product.key, group=test).mean("group")) for product in products}
+    return row
 
 
 def _retrieval_table(stats: xr.Dataset) -> dict[str, Any]:

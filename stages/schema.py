@@ -69,6 +69,8 @@ _ON_REQUEST = (
 )
 FEATURES: Mapping[str, Variable] = MappingProxyType({variable.name: variable for variable in (*_ALWAYS, *_ON_REQUEST)})
 ON_REQUEST = frozenset(variable.name for variable in _ON_REQUEST)
+CHOICES = frozenset({"cls_attention", "rollout", "flip_embedding", "image"})  # the others follow from other settings or from the dataset
+MASKS = ("mask_share", "mask_centre")
 HEAD_PREFIX = "head_"
 
 

@@ -23,10 +23,10 @@ from stages.frames import to_photo_frame
 from stages.map_figures import drift_figures, map_figures, mask_figures
 from stages.positions import ON_ALIGNED_GRID
 from stages.retrieval import descriptors, retrieval_metrics
+from stages.schema import MASKS
 from stages.warp_figures import WARP_FIGURES, boundary_counts, decompose_theta, moved_share
 
 NEEDED_FEATURES = ("valid", "theta", "source_cell", "fam_change", "boundary")
-MASK_FEATURES = ("mask_share", "mask_centre")
 DIRECTIONS: Mapping[str, tuple[str, str]] = {"drone to satellite": ("drone", "satellite"), "satellite to drone": ("satellite", "drone")}
 
 
@@ -74,7 +74,7 @@ def summarise_block(
     cams : Dataset
         Variables named by product keys, (sample, y, x), in memory.
     features : Dataset
-        NEEDED_FEATURES, and MASK_FEATURES where there are masks, of the same samples, in memory.
+        NEEDED_FEATURES, and MASKS where there are masks, of the same samples, in memory.
     group : int64 [sample]
         Group of each sample, -1 for none.
     groups : int
@@ -166,7 +166,7 @@ def _product_figures(
     method = METHODS[product.method]
     figures = map_figures(maps, method.kind, ring, settings.top_share)
     figures["flat"] = np.where(np.isnan(figures["variation"]), np.nan, figures["variation"] < settings.flat_below)
-    if all(name in features for name in MASK_FEATURES):
+    if all(name in features for name in MASKS):
         on_photo = maps
         if product.position in ON_ALIGNED_GRID:
             on_photo = to_photo_frame(maps, features["theta"].values, features["source_cell"].values, sampling, method.additive)

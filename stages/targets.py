@@ -1,8 +1,16 @@
 """What a gradient is taken of: a score y, as its derivative with respect to each part feature.
 
 Heads are affine in evaluation mode, so for a class c the score y = mean over parts of logit_p[c] has
-dy/dz_p = M_p[c] / P, whatever the image. For retrieval, y = mean over parts of the cosine between the part's
-embedding and those of the true images of the other view; its derivative follows the chain rule through the norm.
+dy/dz_p = M_p[c] / P, whatever the image. For retrieval, y is the mean over the parts of the cosine between the part's
+embedding and those of the true images of the other view, in three readings:
+
+match           the gradient of the cosine, through the norm: what would make the pair more alike. As training brings
+                the cosine near 1, what is left to gain is small and says little.
+match_share     the norm held fixed: what makes the pair alike. The cells of HiResCAM add up to the cosine (less a
+                constant).
+match_contrast  the same, less the mean over all images that the true one competes with: what makes the pair more
+                alike than any pair is (the idea of Finer-CAM, arXiv:2501.11309).
+
 The global head reads CLS alone: its gradient at the patch and aligned maps is exactly zero, so no target uses it.
 """
 
@@ -37,11 +45,14 @@ class TargetContext:
         Training places in the order of the logits.
     reference : float32 [G, P, E]
         Mean unit embedding of each reference group (see `reference_embeddings`); empty where no target needs it.
+    rivals : float32 [G, P, E]
+        Mean of the references that a group competes with (see `rival_embeddings`).
     """
 
     heads: Sequence[FoldedHead]
     class_names: Sequence[str]
     reference: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    rivals: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
 
 def part_heads(features: xr.Dataset) -> list[FoldedHead]:
@@ -66,13 +77,18 @@ class ReferenceGroups:
         Group that the sample's embedding contributes to, UNDEFINED for none.
     wanted : int64 [sample]
         Group that the sample is compared with: its place in the other view; UNDEFINED where there is none.
-    count : int
-        Number of groups.
+    family : int64 [group]
+        View and split of each group, as a number: groups of one family compete with each other.
     """
 
     member: NDArray[np.int64]
     wanted: NDArray[np.int64]
-    count: int
+    family: NDArray[np.int64]
+
+    @property
+    def count(self) -> int:
+        """Number of groups."""
+        return len(self.family)
 
 
 _OTHER_VIEW = {"drone": "satellite", "satellite": "drone"}
@@ -86,7 +102,9 @@ def reference_groups(place: Sequence[str], view: Sequence[str], split: Sequence[
     number = {key: index for index, key in enumerate(keys)}
     member = [number[p, v, s] if serve else UNDEFINED for (p, v, s, _, _), serve in zip(rows, serves, strict=True)]
     wanted = [number.get((p, _OTHER_VIEW.get(v, ""), s), UNDEFINED) if ok else UNDEFINED for p, v, s, _, ok in rows]
-    return ReferenceGroups(np.array(member, np.int64), np.array(wanted, np.int64), len(keys))
+    families = sorted({(v, s) for _, v, s in keys})
+    family = [families.index((v, s)) for _, v, s in keys]
+    return ReferenceGroups(np.array(member, np.int64), np.array(wanted, np.int64), np.array(family, np.int64))
 
 
 def reference_embeddings(blocks: Iterable[tuple[NDArray[np.float32], NDArray[np.int64]]], count: int) -> NDArray[np.float32]:
@@ -114,6 +132,12 @@ def reference_embeddings(blocks: Iterable[tuple[NDArray[np.float32], NDArray[np.
     return (total / np.maximum(seen, 1)[:, None, None]).astype(np.float32)
 
 
+def rival_embeddings(reference: NDArray[np.float32], family: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Mean of the references of each group's family, float32 [G, P, E]."""
+    means = {number: reference[family == number].mean(axis=0) for number in np.unique(family)}
+    return np.stack([means[number] for number in family]) if len(family) else reference
+
+
 def directions(features: xr.Dataset, target: str, context: TargetContext) -> NDArray[np.float32]:
     """Return V_p = dy/dz_p of every sample, float32 [B, P, K]; all NaN for samples that have no such target.
 
@@ -122,7 +146,7 @@ def directions(features: xr.Dataset, target: str, context: TargetContext) -> NDA
     features : Dataset
         A block in memory with `logit`, `embedding` and the coordinates `class_index` and `reference_group`.
     target : str
-        "label", "predicted", "class_<name>" or "match".
+        "label", "predicted", "class_<name>", "match", "match_share" or "match_contrast".
     """
     kind, name = _split(target)
     return TARGETS[kind](features, name, context)
@@ -167,17 +191,50 @@ def _class(features: xr.Dataset, name: str, context: TargetContext) -> NDArray[n
 
 def _match(features: xr.Dataset, name: str, context: TargetContext) -> NDArray[np.float32]:
     """W_p^T (q - (q . f) f) / |f_p| / P with f the unit embedding and q the mean unit embedding of the true images."""
+    unit, norm = _unit(features)
+    reference = _of_group(context.reference, features)
+    return _through_heads((reference - (reference * unit).sum(axis=2, keepdims=True) * unit) / norm, context)
+
+
+def _match_share(features: xr.Dataset, name: str, context: TargetContext) -> NDArray[np.float32]:
+    """W_p^T q / |f_p| / P: |f_p| is a constant."""
+    return _through_heads(_of_group(context.reference, features) / _unit(features)[1], context)
+
+
+def _match_contrast(features: xr.Dataset, name: str, context: TargetContext) -> NDArray[np.float32]:
+    """W_p^T (q - q0) / |f_p| / P with q0 the mean over the images that the true ones compete with."""
+    return _through_heads(_of_group(context.reference - context.rivals, features) / _unit(features)[1], context)
+
+
+def _unit(features: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Unit embeddings of the parts [B, P, E], and their norms [B, P, 1]; NaN where an embedding is zero."""
     embedding = features["embedding"].values[:, :-1].astype(np.float64)
-    group = features["reference_group"].values
     norm = np.linalg.norm(embedding, axis=2, keepdims=True)
-    unit = embedding / np.where(norm > 0, norm, np.nan)
-    reference = context.reference[group].astype(np.float64)
-    tangent = (reference - (reference * unit).sum(axis=2, keepdims=True) * unit) / norm / len(context.heads)
-    rows = np.stack([tangent[:, index] @ head.embed_matrix for index, head in enumerate(context.heads)], axis=1)
+    norm[norm == 0] = np.nan
+    return embedding / norm, norm
+
+
+def _of_group(reference: NDArray[np.float32], features: xr.Dataset) -> NDArray[np.float64]:
+    group = features["reference_group"].values
+    rows = reference[group].astype(np.float64)
     rows[group == UNDEFINED] = np.nan
-    return rows.astype(np.float32)
+    return rows
 
 
+def _through_heads(gradient: NDArray[np.float64], context: TargetContext) -> NDArray[np.float32]:
+    """Carry dy/df_p [B, P, E], times P, back to the part features."""
+    rows = [gradient[:, index] @ head.embed_matrix for index, head in enumerate(context.heads)]
+    return (np.stack(rows, axis=1) / len(context.heads)).astype(np.float32)
+
+
+NEEDS_REFERENCE = frozenset({"match", "match_share", "match_contrast"})
 TARGETS: Mapping[str, Callable[[xr.Dataset, str, TargetContext], NDArray[np.float32]]] = MappingProxyType(
-    {"label": _label, "predicted": _predicted, "match": _match, CLASS_PREFIX: _class}
+    {
+        "label": _label,
+        "predicted": _predicted,
+        CLASS_PREFIX: _class,
+        "match": _match,
+        "match_share": _match_share,
+        "match_contrast": _match_contrast,
+    }
 )

@@ -56,4 +56,5 @@ def context_of(model: SafeNet, seed: int = 0) -> CamContext:
     heads = [fold_head(head.arrays()) for head in model.heads[:-1]]
     reference = np.random.default_rng(seed).standard_normal((2, len(heads), model.architecture.embedding))
     reference = 0.8 * reference / np.linalg.norm(reference, axis=2, keepdims=True)  # a mean of unit vectors is shorter than 1
-    return CamContext(TargetContext(heads, ["a", "b", "c"], reference.astype(np.float32)), model.architecture.sampling)
+    rivals = 0.5 * np.flip(reference, axis=0)
+    return CamContext(TargetContext(heads, ["a", "b", "c"], reference.astype(np.float32), rivals.astype(np.float32)), model.architecture.sampling)

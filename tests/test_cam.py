@@ -21,15 +21,22 @@ from stages.schema import FEATURES
 from stages.targets import TargetContext
 
 GRADIENT = [name for name, method in METHODS.items() if method.kind == "gradient"]
-TARGETS = ("label", "predicted", "class_b", "match")
+TARGETS = ("label", "predicted", "class_b", "match", "match_share", "match_contrast")
 ALL = products_of(CamSettings(methods=tuple(METHODS), targets=TARGETS))
 
 
 def score_of(target: str, features: xr.Dataset, index: int, context: CamContext):
     """The scalar that a target names, from its definition."""
-    if target == "match":
-        reference = torch.from_numpy(context.targets.reference[int(features["reference_group"][index])]).double()
-        return lambda embedding, logit: (embedding / embedding.norm(dim=1, keepdim=True) * reference).sum(dim=1).mean()
+    if target.startswith("match"):
+        group = int(features["reference_group"][index])
+        reference = context.targets.reference[group] - (context.targets.rivals[group] if target == "match_contrast" else 0)
+        reference = torch.from_numpy(reference).double()
+
+        def similarity(embedding, logit):
+            norm = embedding.norm(dim=1, keepdim=True)
+            return (embedding / (norm if target == "match" else norm.detach()) * reference).sum(dim=1).mean()
+
+        return similarity
     number = {
         "label": int(features["class_index"][index]),
         "predicted": int(features["logit"].values[index, :-1].mean(axis=0).argmax()),
@@ -110,6 +117,19 @@ def test_hires_cam_adds_up_to_the_score(position, sampling):
     constant = np.mean([head.const[1] for head in context.targets.heads])
     score = features["logit"].values[:, :-1, 1].mean(axis=1)
     np.testing.assert_allclose(maps.sum(("y", "x")), score - constant, rtol=1e-4, atol=1e-5)
+
+
+def test_match_share_adds_up_to_the_cosine():
+    """HiResCAM of match_share sums to the mean cosine less what the constant part of the embedding contributes."""
+    model = random_net("bilinear", parts=4)
+    features, context = feature_block(model), context_of(model)
+    maps = compute_cams(features, [Product("aligned", "match_share", "hires_cam")], context)["aligned/match_share/hires_cam"]
+    embedding = features["embedding"].values[:, :-1].astype(np.float64)
+    norm = np.linalg.norm(embedding, axis=2, keepdims=True)
+    reference = context.targets.reference[features["reference_group"].values]
+    constant = np.stack([head.embed_const for head in context.targets.heads])
+    expected = ((embedding - constant) / norm * reference).sum(axis=2).mean(axis=1)
+    np.testing.assert_allclose(maps.sum(("y", "x")), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_folded_heads_give_the_stored_logits():

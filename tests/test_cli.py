@@ -53,7 +53,9 @@ def test_python_dash_m_is_the_command(lab, finished, tmp_path):
     """In a process of its own, from another working directory."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pipeline"]
-    done = subprocess.run([*command, "status", "--run", str(finished.directory)], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    done = subprocess.run(
+        [*command, "status", "--run", finished.directory], check=False, capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "15 images, 0 bad" in done.stdout
     assert re.search(r"net_000 +0 +4/4 blocks +9 kinds +yes", done.stdout)
@@ -152,9 +154,9 @@ def test_stale_features_are_one_line_and_replace_mends_them(lab, finished_copy):
     changed = ("extract.map_dtype=float32",)
     line = fails(lab.atlas("extract", finished_copy, more=changed), r"made with map_dtype = 'float16', but 'float32' is asked for")
     assert "--replace" in line
-    result = lab.atlas("extract", finished_copy, "--replace", more=changed)
+    result = lab.atlas("extract", finished_copy, "--replace", more=changed, checkpoints=ONE)
     assert result.exit_code == 0
-    assert result.stdout.startswith("extract: 12 blocks computed")
+    assert result.stdout.startswith("extract: 4 blocks computed")
 
 
 def test_unfinished_features_are_one_line_and_partial_goes_on(lab, finished_copy):

@@ -27,8 +27,9 @@ from stages.schema import FEATURES, HEAD_PREFIX, dim_sizes, feature_variables
 
 NAMES = ["net_000", "net_001", "net_002"]
 TINY_SIZES = {  # by hand, from the preset and configs/tiny.toml: 15 photos, 8 x 8 cells, 3 heads (2 parts, global)
-    "patch_map": (15, 8, 8, 16), "aligned_map": (15, 8, 8, 16), "theta": (15, 2, 3), "source_cell": (15, 8, 8), "saliency": (15, 4), "boundary": (15, 2),
-    "part_feature": (15, 2, 16), "global_feature": (15, 16), "embedding": (15, 3, 8), "logit": (15, 3, 3), "head_w1": (3, 8, 16), "head_w2": (3, 3, 8),
+    "patch_map": (15, 8, 8, 16), "aligned_map": (15, 8, 8, 16), "theta": (15, 2, 3), "source_cell": (15, 8, 8), "saliency": (15, 4),
+    "boundary": (15, 2), "part_feature": (15, 2, 16), "global_feature": (15, 16), "embedding": (15, 3, 8), "logit": (15, 3, 3),
+    "head_w1": (3, 8, 16), "head_w2": (3, 3, 8),
     "image": (15, 32, 32, 3), "mask_share": (15, 8, 8), "valid": (15,), "fam_change": (15,),
 }  # fmt: skip
 EXACT = ("source_cell", "boundary", "image", "mask_centre", "valid", "sample_id", "place", "view", "split", "roles")
@@ -234,14 +235,14 @@ def test_a_map_is_what_the_formula_says(finished, direct):
     np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())  # from maps stored as float16
 
 
-ALL_MAPS = ("cam.methods=['l2_norm','max','mean','grad_cam','hires_cam']", "cam.targets=['match','label','predicted','class_0002']")
+SOME_MAPS = ("cam.methods=['max','grad_cam','hires_cam']", "cam.targets=['match','predicted']")
 
 
 @pytest.fixture(scope="module")
 def reference_maps(lab, indexed, tmp_path_factory):
-    """All methods and targets from features in blocks of 4, one after the other."""
+    """Maps from features in blocks of 4, one after the other."""
     directory = Path(shutil.copytree(indexed, tmp_path_factory.mktemp("reference") / "run"))
-    run = lab.run(directory, "extract.batch_size=1", "compute.executor=serial", *ALL_MAPS, checkpoints="net_00[02].pth")
+    run = lab.run(directory, "extract.batch_size=1", "compute.executor=serial", *SOME_MAPS, checkpoints="net_00[02].pth")
     extract(run)
     cam(run)
     return read_all_maps(run)
@@ -257,18 +258,18 @@ def read_all_maps(run):
     [
         ("extract.block_samples=4", "compute.executor=threads", "compute.workers=3"),
         ("extract.block_samples=7", "extract.chunk_samples=1", "compute.executor=threads"),
-        ("extract.block_samples=1", "compute.executor=serial"),
+        ("extract.block_samples=2", "compute.executor=serial"),
         ("extract.block_samples=50", "compute.executor=serial"),
     ],
     ids=" ".join,
 )
 def test_maps_are_bit_identical_across_executors_and_blocks(lab, fresh, reference_maps, layout):
     """Photos go through the network one by one, so that the features are the same bytes."""
-    run = lab.run(fresh, "extract.batch_size=1", *layout, *ALL_MAPS, checkpoints="net_00[02].pth")
+    run = lab.run(fresh, "extract.batch_size=1", *layout, *SOME_MAPS, checkpoints="net_00[02].pth")
     extract(run)
     cam(run)
     found = read_all_maps(run)
-    assert len(found) == 2 * 3 * (3 + 2 * 4)
+    assert len(found) == 2 * 3 * (1 + 2 * 2)
     for key, values in reference_maps.items():
         np.testing.assert_array_equal(found[key], values, err_msg=key)
 
@@ -301,10 +302,9 @@ def test_a_mean_map_is_the_mean_of_the_maps(finished):
     np.testing.assert_allclose(stats["map_std"], maps[chosen].std(axis=0), atol=1e-6)
 
 
-@pytest.mark.parametrize("layout", [("compute.executor=serial",), ("compute.executor=threads", "compute.workers=3")], ids=str)
-def test_figures_do_not_depend_on_the_executor(lab, finished, finished_copy, layout):
+def test_figures_do_not_depend_on_the_executor(lab, finished, finished_copy):
     shutil.rmtree(finished_copy / "stats.zarr")
-    run = lab.run(finished_copy, *layout)
+    run = lab.run(finished_copy, "compute.executor=serial")
     STAGES[3].bring_up_to_date(run)
     xr.testing.assert_identical(open_stats(run).drop_attrs(), open_stats(finished).drop_attrs())
 

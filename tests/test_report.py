@@ -6,7 +6,7 @@ import xarray as xr
 
 from stages.findings import findings
 from stages.plots import draw_plots
-from stages.report import Mosaic, epoch_table, report_page
+from stages.report import Mosaic, epoch_tables, report_page
 
 PRODUCTS = ["aligned/match/hires_cam", "aligned/none/l2_norm", "patch/none/l2_norm"]
 
@@ -111,8 +111,10 @@ def test_the_page_holds_everything_and_needs_no_network():
     assert all(link.startswith("../mosaics/") for link in linked)
 
 
-def test_epoch_table():
-    rows = epoch_table(figures())
+def test_epoch_tables():
+    tables = epoch_tables(figures())
+    assert list(tables) == ["match"]
+    rows = tables["match"]
     assert [row["checkpoint"] for row in rows] == ["untrained", "epoch 4", "epoch 9"]
     assert rows[-1] == {
         "checkpoint": "epoch 9",

@@ -119,14 +119,15 @@ def test_memory_is_bounded(threads):
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    settled = -1
-    while settled != len(added):  # until nothing more is taken
-        settled = len(added)
-        time.sleep(0.3)
+    try:
+        settled = -1
+        while settled != len(added):  # until nothing more is taken
+            settled = len(added)
+            time.sleep(0.3)
+    finally:
+        go.set()
     # threads + 1 whole blocks are held by the writers, one by the collector, and the queue has room for 4 batches
-    assert settled <= (threads + 1) + 1 + 4
-    assert settled >= threads
-    go.set()
+    assert threads <= settled <= (threads + 1) + 1 + 4
     thread.join(DEADLINE_S)
     assert len(added) == 50
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,10 @@ class Ledger:
     def record(self, block: Block) -> dict[str, Any]:
         """Return a block's record, empty where there is none."""
         try:
-            content: dict[str, Any] = json.loads(self._path(block).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            content = json.loads(self._path(block).read_text())
+        except (FileNotFoundError, ValueError):
             return {}
-        return content if content.get("rows") == [block.start, block.stop] else {}
+        return content if isinstance(content, dict) and content.get("rows") == [block.start, block.stop] else {}
 
     def is_done(self, block: Block, stamps: Mapping[str, str]) -> bool:
         """Whether every named array of the block was written under its stamp."""
@@ -67,9 +67,16 @@ class Ledger:
         made |= {name: {"stamp": stamps[name], **_proof(values)} for name, values in arrays.items()}
         _write_atomically(self._path(block), {"rows": [block.start, block.stop], "arrays": made, **notes})
 
+    def forget(self, blocks: Iterable[Block], name: str) -> None:
+        """Take one array out of every record, because its data is gone."""
+        for block in blocks:
+            content = self.record(block)
+            if content.get("arrays", {}).pop(name, None) is not None:
+                _write_atomically(self._path(block), content)
+
     def clear(self) -> None:
-        """Forget every block."""
-        for path in self.directory.glob("*.json*"):
+        """Forget every block, and sweep what a killed process left."""
+        for path in self.directory.glob("*"):
             path.unlink()
 
     def _path(self, block: Block) -> Path:

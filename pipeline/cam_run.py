@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from pipeline.blocks import Block
+from pipeline.blocks import Block, Ledger
 from pipeline.executors import run_blocks
 from pipeline.features import read_features
 from pipeline.run import MissingProductError, Outcome, Run
@@ -17,7 +17,7 @@ from pipeline.stamps import stamp
 from pipeline.stores import GroupStore
 from stages.cam import CamContext, Product, compute_cams, needed_features, products_of, without_closed_form
 from stages.cam_methods import METHODS
-from stages.positions import ON_ALIGNED_GRID
+from stages.positions import ON_ALIGNED_GRID, block_number
 from stages.schema import HEAD_PREFIX, Variable
 from stages.targets import (
     CLASS_PREFIX,
@@ -68,7 +68,7 @@ def cam(run: Run, *, partial: bool = False) -> Outcome:
     products = products_of(run.settings.cam)
     computed = fresh = 0
     names = run.checkpoints(partial)
-    contexts = {name: _check_targets(run.features(name), products) for name in names}  # all, before anything is computed
+    contexts = {name: _check(run.features(name), products) for name in names}  # all, before anything is computed
     with tqdm(total=len(names), unit="checkpoint", disable=not run.progress) as bar:
         for name in names:
             bar.set_description(name)
@@ -112,7 +112,7 @@ def _bring_up_to_date(run: Run, name: str, products: Sequence[Product], class_na
     """Return the number of products that had to be computed, in full or in part."""
     features, cams, ledger = run.features(name), run.cams(name), run.ledger("cams", name)
     stamps, blocks = product_stamps(features, products), features.blocks
-    _lay_out(features, cams, products, stamps)
+    _lay_out(features, cams, ledger, products, stamps)
     pending = [(block, [p for p in products if not ledger.is_done(block, {p.key: stamps[p.key]})]) for block in blocks]
     pending = [(block, missing) for block, missing in pending if missing]
     if not pending:
@@ -139,11 +139,12 @@ def _bring_up_to_date(run: Run, name: str, products: Sequence[Product], class_na
     return len({product for _, missing in pending for product in missing})
 
 
-def _lay_out(features: GroupStore, cams: GroupStore, products: Sequence[Product], stamps: Mapping[str, str]) -> None:
+def _lay_out(features: GroupStore, cams: GroupStore, ledger: Ledger, products: Sequence[Product], stamps: Mapping[str, str]) -> None:
     """Make the arrays that are not there, or that were made of other features."""
     attributes = features.attributes
     layout = {key: attributes[key] for key in ("samples", "block_samples")}
-    if not cams.exists or any(cams.attributes[key] != value for key, value in layout.items()):
+    if not cams.exists or any(cams.attributes.get(key) != value for key, value in layout.items()):
+        ledger.clear()  # first: a record must never outlive its data
         cams.create(layout["samples"], layout["block_samples"], {"epoch": attributes["epoch"], "features_stamp": attributes["stamp"]})
     grid = attributes["architecture"]["image_size"] // attributes["architecture"]["patch_size"]
     sizes = {"sample": attributes["samples"], "y": grid, "x": grid}
@@ -154,12 +155,21 @@ def _lay_out(features: GroupStore, cams: GroupStore, products: Sequence[Product]
             variable = Variable(
                 product.key, ("sample", "y", "x"), "float32", f"{product.method} at {product.position}, target {product.target}", frame=frame
             )
+            ledger.forget(features.blocks, product.key)
             described = {"stamp": stamps[product.key], "kind": method.kind, "additive": method.additive, "source": method.source}
             cams.add_array(product.key, variable, "float32", sizes, attributes=described)
 
 
-def _check_targets(features: GroupStore, products: Sequence[Product]) -> list[str]:
-    """Refuse targets that no sample of this checkpoint has; return its class names."""
+def _check(features: GroupStore, products: Sequence[Product]) -> list[str]:
+    """Refuse positions that were not stored and targets that no sample of this checkpoint has; return its class names."""
+    stored = features.read(["block"])["block"].values.tolist() if features.has("block") else []
+    for product in products:
+        number = block_number(product.position)
+        if number is not None and number not in stored:
+            raise ValueError(
+                f"cam.positions: {product.position} is not in {features}, which holds blocks {stored}. "
+                f"Add {number} to extract.blocks and extract again"
+            )
     class_names: list[str] = features.attributes["class_names"]
     for target in sorted({product.target for product in products}):
         if target == "label" or target.startswith(CLASS_PREFIX):

@@ -62,6 +62,8 @@ def open_run(config: Path | None, directory: Path | None, assignments: tuple[str
     """Read the settings and name the run's directory."""
     if config is None and directory is None:
         raise click.UsageError("give --config FILE, --run DIR or both")
+    if directory is not None and directory.exists() and not directory.is_dir():
+        raise click.UsageError(f"--run {directory}: a file; expected a directory")
     return Run(directory or Path("runs") / Path(str(config)).stem, load_settings(config, assignments), progress=not quiet and sys.stderr.isatty())
 
 

@@ -121,11 +121,13 @@ def _assign(tables: dict[str, Any], assignment: str) -> None:
     table, dot, key = name.strip().partition(".")
     if not (equals and dot and key):
         raise ConfigError(f"--set {assignment}: expected table.key=value, for instance cam.methods=['l2_norm']")
+    if not isinstance(tables.setdefault(table, {}), dict):
+        raise ConfigError(f"{table} = {tables[table]!r}: expected a table [{table}]")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    tables.setdefault(table, {})[key] = value
+    tables[table][key] = value
 
 
 def _first_fault(error: ValidationError) -> str:
@@ -136,7 +138,7 @@ def _first_fault(error: ValidationError) -> str:
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         names = _fields_of(place[:-1])
         kind = "key" if len(place) > 1 else "table"
-        return f"unknown {kind} {name!r}{suggestion(place[-1], names)}. Known: {', '.join(names)}"
+        return f"unknown {kind} {name!r}.{suggestion(place[-1], names)} Known: {', '.join(names)}"
     message = fault["msg"].removeprefix("Value error, ")
     return message if message.startswith(name) else f"{name} = {fault['input']!r}: {message}"
 

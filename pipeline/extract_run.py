@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -31,6 +32,10 @@ from stages.schema import HEAD_PREFIX, MASKS, SCHEMA_VERSION, dim_sizes, feature
 
 VERSION = 1
 _FROM_MANIFEST = {"sample_id": "id", "place": "place", "view": "view", "split": "split", "roles": "roles"}
+_DIGESTS = {
+    "checkpoint": "made of a checkpoint file of this name with other content",
+    "manifest": "made of another list of images than manifest.parquet now holds",
+}
 _LIBRARIES = ("torch", "timm", "zarr", "numpy", "pillow", "safenet-atlas")
 
 
@@ -72,7 +77,7 @@ def extract(run: Run, *, replace: bool = False) -> Outcome:
         If more images are void than allowed.
     """
     settings = run.settings.extract
-    _check_bad_share(run, int((run.manifest["problem"] != "").sum()))
+    _check_bad_share(run, listed_problems(run.manifest))
     jobs = [_prepare(run, name, path, replace) for name, path in find_checkpoint_files(settings.checkpoints).items()]
     computed = sum(len(job.pending) for job in jobs)
     readers: dict[tuple[int, int], PhotoReader] = {}
@@ -98,6 +103,12 @@ def quarantined(ledger: Ledger, blocks: Sequence[Block]) -> dict[str, str]:
     return found
 
 
+def listed_problems(manifest: pd.DataFrame) -> dict[str, str]:
+    """Return sample id -> reason of the images that the index found to be bad."""
+    bad = manifest.loc[manifest["problem"] != "", ["id", "problem"]]
+    return dict(zip(bad["id"], bad["problem"], strict=True))
+
+
 def _prepare(run: Run, name: str, path: Path, replace: bool) -> _Job:
     """Read the checkpoint, compare what is stored with what is wanted, and make the store if there is none."""
     settings = run.settings.extract
@@ -106,9 +117,11 @@ def _prepare(run: Run, name: str, path: Path, replace: bool) -> _Job:
     architecture = checkpoint.info.architecture
     if settings.aligned == "derived" and architecture.sampling != "nearest":
         raise ValueError(f"{path}: extract.aligned = 'derived' needs nearest sampling; this network's is {architecture.sampling}. Set it to 'stored'")
+    if settings.blocks and settings.blocks[-1] >= architecture.depth:
+        raise ValueError(f"{path}: extract.blocks: block {settings.blocks[-1]} does not exist: the network has blocks 0 to {architecture.depth - 1}")
     made_with = _ingredients(run, path)
     store, ledger = run.features(name), run.ledger("features", name)
-    if store.exists and (replace or not store.attributes.get("created")) and store.attributes.get("made_with") != made_with:
+    if store.exists and (not store.attributes.get("created") or (replace and store.attributes["made_with"] != made_with)):
         store.remove()
     if not store.exists:
         ledger.clear()
@@ -141,10 +154,8 @@ def _refuse_stale(store: GroupStore, wanted: Mapping[str, Any]) -> None:
     differing = [key for key in wanted if made.get(key) != wanted[key]]
     if differing:
         key = differing[0]
-        raise StaleStoreError(
-            f"{store}: made with {key} = {made.get(key)!r}, but {wanted[key]!r} is asked for. "
-            f"Name another --run directory to keep both, or pass --replace to compute this store anew"
-        )
+        found = _DIGESTS.get(key, f"made with {key} = {made.get(key)!r}, but {wanted[key]!r} is asked for")
+        raise StaleStoreError(f"{store}: {found}. Name another --run directory to keep both, or pass --replace to compute this store anew")
 
 
 def _create(run: Run, store: GroupStore, info: CheckpointInfo, made_with: Mapping[str, Any]) -> None:
@@ -217,7 +228,7 @@ def _extract_checkpoint(run: Run, job: _Job, device: torch.device, readers: dict
     with BlockWriter(write) as writer:
         for (block, _), batch in zip(spans, batches, strict=True):
             problems |= {names[batch.start + row]: photo.problem for row, photo in enumerate(batch.photos) if photo.problem}
-            _check_bad_share(run, len(problems))
+            _check_bad_share(run, problems)
             pixels = batch.pixels()
             host, ready = copier.start(extractor(pixels.pin_memory() if device.type == "cuda" else pixels))
             writer.add(block, batch.start, host, ready, _photo_arrays(batch, requested))
@@ -267,12 +278,11 @@ def _non_finite(job: _Job) -> tuple[str, int]:
     return (found[0][0], sum(count for _, count in found)) if found else ("", 0)
 
 
-def _check_bad_share(run: Run, bad: int) -> None:
+def _check_bad_share(run: Run, problems: Mapping[str, str]) -> None:
     allowed, total = run.settings.extract.max_bad_share, len(run.manifest)
-    if bad > allowed * total:
-        first = run.manifest.loc[run.manifest["problem"] != ""].head(1)
-        example = f" (for instance {first['path'].item()}: {first['problem'].item()})" if len(first) else ""
+    if len(problems) > allowed * total:
+        name, reason = next(iter(problems.items()))
         raise TooManyBadImagesError(
-            f"{bad} of {total} images are bad{example}, more than extract.max_bad_share = {allowed} allows. "
+            f"{len(problems)} of {total} images are bad (for instance {name}: {reason}), more than extract.max_bad_share = {allowed} allows. "
             f"Mend the dataset and run `atlas index`, or raise the share"
         )

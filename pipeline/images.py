@@ -53,13 +53,16 @@ class PhotoFiles(Dataset[Photo]):
     def __getitem__(self, index: int) -> Photo:
         """Decode one photo and its mask."""
         pixels, problem = np.zeros((self.size_px, self.size_px, 3), np.uint8), self.problems[index]
-        if not problem:
-            try:
+        mask = read_mask(None, self.grid)
+        what = "cannot be decoded"
+        try:
+            if not problem:
                 pixels = decode_photo(self.root / self.paths[index], self.size_px)
-            except Exception as error:  # noqa: BLE001  (decoders raise what they like; a bad photo never stops a run)
-                problem = f"cannot be decoded: {' '.join(str(error).split())[:200] or type(error).__name__}"
-        mask = self.root / self.mask_paths[index] if self.mask_paths[index] else None
-        return Photo(pixels, problem, *read_mask(mask, self.grid))
+                what = "its mask cannot be decoded"
+                mask = read_mask(self.root / self.mask_paths[index] if self.mask_paths[index] else None, self.grid)
+        except Exception as error:  # noqa: BLE001  (decoders raise what they like; a bad photo never stops a run)
+            problem = f"{what}: {' '.join(str(error).split())[:200] or type(error).__name__}"
+        return Photo(pixels, problem, *mask)
 
 
 def read_mask(path: Path | None, grid: int) -> tuple[NDArray[np.float32], NDArray[np.int8]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 from tqdm import tqdm
 
@@ -30,14 +32,7 @@ def index(run: Run) -> Outcome:
             bar.update(done - bar.n)
 
         table = index_dataset(run.settings.dataset, progress=show)
-    same = False
-    if run.manifest_path.is_file():
-        old = read_manifest(run.manifest_path)
-        same = (
-            manifest_digest(old) == manifest_digest(table)
-            and old.attrs == table.attrs
-            and old[["path", "mask_path"]].equals(table[["path", "mask_path"]])
-        )
+    same = _is_same(run.manifest_path, table)
     if not same:
         write_manifest(run.manifest_path, table)
     bad = table[table["problem"] != ""]
@@ -50,3 +45,12 @@ def describe_counts(table: pd.DataFrame) -> str:
     """Count the images by split and view, in words."""
     groups = (table["split"] + " " + table["view"]).value_counts().sort_index()
     return ", ".join(f"{count:,} {name}" for name, count in groups.items())
+
+
+def _is_same(path: Path, table: pd.DataFrame) -> bool:
+    try:
+        old = read_manifest(path)
+    except (FileNotFoundError, ValueError):  # none, or a damaged one: it is made anew
+        return False
+    kept = ["path", "mask_path"]
+    return manifest_digest(old) == manifest_digest(table) and old.attrs == table.attrs and old[kept].equals(table[kept])

@@ -26,6 +26,7 @@ from stages.cam import Product, products_of
 from stages.cam_methods import METHODS
 from stages.frames import to_photo_frame
 from stages.mosaics import EpochRow, MapStyle, SampleView, epochs_mosaic, paper_mosaic, positions_mosaic
+from stages.naming import known
 from stages.panels import DrawSettings
 from stages.positions import ON_ALIGNED_GRID
 from stages.render import MosaicKind, Scope, choose_drawn, choose_images, choose_places, spread
@@ -55,7 +56,8 @@ class _Picture:
         """Within the mosaics folder."""
         folder = Path(self.kind) / (self.checkpoints[0] if self.kind != "epochs" else "")
         place = self.place.replace("/", "_")
-        return folder / f"{place}-{self.method}{'' if self.target == NO_TARGET else '-' + self.target}.png"
+        target = "" if self.target == NO_TARGET else f"-{self.target.replace('/', '_')}"
+        return folder / f"{place}-{self.method}{target}.png"
 
     @property
     def style(self) -> tuple[str, str]:
@@ -104,12 +106,11 @@ def render(run: Run, *, partial: bool = False) -> Outcome:
 def _plan(run: Run, names: Sequence[str]) -> list[_Picture]:
     """List the pictures: positions and paper for the chosen checkpoints, one epoch strip over all."""
     settings, products = run.settings.render, products_of(run.settings.cam)
-    unknown = [name for name in settings.checkpoints if name not in names]
-    if unknown:
-        raise ValueError(f"render.checkpoints: {unknown[0]!r} is not extracted; the run has {', '.join(names)}")
     strip = tuple(names[index] for index in spread(len(names), settings.columns))
-    chosen = settings.checkpoints or (names[-1],)
+    chosen = tuple(known(name, names, "render.checkpoints") for name in settings.checkpoints) or (names[-1],)
     stamps = {name: finished_stamps(run, name, products) for name in {*strip, *chosen}}
+    for name in stamps:
+        run.check_same_images(name)
     pictures = []
     for place in choose_places(run.manifest, settings):
         for method, target in choose_drawn(products, settings):
@@ -118,7 +119,12 @@ def _plan(run: Run, names: Sequence[str]) -> list[_Picture]:
                 if kind != "positions" and not _product(settings.position, method, target, products):
                     continue
                 used = [
-                    tuple(stamps[name][key] for name in group for key in sorted(stamps[name]) if key.endswith(f"/{target}/{method}"))
+                    tuple(
+                        stamps[name][key]
+                        for name in group
+                        for key in sorted(stamps[name])
+                        if (Product.parse(key).target, Product.parse(key).method) == (target, method)
+                    )
                     for group in groups
                 ]
                 pictures += [_Picture(kind, place, method, target, group, marks) for group, marks in zip(groups, used, strict=True)]

@@ -26,13 +26,17 @@ def report(run: Run) -> Outcome:
     index = run.mosaics_path / INDEX
     if not index.is_file():
         raise MissingProductError(f"{index}: no mosaics; run `atlas render` first")
+    entries = json.loads(index.read_text())
+    gone = [entry["path"] for entry in entries if not (run.mosaics_path / entry["path"]).is_file()]
+    if gone:
+        raise MissingProductError(f"{run.mosaics_path / gone[0]}: this mosaic is gone ({len(gone)} in all); run `atlas render` again")
     mosaics = [
         Mosaic(
             source=f"../mosaics/{quote(entry['path'])}",
             kind=entry["kind"],
             caption=f"Place {entry['place']}: {entry['method']}, target {entry['target']}, {', '.join(entry['checkpoints'])}",
         )
-        for entry in json.loads(index.read_text())
+        for entry in entries
     ]
     run.report_path.parent.mkdir(parents=True, exist_ok=True)
     partial = run.report_path.with_suffix(".partial")

@@ -135,6 +135,14 @@ class Run:
             raise MissingProductError(f"{self.features_path}: no features; run `atlas extract` first")
         return checkpoint_order(epochs)
 
+    def check_same_images(self, name: str) -> None:
+        """Raise a StaleStoreError if a checkpoint's features were made of another list of images than the manifest's."""
+        if self.features(name).attributes["made_with"]["manifest"] != self.manifest_digest:
+            raise StaleStoreError(
+                f"{self.features_path}/{name}: made of another list of images than {self.manifest_path} now holds. "
+                f"Run `atlas extract --replace`, or index the former images again"
+            )
+
     def missing_blocks(self, name: str, attributes: dict[str, Any]) -> int:
         """Count the blocks of a checkpoint's features that are not proven done."""
         ledger, blocks = self.ledger("features", name), self.features(name).blocks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.extract_run import quarantined
+from pipeline.extract_run import listed_problems, quarantined
 from pipeline.run import Run
 from pipeline.stats_run import JOINED
 from pipeline.stores import GroupStore, bytes_on_disk, checkpoint_order, group_attributes, group_names
@@ -16,8 +16,7 @@ def run_status(run: Run) -> list[dict[str, str]]:
 
 def bad_images(run: Run) -> dict[str, str]:
     """Return sample id -> reason, of all checkpoints and of the manifest."""
-    table = run.manifest
-    found = dict(table.loc[table["problem"] != "", ["id", "problem"]].itertuples(index=False, name=None))
+    found = listed_problems(run.manifest)
     for name in group_names(run.features_path):
         found |= quarantined(run.ledger("features", name), run.features(name).blocks)
     return found

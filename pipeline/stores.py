@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -98,7 +97,7 @@ class GroupStore:
             chunks=tuple(max(1, length) for length in chunk),
             shards=shard,
             dtype=dtype,
-            compressors=None if dtype == "str" else [Crc32cCodec()],
+            compressors=[Crc32cCodec()],
             fill_value=_fill_value(dtype),
             dimension_names=variable.dims,
             attributes=described,
@@ -125,15 +124,28 @@ class GroupStore:
         """Read arrays into memory; variables are named by their keys. Per-sample arrays are cut to `rows`."""
         found = {}
         for key in keys:
-            array = self._array(key)
-            dims = _dims(array)
             try:
-                values = array[rows] if dims[0] == "sample" else array[...]
-            except ValueError as error:
-                where = f"{self}/{key}, samples {rows.start}:{rows.stop}"
-                raise DamagedStoreError(f"{where}: damaged: {error}. Restore the file, or compute this store anew") from error
-            found[key] = (dims, np.asarray(values))
+                found[key] = self._read_array(key, rows)
+            except (ValueError, KeyError) as error:
+                where = f"{self}/{key}" + ("" if rows == slice(None) else f", samples {rows.start} to {rows.stop - 1}")
+                reason = str(error).rstrip(".")
+                raise DamagedStoreError(f"{where}: damaged or missing: {reason}. Restore the files, or compute this store anew") from error
         return xr.Dataset(found)
+
+    def _read_array(self, key: str, rows: slice) -> tuple[tuple[str, ...], NDArray[Any]]:
+        array = self._array(key)
+        dims = _dims(array)
+        chosen = rows if dims[0] == "sample" else slice(None)
+        self._refuse_missing_files(key, array, chosen)
+        return dims, np.asarray(array[chosen])
+
+    def _refuse_missing_files(self, key: str, array: zarr.Array[Any], rows: slice) -> None:
+        """Zarr reads a file that is not there as the fill value; here every chunk was written, so that it is a loss."""
+        length = (array.shards or array.chunks)[0]
+        start, stop, _ = rows.indices(array.shape[0])
+        for number in range(start // length, -(-stop // length)):
+            if not (self.path / self.name / key / "c" / str(number)).exists():
+                raise ValueError(f"the file of samples {number * length} and following is not there")
 
     def has(self, key: str) -> bool:
         """Whether there is an array of that key."""
@@ -192,9 +204,9 @@ def open_lazily(path: Path, group: str) -> xr.Dataset:
 
 def write_dataset(path: Path, group: str, dataset: xr.Dataset, attributes: Mapping[str, Any]) -> None:
     """Write a small dataset as a group of its own, replacing what was there."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        dataset.assign_attrs(dict(attributes)).to_zarr(path, group=group or None, mode="w", consolidated=False, zarr_format=3)
+    encoding = {name: {"compressors": [Crc32cCodec()]} for name in dataset.variables}
+    dataset.drop_attrs().to_zarr(path, group=group, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
+    zarr.open_group(path, path=group, mode="r+").attrs.update(attributes)  # last: a stamp says that the data is there
 
 
 def group_attributes(path: Path, group: str) -> dict[str, Any]:

@@ -153,8 +153,16 @@ def pair_loss(satellite: SafeNetOutput, drone: SafeNetOutput, label: Tensor, set
 
 
 def pick_device(name: str) -> str:
-    """Resolve "auto" to cuda where there is one, else cpu."""
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    """Resolve "auto" to cuda where there is one, else cpu; a ValueError says what a device that cannot be had lacks."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise ValueError(f"device {name!r} is unknown; expected auto, cpu, cuda, cuda:0, ...") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} is asked for, but torch {torch.__version__} finds no CUDA device. Use cpu or auto")
+    return name
 
 
 class PairDataset(Dataset[tuple[Tensor, Tensor, int]]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import quote, unquote
 
 import numpy as np
 import xarray as xr
@@ -44,7 +45,7 @@ class CamSettings(BaseModel):
     @field_validator("positions")
     @classmethod
     def _known_positions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(check_position(name) for name in value)
+        return tuple(check_position(name, "cam.positions") for name in value)
 
 
 @dataclass(frozen=True, order=True)
@@ -57,13 +58,14 @@ class Product:
 
     @property
     def key(self) -> str:
-        """position/target/method."""
-        return f"{self.position}/{self.target}/{self.method}"
+        """position/target/method; a slash within a class name is written %2F."""
+        return f"{self.position}/{quote(self.target, safe='')}/{self.method}"
 
     @classmethod
     def parse(cls, key: str) -> Product:
         """Undo `key`."""
-        return cls(*key.split("/"))
+        position, target, method = key.split("/")
+        return cls(position, unquote(target), method)
 
 
 @dataclass(frozen=True)

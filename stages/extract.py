@@ -29,8 +29,8 @@ class ExtractSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     checkpoints: tuple[str, ...] = Field((), description="checkpoint files or globs")
-    heads: int | None = Field(None, description="attention heads, where the file does not say")
-    sampling: Sampling | None = Field(None, description="FAM's sampling, where the file does not say")
+    heads: int | None = Field(None, description="attention heads; default: what the file says, else 8")
+    sampling: Sampling | None = Field(None, description="FAM's: nearest, bilinear; default: what the file says, else nearest")
     map_dtype: Literal["float16", "float32"] = Field("float16", description="precision of the stored maps")
     aligned: Literal["stored", "derived"] = Field(
         "stored", description="derived: rebuild the aligned map from source_cell on reading (nearest sampling)"
@@ -50,6 +50,13 @@ class ExtractSettings(BaseModel):
     @classmethod
     def _known_variables(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(known(name, CHOICES, "extract.store") for name in value)
+
+    @field_validator("blocks")
+    @classmethod
+    def _ascending_blocks(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(number < 0 for number in value):
+            raise ValueError(f"extract.blocks: {min(value)} is no block; the first is 0")
+        return tuple(sorted(set(value)))
 
     @property
     def requested(self) -> frozenset[str]:

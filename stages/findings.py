@@ -46,6 +46,8 @@ def _alignment(stats: xr.Dataset) -> Iterator[str]:
 
 
 def _flatness(stats: xr.Dataset) -> Iterator[str]:
+    if "flat" not in stats:
+        return
     share = stats["flat"].mean("group")
     for product in stats["product"].values:
         values = share.sel(product=product)

@@ -12,15 +12,15 @@ def known(name: str, names: Iterable[str], where: str) -> str:
     Raises
     ------
     ValueError
-        "<where>: 'grad_cm' is unknown; did you mean 'grad_cam'? Known: ..."
+        "<where>: 'grad_cm' is unknown. Did you mean 'grad_cam'? Known: ..."
     """
     choices = sorted(names)
     if name in choices:
         return name
-    raise ValueError(f"{where}: {name!r} is unknown{suggestion(name, choices)}. Known: {', '.join(choices)}")
+    raise ValueError(f"{where}: {name!r} is unknown.{suggestion(name, choices)} Known: {', '.join(choices)}")
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?"-like text, empty where nothing is near."""
+    """Return " Did you mean 'x'?", empty where nothing is near."""
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f" Did you mean {near[0]!r}?" if near else ""

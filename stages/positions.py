@@ -67,9 +67,9 @@ def open_position(features: xr.Dataset, position: str, sampling: Sampling, with_
     return _grid_view(features["block_map"].values[:, stored.index(number)], None)
 
 
-def check_position(position: str) -> str:
-    """Return `position` if it is one, else raise a ValueError that names the nearest known one."""
-    return position if block_number(position) is not None else known(position, [*POSITIONS, f"{BLOCK_PREFIX}<i>"], "cam.positions")
+def check_position(position: str, where: str) -> str:
+    """Return `position` if it is one, else raise a ValueError that names the setting `where` and the nearest known position."""
+    return position if block_number(position) is not None else known(position, [*POSITIONS, f"{BLOCK_PREFIX}<i>"], where)
 
 
 def block_number(position: str) -> int | None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stages.cam import Product
 from stages.cam_methods import METHODS
+from stages.drawing import check_colour_map
 from stages.naming import known
 from stages.positions import check_position
 from stages.targets import NO_TARGET
@@ -47,10 +48,23 @@ class RenderSettings(BaseModel):
     def _known_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(known(name, METHODS, "render.methods") for name in value)
 
+    @field_validator("colour_map", "signed_colour_map")
+    @classmethod
+    def _known_colour_map(cls, value: str) -> str:
+        check_colour_map(value)
+        return value
+
+    @field_validator("fixed")
+    @classmethod
+    def _ascending_scale(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] >= value[1]:
+            raise ValueError(f"render.fixed = {list(value)}: expected [minimum, maximum]")
+        return value
+
     @field_validator("position")
     @classmethod
     def _known_position(cls, value: str) -> str:
-        return check_position(value)
+        return check_position(value, "render.position")
 
 
 def choose_drawn(products: Sequence[Product], settings: RenderSettings) -> list[tuple[str, str]]:

@@ -83,7 +83,7 @@ def summarise_block(
     settings : StatsSettings
     """
     keys = list(cams.data_vars)
-    ring = ring_numbers((cams.sizes["y"], cams.sizes["x"])).numpy()
+    ring = ring_numbers((features.sizes["y"], features.sizes["x"])).numpy()
     figures = [_product_figures(Product.parse(str(key)), cams[key].values, features, ring, sampling, settings) for key in keys]
     samples = xr.Dataset({name: _stack(name, [f[name] for f in figures], features.sizes["sample"]) for name in figures[0]} if keys else {})
     samples = samples.assign(_module_figures(features))
@@ -115,7 +115,7 @@ def finalize(summary: BlockSummary, groups: Groups, products: Sequence[Product],
     names = [product.key for product in products]
     coords = {"group": list(groups.name), "product": names, "warp": list(WARP_FIGURES)}
     return stats.assign_coords({dim: (dim, np.array(value, dtype=object)) for dim, value in coords.items() if dim in stats.dims}).transpose(
-        "group", "product", ...
+        "group", "product", ..., missing_dims="ignore"
     )
 
 

@@ -210,10 +210,10 @@ def test_only_what_is_needed_is_read():
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
-        ({"methods": ("grad_cm",)}, "cam.methods: 'grad_cm' is unknown; did you mean 'grad_cam'"),
-        ({"targets": ("mach",)}, "cam.targets: 'mach' is unknown; did you mean 'match'"),
-        ({"positions": ("alined",)}, "cam.positions: 'alined' is unknown; did you mean 'aligned'"),
-        ({"positions": ("block_x",)}, "cam.positions: 'block_x' is unknown; did you mean 'block_<i>'"),
+        ({"methods": ("grad_cm",)}, "cam.methods: 'grad_cm' is unknown. Did you mean 'grad_cam'"),
+        ({"targets": ("mach",)}, "cam.targets: 'mach' is unknown. Did you mean 'match'"),
+        ({"positions": ("alined",)}, "cam.positions: 'alined' is unknown. Did you mean 'aligned'"),
+        ({"positions": ("block_x",)}, "cam.positions: 'block_x' is unknown. Did you mean 'block_<i>'"),
     ],
 )
 def test_unknown_names_are_refused_with_the_nearest(wrong, text):

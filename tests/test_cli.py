@@ -116,13 +116,13 @@ def test_each_stage_on_an_empty_run_names_the_missing_command(lab, tmp_path):
     [
         ("dataset.root='/nowhere/at/all'", "/nowhere/at/all"),
         ("dataset.layout='university'", "university1652"),
-        ("extract.batch_sise=3", r"tiny\.toml: unknown key 'extract\.batch_sise'; did you mean 'batch_size'\?"),
-        ("extrct.batch_size=3", r"tiny\.toml: unknown table 'extrct'; did you mean 'extract'\?"),
+        ("extract.batch_sise=3", r"tiny\.toml: unknown key 'extract\.batch_sise'. Did you mean 'batch_size'\?"),
+        ("extrct.batch_size=3", r"tiny\.toml: unknown table 'extrct'. Did you mean 'extract'\?"),
         ("extract.batch_size=many", r"extract\.batch_size = 'many'"),
-        ("cam.methods=['gradcam']", r"'gradcam' is unknown; did you mean 'grad_cam'\?"),
-        ("cam.targets=['lable']", r"'lable' is unknown; did you mean 'label'\?"),
-        ("cam.positions=['parts']", r"'parts' is unknown; did you mean 'part'\?"),
-        ("compute.executor=thread", r"'thread' is unknown; did you mean 'threads'\?"),
+        ("cam.methods=['gradcam']", r"'gradcam' is unknown. Did you mean 'grad_cam'\?"),
+        ("cam.targets=['lable']", r"'lable' is unknown. Did you mean 'label'\?"),
+        ("cam.positions=['parts']", r"'parts' is unknown. Did you mean 'part'\?"),
+        ("compute.executor=thread", r"'thread' is unknown. Did you mean 'threads'\?"),
         ("nonsense", r"--set nonsense: expected table\.key=value"),
     ],
 )
@@ -170,7 +170,7 @@ def test_damage_is_one_line(lab, finished_copy):
     content = bytearray(path.read_bytes())
     content[3] ^= 16
     path.write_bytes(bytes(content))
-    fails(lab.atlas("stats", finished_copy, more=("stats.top_share=0.3",)), r"features\.zarr/net_001/theta, samples 0:4: damaged: ")
+    fails(lab.atlas("stats", finished_copy, more=("stats.top_share=0.3",)), r"features\.zarr/net_001/theta, samples 0 to 3: damaged or missing: ")
 
 
 def test_status_lists_the_bad_images_with_their_reasons(lab, tmp_path):

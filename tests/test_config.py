@@ -78,28 +78,31 @@ def test_an_assignment_of_another_form_is_refused(assignment):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[extract]\nbatch_sise = 3", r"unknown key 'extract\.batch_sise'; did you mean 'batch_size'\?\.? Known: .*block_samples"),
-        ("[scenes]\nplace = 3", r"unknown key 'scenes\.place'; did you mean 'places'\?"),
-        ("[train]\nepoch = 3", r"unknown key 'train\.epoch'; did you mean 'epochs'\?"),
-        ("[dataset]\nroot = 'x'\nlayuot = 'auto'", r"unknown key 'dataset\.layuot'; did you mean 'layout'\?"),
-        ("[extrac]\nbatch_size = 3", r"unknown table 'extrac'; did you mean 'extract'\?\.? Known: cam, compute, dataset"),
+        ("[extract]\nbatch_sise = 3", r"unknown key 'extract\.batch_sise'. Did you mean 'batch_size'\?\.? Known: .*block_samples"),
+        ("[scenes]\nplace = 3", r"unknown key 'scenes\.place'. Did you mean 'places'\?"),
+        ("[train]\nepoch = 3", r"unknown key 'train\.epoch'. Did you mean 'epochs'\?"),
+        ("[dataset]\nroot = 'x'\nlayuot = 'auto'", r"unknown key 'dataset\.layuot'. Did you mean 'layout'\?"),
+        ("[extrac]\nbatch_size = 3", r"unknown table 'extrac'. Did you mean 'extract'\?\.? Known: cam, compute, dataset"),
         ("[zzz]\na = 1", r"unknown table 'zzz'\. Known: cam, compute"),
         ("batch_size = 3", r"unknown table 'batch_size'"),
         ("[extract]\nbatch_size = 'many'", r"extract\.batch_size = 'many': Input should be a valid integer"),
         ("[extract]\nbatch_size = 0", r"extract\.batch_size = 0: Input should be greater than or equal to 1"),
         ("[extract]\nmap_dtype = 'half'", r"extract\.map_dtype = 'half': Input should be 'float16' or 'float32'"),
         ("[extract]\nmax_bad_share = 1.5", r"extract\.max_bad_share = 1\.5: Input should be less than or equal to 1"),
-        ("[extract]\nstore = ['imag']", r"extract\.store: 'imag' is unknown; did you mean 'image'\?\.? Known: "),
+        ("[extract]\nstore = ['imag']", r"extract\.store: 'imag' is unknown. Did you mean 'image'\?\.? Known: "),
         ("[extract]\nsampling = 'cubic'", r"extract\.sampling = 'cubic': Input should be 'nearest' or 'bilinear'"),
         ("[cam]\nmethods = 'l2_norm'", r"cam\.methods = 'l2_norm': Input should be a valid tuple"),
-        ("[cam]\nmethods = ['grad_cm']", r"cam\.methods: 'grad_cm' is unknown; did you mean 'grad_cam'\?\.? Known: grad_cam, hires_cam"),
-        ("[cam]\npositions = ['alined']", r"cam\.positions: 'alined' is unknown; did you mean 'aligned'\?\.? Known: aligned, block_<i>, part, patch"),
+        ("[cam]\nmethods = ['grad_cm']", r"cam\.methods: 'grad_cm' is unknown. Did you mean 'grad_cam'\?\.? Known: grad_cam, hires_cam"),
+        ("[cam]\npositions = ['alined']", r"cam\.positions: 'alined' is unknown. Did you mean 'aligned'\?\.? Known: aligned, block_<i>, part, patch"),
         ("[cam]\npositions = ['block_x']", r"cam\.positions: 'block_x' is unknown"),
-        ("[cam]\ntargets = ['mach']", r"cam\.targets: 'mach' is unknown; did you mean 'match'\?\.? Known: class_<name>, label, match, predicted"),
+        (
+            "[cam]\ntargets = ['mach']",
+            r"cam\.targets: 'mach' is unknown. Did you mean 'match'\?\.? Known: class_<name>, label, match, match_contrast, match_share, predicted",
+        ),
         ("[render]\nmosaics = ['paperr']", r"render\.mosaics\.0 = 'paperr': Input should be 'positions', 'epochs' or 'paper'"),
-        ("[render]\nposition = 'alined'", r"render\.position.*'alined' is unknown; did you mean 'aligned'\?"),
-        ("[compute]\nexecutor = 'thread'", r"compute\.executor: 'thread' is unknown; did you mean 'threads'\?\.? Known: .*serial, threads"),
-        ("[model]\npreset = 'tinny'", r"model\.preset: 'tinny' is unknown; did you mean 'tiny'\?"),
+        ("[render]\nposition = 'alined'", r"render\.position.*'alined' is unknown. Did you mean 'aligned'\?"),
+        ("[compute]\nexecutor = 'thread'", r"compute\.executor: 'thread' is unknown. Did you mean 'threads'\?\.? Known: .*serial, threads"),
+        ("[model]\npreset = 'tinny'", r"model\.preset: 'tinny' is unknown. Did you mean 'tiny'\?"),
         ("[model]\nwidth = 7", r"width 7 is not a multiple of heads 8"),
         ("[model]\nparts = 3", r"parts is 3; expected a power of two, at most 8"),
         ("[scenes]\nplaces = 1\ntest_places = 2", r"test_places = 2"),
@@ -126,7 +129,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_a_wrong_assignment_names_its_key():
-    with pytest.raises(ConfigError, match=r"unknown key 'cam\.method'; did you mean 'methods'\?"):
+    with pytest.raises(ConfigError, match=r"unknown key 'cam\.method'. Did you mean 'methods'\?"):
         load_settings(TINY, ("cam.method=['max']",))
     with pytest.raises(ConfigError, match=r"--set: unknown table 'cams'"):
         load_settings(None, ("cams.methods=['max']",))

@@ -230,7 +230,7 @@ def test_class_names_come_from_the_training_places_where_the_file_has_none(lab, 
 
 
 def test_an_unknown_class_is_refused_with_the_nearest(lab, finished_copy):
-    with pytest.raises(ValueError, match=r"cam\.targets: class of 'class_0009': '0009' is unknown; did you mean '000\d'\?"):
+    with pytest.raises(ValueError, match=r"cam\.targets: class of 'class_0009': '0009' is unknown. Did you mean '000\d'\?"):
         cam(lab.run(finished_copy, "cam.targets=['class_0009']"))
 
 
@@ -249,8 +249,8 @@ def test_match_without_another_view_is_refused(lab, tmp_path):
     [
         ("render.methods=['max']", r"render\.methods \(of those in cam\.methods\): 'max' is unknown"),
         ("render.targets=['predicted']", r"render\.targets \(of those in cam\.targets\): 'predicted' is unknown"),
-        ("render.places=['0009']", r"render\.places: '0009' is unknown; did you mean '000\d'"),
-        ("render.checkpoints=['net_009']", r"render\.checkpoints: 'net_009' is not extracted; the run has net_000, net_001, net_002"),
+        ("render.places=['0009']", r"render\.places: '0009' is unknown. Did you mean '000\d'"),
+        ("render.checkpoints=['net_009']", r"render\.checkpoints: 'net_009' is unknown\. Did you mean 'net_00\d'\? Known: net_000, net_001, net_002"),
         ("render.scope=fixed", r"render\.scope = 'fixed' needs render\.fixed = \[minimum, maximum\]"),
         ("render.colour_map=infurno", "infurno"),
     ],

@@ -23,7 +23,7 @@ from pipeline.stats_run import open_stats
 from safenet.checkpoint import load_checkpoint
 from safenet.preprocess import load_image
 from stages.cam import products_of
-from stages.schema import FEATURES, HEAD_PREFIX, dim_sizes, feature_variables
+from stages.schema import FEATURES, HEAD_PREFIX, MASKS, dim_sizes, feature_variables
 
 NAMES = ["net_000", "net_001", "net_002"]
 TINY_SIZES = {  # by hand, from the preset and configs/tiny.toml: 15 photos, 8 x 8 cells, 3 heads (2 parts, global)
@@ -43,7 +43,7 @@ def open_plainly(directory, name="net_000", store="features.zarr"):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_variable_is_as_the_schema_says(finished, name):
     group = zarr.open_group(finished.features_path, path=name, mode="r")
-    wanted = feature_variables(finished.settings.extract.requested)
+    wanted = feature_variables(finished.settings.extract.requested | set(MASKS))
     assert sorted(group.array_keys()) == sorted(variable.name for variable in wanted)
     sizes = dim_sizes(load_checkpoint(finished.settings.extract.checkpoints[0].replace("*", "000")).architecture, 15, 0)
     for variable in wanted:

@@ -55,8 +55,7 @@ def test_an_alignment_that_moves_nothing_is_said_first():
 def test_an_alignment_that_moves_is_described():
     found = findings(figures(0.2))
     assert (
-        found[0]
-        == "FAM moves 0% of the cells at untrained and 20% at epoch 9; "
+        found[0] == "FAM moves 0% of the cells at untrained and 20% at epoch 9; "
         "at the end it turns the map by +2.0 degrees on average (standard deviation over images 0.0)."
     )
     assert "one fixed warp" in found[1]

@@ -1,6 +1,6 @@
 """The extract stage against a bare forward loop, and the writer against a raw file copy with fsync, side by side in one run.
 
-Usage: python benchmarks/bench_extract.py [--images 48] [--blocks 6] [--preset upstream] [--every-tensor]
+Usage: python benchmarks/bench_extract.py [--images 64] [--blocks 16] [--preset upstream] [--every-tensor]
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ ROUNDS = 3
 def main() -> None:
     """Run both comparisons."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--images", type=int, default=48)
-    options.add_argument("--blocks", type=int, default=6)
+    options.add_argument("--images", type=int, default=64)
+    options.add_argument("--blocks", type=int, default=16)
     options.add_argument("--batch", type=int, default=16)
     options.add_argument("--preset", default="upstream", choices=sorted(PRESETS))
     options.add_argument("--every-tensor", action="store_true", help="also block maps, attention and the flip embedding")
@@ -92,6 +92,7 @@ def stage_run(folder: Path, count: int, chosen: argparse.Namespace, round_number
         "dataset.layout='folder'",
         f"extract.checkpoints=['{folder / 'net_000.pth'}']",
         f"extract.batch_size={chosen.batch}",
+        "extract.workers=1",  # for few and many photos alike, so that their difference holds no start-up
         f"extract.store={['image', *more]}",
         f"extract.blocks={list(range(PRESETS[chosen.preset].depth)) if chosen.every_tensor else []}",
     ]

@@ -99,6 +99,7 @@ class GroupStore:
             dtype=dtype,
             compressors=[Crc32cCodec()],
             fill_value=_fill_value(dtype),
+            chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array, not one a chunk
             dimension_names=variable.dims,
             attributes=described,
             overwrite=True,
@@ -115,8 +116,8 @@ class GroupStore:
 
     def flush(self, keys: Iterable[str], block: Block) -> None:
         """Wait until a block's files, and their names, are on the disk; zarr itself never does."""
-        places = [self.path / self.name / key / "c" / str(block.index) for key in keys]
-        paths = [path for place in places for path in (place, *place.rglob("*"), place.parent)]
+        files = [self._file(key, block.index) for key in keys]
+        paths = [path for file in files for path in (file, file.parent)]
         with ThreadPoolExecutor(_FLUSHES) as pool:  # the disk takes many flushes in the time of one
             list(pool.map(_fsync, paths))
 
@@ -144,7 +145,7 @@ class GroupStore:
         length = (array.shards or array.chunks)[0]
         start, stop, _ = rows.indices(array.shape[0])
         for number in range(start // length, -(-stop // length)):
-            if not (self.path / self.name / key / "c" / str(number)).exists():
+            if not self._file(key, number).exists():
                 raise ValueError(f"the file of samples {number * length} and following is not there")
 
     def has(self, key: str) -> bool:
@@ -171,6 +172,11 @@ class GroupStore:
         if self._group is None:
             self._group = zarr.open_group(self.path, path=self.name, mode="r+" if self.exists else "r")
         return self._group
+
+    def _file(self, key: str, number: int) -> Path:
+        """Path of the file with the samples of one block; arrays are cut along their first dim alone."""
+        rest = ["0"] * (self._array(key).ndim - 1)
+        return self.path / self.name / key / ".".join(["c", str(number), *rest])
 
     def _array(self, key: str) -> zarr.Array[Any]:
         array = self._open()[key]

@@ -56,12 +56,15 @@ class _OpenBlock:
     filled: int = 0
 
     def add(self, start: int, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        count = len(next(iter(arrays.values())))
+        count, size = len(next(iter(arrays.values()))), self.block.stop - self.block.start
+        self.filled += count
+        if count == size:  # the batch is the block: nothing to put together, nothing to copy
+            self.arrays = dict(arrays)
+            return
         for name, values in arrays.items():
             if name not in self.arrays:
-                self.arrays[name] = np.empty((self.block.stop - self.block.start, *values.shape[1:]), values.dtype)
+                self.arrays[name] = np.empty((size, *values.shape[1:]), values.dtype)
             self.arrays[name][start - self.block.start : start - self.block.start + count] = values
-        self.filled += count
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def test_unfinished_features_are_one_line_and_partial_goes_on(lab, finished_copy
 
 
 def test_damage_is_one_line(lab, finished_copy):
-    path = finished_copy / "features.zarr" / "net_001" / "theta" / "c" / "0" / "0" / "0"
+    path = finished_copy / "features.zarr" / "net_001" / "theta" / "c.0.0.0"
     content = bytearray(path.read_bytes())
     content[3] ^= 16
     path.write_bytes(bytes(content))

@@ -65,8 +65,8 @@ def test_sizes_are_those_counted_by_hand(finished):
 
 
 def test_a_file_holds_one_block_of_samples(finished):
-    files = sorted(path.name for path in (finished.features_path / "net_000" / "patch_map" / "c").iterdir())
-    assert files == ["0", "1", "2", "3"]
+    files = sorted(path.name for path in (finished.features_path / "net_000" / "patch_map").glob("c*"))
+    assert files == [f"c.{block}.0.0.0" for block in range(4)]
     assert open_plainly(finished.directory)["patch_map"].encoding["chunks"] == (4, 8, 8, 16)
 
 

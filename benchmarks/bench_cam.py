@@ -12,7 +12,7 @@ from statistics import median
 
 import torch
 from bench_extract import make_photos
-from machine import print_table, seconds
+from machine import print_table, scratch, seconds
 
 from pipeline.cam_run import cam
 from pipeline.config import load_settings
@@ -34,7 +34,7 @@ def main() -> None:
     options.add_argument("--peer-images", type=int, default=8)
     options.add_argument("--preset", default="upstream", choices=sorted(PRESETS))
     chosen = options.parse_args()
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
         run = prepare(Path(folder), chosen)
         read, compute = [], []
         for _ in range(ROUNDS):

@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from machine import print_table, seconds
+from machine import print_table, scratch, seconds
 from PIL import Image
 
 from pipeline.blocks import Ledger, blocks_of
@@ -42,7 +42,7 @@ def main() -> None:
     options.add_argument("--preset", default="upstream", choices=sorted(PRESETS))
     options.add_argument("--every-tensor", action="store_true", help="also block maps, attention and the flip embedding")
     chosen = options.parse_args()
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
         bench_stage(Path(folder), chosen)
         bench_writer(Path(folder), chosen.preset, chosen.blocks)
 

@@ -21,6 +21,13 @@ def describe_machine() -> str:
     return f"{name}, {os.cpu_count()} cores, {device}; Python {platform.python_version()}, {libraries}"
 
 
+def scratch() -> Path:
+    """Make the folder that git ignores, on the disk that is measured."""
+    folder = Path("runs")
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def seconds(work: Callable[[], object]) -> float:
     """Wall time of one call."""
     start = perf_counter()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from disk_content import content
 
 from pipeline import cam_run, extract_run, render_run, stats_run
 from pipeline.blocks import Ledger
@@ -31,15 +32,6 @@ ONE = "net_000.pth"
 
 def must_not_run(*arguments, **options):
     raise AssertionError("this was to be skipped")
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file under `folder`, but for the provenance that tells when a store was made."""
-    return {
-        path.relative_to(folder).as_posix(): re.sub(rb'"created": "[^"]*"', b"", path.read_bytes())
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def moments(folder: Path) -> dict[str, int]:

@@ -1,11 +1,11 @@
 """Faults that were found once and mended: kills at awkward moments, deleted files, renumbered samples, odd settings."""
 
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 import zarr
+from disk_content import content
 
 from pipeline import extract_run
 from pipeline.cam_run import cam
@@ -19,15 +19,6 @@ from pipeline.status import bad_images
 from pipeline.stores import DamagedStoreError, GroupStore
 
 ONE = "net_000.pth"
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file under `folder`, but for the provenance that tells when a store was made."""
-    return {
-        path.relative_to(folder).as_posix(): re.sub(rb'"created": "[^"]*"', b"", path.read_bytes())
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module")

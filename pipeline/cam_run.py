@@ -101,7 +101,7 @@ def finished_stamps(run: Run, name: str, products: Sequence[Product]) -> dict[st
     """
     features, ledger = run.features(name), run.ledger("cams", name)
     stamps, blocks = product_stamps(features, products), features.blocks
-    missing = sum(not ledger.is_done(block, stamps) for block in blocks)
+    missing = sum(not (ledger.is_done(block, stamps) and run.cams(name).holds(stamps, block)) for block in blocks)
     if missing:
         where = f"{run.cams_path}/{name}: {missing} of {len(blocks)} blocks"
         raise MissingProductError(f"{where} lack heat maps that the settings ask for; run `atlas cam` first")
@@ -113,7 +113,9 @@ def _bring_up_to_date(run: Run, name: str, products: Sequence[Product], class_na
     features, cams, ledger = run.features(name), run.cams(name), run.ledger("cams", name)
     stamps, blocks = product_stamps(features, products), features.blocks
     _lay_out(features, cams, ledger, products, stamps)
-    pending = [(block, [p for p in products if not ledger.is_done(block, {p.key: stamps[p.key]})]) for block in blocks]
+    pending = [
+        (block, [p for p in products if not (ledger.is_done(block, {p.key: stamps[p.key]}) and cams.holds([p.key], block))]) for block in blocks
+    ]
     pending = [(block, missing) for block, missing in pending if missing]
     if not pending:
         return 0
@@ -156,7 +158,7 @@ def _lay_out(features: GroupStore, cams: GroupStore, ledger: Ledger, products: S
                 product.key, ("sample", "y", "x"), "float32", f"{product.method} at {product.position}, target {product.target}", frame=frame
             )
             ledger.forget(features.blocks, product.key)
-            described = {"stamp": stamps[product.key], "kind": method.kind, "additive": method.additive, "source": method.source}
+            described = {"stamp": stamps[product.key], "kind": method.kind, "additive": product.additive, "source": method.source}
             cams.add_array(product.key, variable, "float32", sizes, attributes=described)
 
 
@@ -180,6 +182,8 @@ def _check(features: GroupStore, products: Sequence[Product]) -> list[str]:
                     f"training places give them. Index the training split too, or use another target"
                 )
             check_target(target, class_names)
+        if target == "label" and (label_index(features.read(["place"])["place"].values.tolist(), class_names) == UNDEFINED).all():
+            raise ValueError(f"{features}: target 'label': none of the images shows a trained place. Use target 'match_share' or 'predicted'")
         if target in NEEDS_REFERENCE and not (_groups(features).wanted != UNDEFINED).any():
             raise ValueError(
                 f"{features}: target {target!r} needs images of the same place in another view, and there are none. Use target 'predicted'"

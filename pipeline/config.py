@@ -139,7 +139,7 @@ def _first_fault(error: ValidationError) -> str:
         names = _fields_of(place[:-1])
         kind = "key" if len(place) > 1 else "table"
         return f"unknown {kind} {name!r}.{suggestion(place[-1], names)} Known: {', '.join(names)}"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = fault["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list, such as ['a', 'b']")
     return message if message.startswith(name) else f"{name} = {fault['input']!r}: {message}"
 
 

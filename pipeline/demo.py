@@ -31,7 +31,7 @@ def demo(run: Run) -> Path:
     for stage in STAGES:
         run.say(str(stage.bring_up_to_date(run)))
     for target, rows in epoch_tables(open_stats(run)).items():
-        run.say(f"\nby checkpoint, on the test places; maps of target {target}:\n{format_table(rows)}")
+        run.say(f"\nby checkpoint, on the test places, drone and satellite views weighted alike; maps of target {target}:\n{format_table(rows)}")
     return run.report_path.resolve()
 
 

@@ -131,16 +131,17 @@ def _prepare(run: Run, name: str, path: Path, replace: bool) -> _Job:
     _refuse_stale(store, made_with)
     blocks, mark = store.blocks, stamp(made_with)
     stamps = dict.fromkeys(store.attributes["block_arrays"], mark)
-    pending = [block for block in blocks if not ledger.is_done(block, stamps)]
+    pending = [block for block in blocks if not (ledger.is_done(block, stamps) and store.holds(stamps, block))]
     return _Job(name, checkpoint, store, ledger, mark, pending, len(blocks))
 
 
 def _ingredients(run: Run, path: Path) -> dict[str, Any]:
     """Everything that the numbers depend on; resources are left out."""
     settings = run.settings.extract
-    chosen = settings.model_dump(mode="json", exclude={*RESOURCE_SETTINGS, "store"})
+    chosen = settings.model_dump(mode="json", exclude={*RESOURCE_SETTINGS, "store", "precision"})
+    precision = resolve_precision(settings.precision, torch.device(pick_device(settings.device)))  # one store, one precision
     digests = {"checkpoint": file_digest(path), "manifest": run.manifest_digest}
-    return {**chosen, "store": sorted(_requested(run)), **digests, "version": VERSION, "schema": SCHEMA_VERSION}
+    return {**chosen, "precision": precision, "store": sorted(_requested(run)), **digests, "version": VERSION, "schema": SCHEMA_VERSION}
 
 
 def _requested(run: Run) -> frozenset[str]:

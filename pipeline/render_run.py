@@ -19,8 +19,9 @@ from tqdm import tqdm
 from pipeline.cam_run import finished_stamps
 from pipeline.images import png_settings, write_png
 from pipeline.run import MissingProductError, Outcome, Run
-from pipeline.stamps import stamp
+from pipeline.stamps import file_digest, stamp
 from pipeline.stats_run import JOINED, open_stats
+from pipeline.status import bad_images
 from pipeline.stores import group_attributes
 from stages.cam import Product, products_of
 from stages.cam_methods import METHODS
@@ -32,9 +33,9 @@ from stages.positions import ON_ALIGNED_GRID
 from stages.render import MosaicKind, Scope, choose_drawn, choose_images, choose_places, spread
 from stages.scales import Scale
 from stages.targets import NEEDS_REFERENCE, NO_TARGET
-from stages.warp_figures import moved_share
+from stages.warp_figures import ROUNDING, moved_share
 
-VERSION = 1
+VERSION = 2
 INDEX = "index.json"
 _LONGEST_SIDE_PX = 512
 _WHY_ABSENT = {"label": "its place was not trained", **dict.fromkeys(NEEDS_REFERENCE, "no image of this place in the other view")}
@@ -112,7 +113,7 @@ def _plan(run: Run, names: Sequence[str]) -> list[_Picture]:
     for name in stamps:
         run.check_same_images(name)
     pictures = []
-    for place in choose_places(run.manifest, settings):
+    for place in choose_places(_usable_images(run), settings):
         for method, target in choose_drawn(products, settings):
             for kind in settings.mosaics:
                 groups = [strip] if kind == "epochs" else [(name,) for name in chosen]
@@ -144,7 +145,7 @@ def _stamp(run: Run, picture: _Picture) -> str:
         "checkpoints": picture.checkpoints,
         "settings": run.settings.render.model_dump(mode="json", exclude=chosen),
         "flat_below": run.settings.stats.flat_below,
-        "images": choose_images(run.manifest, picture.place, run.settings.render)["digest"].tolist(),
+        "images": choose_images(_usable_images(run), picture.place, run.settings.render)["digest"].tolist(),
         "figures": figures,
         "version": VERSION,
     }
@@ -268,7 +269,7 @@ def _head(run: Run, name: str) -> str:
 
 
 def _images(run: Run, picture: _Picture) -> list[pd.Series]:
-    return [row for _, row in choose_images(run.manifest, picture.place, run.settings.render).iterrows()]
+    return [row for _, row in choose_images(_usable_images(run), picture.place, run.settings.render).iterrows()]
 
 
 def _view(run: Run, row: pd.Series, name: str, products: Sequence[Product], picture: _Picture) -> SampleView:
@@ -282,7 +283,7 @@ def _view(run: Run, row: pd.Series, name: str, products: Sequence[Product], pict
     for product in products:
         found = raw[product.key].values
         if product.position in ON_ALIGNED_GRID:
-            found = to_photo_frame(found, theta, source, sampling, METHODS[product.method].additive)
+            found = to_photo_frame(found, theta, source, sampling, product.additive)
         if np.isnan(found).all():
             reasons[product.position] = _WHY_ABSENT.get(picture.target, "the image is void")
         else:
@@ -297,14 +298,21 @@ def _view(run: Run, row: pd.Series, name: str, products: Sequence[Product], pict
 def _moved_cells(source: NDArray[np.integer], change: float) -> int | None:
     """Count them; None where bilinear sampling blends the cells without moving one, so that the map is not the same."""
     moved = round(float(moved_share(source)[0]) * source[0].size)
-    return None if moved == 0 and change > 0 else moved
+    return None if moved == 0 and change > ROUNDING else moved
+
+
+def _usable_images(run: Run) -> pd.DataFrame:
+    """Return the manifest with the faults that extraction found; an image that is void in the stores is not drawn."""
+    table, void = run.manifest.copy(), bad_images(run)
+    table["problem"] = [void.get(name, "") for name in table["id"]]
+    return table
 
 
 def _photo(run: Run, row: pd.Series, name: str) -> NDArray[np.uint8]:
-    """Read the photo's file, which keeps its aspect; the stored 1:1 copy where the file is not at hand."""
+    """Read the photo's file, which keeps its aspect; the stored 1:1 copy where the file is not at hand, or not the same any more."""
     path = Path(run.manifest.attrs["root"]) / row["path"]
     store = run.features(name)
-    if path.is_file():
+    if path.is_file() and file_digest(path) == row["digest"]:
         with Image.open(path) as image:
             photo = image.convert("RGB")
             photo.thumbnail((_LONGEST_SIDE_PX, _LONGEST_SIDE_PX), Image.Resampling.BICUBIC)

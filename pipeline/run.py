@@ -145,6 +145,6 @@ class Run:
 
     def missing_blocks(self, name: str, attributes: dict[str, Any]) -> int:
         """Count the blocks of a checkpoint's features that are not proven done."""
-        ledger, blocks = self.ledger("features", name), self.features(name).blocks
+        ledger, store = self.ledger("features", name), self.features(name)
         stamps = dict.fromkeys(attributes["block_arrays"], attributes["stamp"])
-        return sum(not ledger.is_done(block, stamps) for block in blocks)
+        return sum(not (ledger.is_done(block, stamps) and store.holds(stamps, block)) for block in store.blocks)

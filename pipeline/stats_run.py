@@ -31,7 +31,7 @@ from stages.stats import (
     summarise_block,
 )
 
-VERSION = 1
+VERSION = 2
 JOINED = "all_checkpoints"
 
 

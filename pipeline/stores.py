@@ -121,6 +121,10 @@ class GroupStore:
         with ThreadPoolExecutor(_FLUSHES) as pool:  # the disk takes many flushes in the time of one
             list(pool.map(_fsync, paths))
 
+    def holds(self, keys: Iterable[str], block: Block) -> bool:
+        """Whether the files of a block are there; their content is checked when they are read."""
+        return all(self.has(key) and self._file(key, block.index).exists() for key in keys)
+
     def read(self, keys: Iterable[str], rows: slice = slice(None)) -> xr.Dataset:
         """Read arrays into memory; variables are named by their keys. Per-sample arrays are cut to `rows`."""
         found = {}
@@ -130,7 +134,9 @@ class GroupStore:
             except (ValueError, KeyError) as error:
                 where = f"{self}/{key}" + ("" if rows == slice(None) else f", samples {rows.start} to {rows.stop - 1}")
                 reason = str(error).rstrip(".")
-                raise DamagedStoreError(f"{where}: damaged or missing: {reason}. Restore the files, or compute this store anew") from error
+                raise DamagedStoreError(
+                    f"{where}: damaged or missing: {reason}. Delete the damaged file and run the stage that writes it again, or restore it"
+                ) from error
         return xr.Dataset(found)
 
     def _read_array(self, key: str, rows: slice) -> tuple[tuple[str, ...], NDArray[Any]]:

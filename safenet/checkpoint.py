@@ -203,7 +203,7 @@ def _read(path: Path) -> Mapping[str, Any]:
             raise CheckpointError(f"{path}: holds pickled objects other than tensors; {advice}") from None
         raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged ({path.stat().st_size:,} bytes); copy or train it again") from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: damaged or truncated ({path.stat().st_size:,} bytes): {reason}; copy or train it again") from None
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected a state dict")

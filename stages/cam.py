@@ -61,6 +61,11 @@ class Product:
         """position/target/method; a slash within a class name is written %2F."""
         return f"{self.position}/{quote(self.target, safe='')}/{self.method}"
 
+    @property
+    def additive(self) -> bool:
+        """Whether the cells add up to the score; a part's value is painted on all cells of its ring, so there they do not."""
+        return METHODS[self.method].additive and self.position != "part"
+
     @classmethod
     def parse(cls, key: str) -> Product:
         """Undo `key`."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import xarray as xr
 
+from stages.warp_figures import ROUNDING
+
 
 def findings(stats: xr.Dataset) -> list[str]:
     """Return the sentences of the report's first section.
@@ -28,33 +30,57 @@ def display_name(stats: xr.Dataset, index: int) -> str:
 
 
 def _alignment(stats: xr.Dataset) -> Iterator[str]:
-    change, moved = stats["fam_change"], stats["moved_cells"]
-    if float(change.max()) == 0:
+    change = float(stats["fam_change"].max())
+    if change < ROUNDING:
+        how = "bit for bit" if change == 0 else "but for rounding"
         yield (
-            "FAM moves no cell in any checkpoint: before and after are the same tensor, bit for bit. Patch and aligned pictures of the same map "
-            "must look alike. (Nearest sampling gives the localisation network no gradient; see kornia/kornia#827.)"
+            f"FAM moves no cell in any checkpoint: before and after are the same tensor, {how}. Patch and aligned pictures of the same map "
+            "must look alike. (Nearest sampling, as published, gives the localisation network no gradient; see kornia/kornia#827.)"
         )
         return
-    first, last = (float(moved.isel(checkpoint=index).mean()) for index in (0, -1))
-    text = f"FAM moves {first:.0%} of the cells at {display_name(stats, 0)} and {last:.0%} at {display_name(stats, -1)}"
-    rotation = stats["warp_mean"].sel(warp="rotation_deg").isel(checkpoint=-1)
-    spread = stats["warp_std"].sel(warp="rotation_deg").isel(checkpoint=-1)
-    turn = f"{float(rotation.mean()):+.1f} degrees on average (standard deviation over images {float(spread.mean()):.1f})"
-    yield f"{text}; at the end it turns the map by {turn}."
-    if float(spread.max()) < 0.5 and float(stats["warp_std"].isel(checkpoint=-1).max()) < 0.02:
+    moved = _overall(stats, "moved_cells")
+    last = stats.isel(checkpoint=-1)
+    turned = last[["warp_mean", "warp_std"]].sel(warp="rotation_deg")
+    rotation = [
+        f"{float(turned['warp_mean'].sel(group=g)):+.1f} +- {float(turned['warp_std'].sel(group=g)):.1f} ({g})" for g in stats["group"].values
+    ]
+    text = f"FAM moves {float(moved[0]):.0%} of the cells at {display_name(stats, 0)} and {float(moved[-1]):.0%} at {display_name(stats, -1)}"
+    yield f"{text}; at the end its rotation in degrees, mean and standard deviation over images, is {', '.join(rotation)}."
+    if _is_one_warp(last):
         yield "FAM's warp is almost the same for every image: it does not align one view with the other, it applies one fixed warp."
+
+
+def _is_one_warp(last: xr.Dataset) -> bool:
+    """Whether the warps hardly differ, within the groups and between them; rotation is in degrees, the rest in units of the map."""
+    between = last["warp_mean"].max("group") - last["warp_mean"].min("group")
+    within = last["warp_std"].max("group")
+    allowed = xr.where(last["warp"] == "rotation_deg", 1.0, 0.02)
+    return bool((between < allowed).all() and (within < allowed).all())
+
+
+def _overall(stats: xr.Dataset, name: str) -> xr.DataArray:
+    """Mean over all images: the groups' means, weighted by their numbers of images."""
+    return (stats[name] * stats["count"]).sum("group") / stats["count"].sum("group")
 
 
 def _flatness(stats: xr.Dataset) -> Iterator[str]:
     if "flat" not in stats:
         return
-    share = stats["flat"].mean("group")
+    share = _overall(stats, "flat")
     for product in stats["product"].values:
         values = share.sel(product=product)
         flat = [display_name(stats, index) for index in range(values.sizes["checkpoint"]) if float(values[index]) > 0.5]
         if flat:
             where = "every checkpoint" if len(flat) == values.sizes["checkpoint"] else ", ".join(flat)
             yield f"{product} is flat on most images in {where}: its cells differ so little that a stretched picture would show noise."
+        twin = str(product).replace("patch/", "aligned/", 1)
+        if (
+            str(product).startswith("patch/")
+            and twin in stats["product"].values
+            and float(values[-1]) > 0.5
+            and float(share.sel(product=twin)[-1]) < 0.5
+        ):
+            yield f"{twin} varies only because FAM averages neighbouring cells: {product}, the same map before FAM, is flat."
 
 
 def _partition(stats: xr.Dataset) -> Iterator[str]:
@@ -63,8 +89,8 @@ def _partition(stats: xr.Dataset) -> Iterator[str]:
     typical = [f"{int(row.values.argmax()) + 1} ({float(row.max()):.0%})" for row in share]
     yield f"FPM cuts most often at half-widths {', '.join(typical)} cells in {display_name(stats, -1)}."
     if "boundary_changed_to_previous" in stats:
-        changed = stats["boundary_changed_to_previous"].isel(checkpoint=-1).mean()
-        if np.isfinite(changed):
+        changed = _overall(stats, "boundary_changed_to_previous").isel(checkpoint=-1)
+        if stats["boundary_changed_to_previous"].isel(checkpoint=-1).notnull().all():
             yield f"From the previous checkpoint to the last, the boundaries of {float(changed):.0%} of the images changed."
 
 

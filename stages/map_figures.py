@@ -32,7 +32,7 @@ def map_figures(maps: NDArray[np.floating], kind: str, ring: NDArray[np.integer]
         float64 [n] each, NaN where undefined: `low`, `high` (raw range), `variation` (standard deviation over |mean|
         of the cells), `entropy` (of the heat as a distribution over the cells, over log N: 1 is uniform), `top` (share
         of the heat in the hottest cells), `centre_y`, `centre_x` (centre of mass, 0 ... 1 over the map), `zero` (1
-        where there is no positive heat); and `ring_share` float64 [n, R].
+        where a gradient map has no positive heat, or a statistic is 0 everywhere); and `ring_share` float64 [n, R].
     """
     count, height, width = maps.shape
     raw = maps.reshape(count, -1).astype(np.float64)
@@ -52,9 +52,11 @@ def map_figures(maps: NDArray[np.floating], kind: str, ring: NDArray[np.integer]
         "centre_x": share @ x,
         "ring_share": np.stack([share[:, ring.ravel() == r].sum(axis=1) for r in range(1, ring.max() + 1)], axis=1),
     }
-    zero = ~(heat > 0).any(axis=1)
-    for name in ("variation", "entropy", "top", "centre_y", "centre_x", "ring_share"):
-        figures[name][zero] = np.nan  # a map without heat has no shares; `zero` counts it
+    no_heat = ~(heat > 0).any(axis=1)
+    zero = no_heat if kind == "gradient" else ~raw.any(axis=1)
+    figures["variation"][zero] = np.nan
+    for name in ("entropy", "top", "centre_y", "centre_x", "ring_share"):
+        figures[name][no_heat] = np.nan  # a map without positive heat has no shares
     figures["zero"] = zero.astype(np.float64)
     return {name: np.where(defined if value.ndim == 1 else defined[:, None], value, np.nan) for name, value in figures.items()}
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from stages.findings import display_name
+from stages.warp_figures import ROUNDING
 
 _SIZE_INCHES = (5.4, 3.1)
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555")  # Okabe and Ito: told apart by colour-blind readers
@@ -47,13 +48,16 @@ def _pointing(stats: xr.Dataset) -> list[Plot]:
         stats,
         "pointing",
         "Pointing game",
-        "Share of the images whose hottest point lies in the target's mask; dotted: the mask's share of the photo.",
+        "Share of the images whose hottest point lies in the target's mask; views weighted alike; dotted: the mask's share of the photo.",
     )
 
 
 def _energy(stats: xr.Dataset) -> list[Plot]:
     return _mask_plot(
-        stats, "energy", "Energy in the mask", "Share of the positive heat that lies in the target's mask; dotted: the mask's share of the photo."
+        stats,
+        "energy",
+        "Energy in the mask",
+        "Share of the positive heat that lies in the target's mask; views weighted alike; dotted: the mask's share of the photo.",
     )
 
 
@@ -73,12 +77,12 @@ def _moved(stats: xr.Dataset) -> list[Plot]:
 
 
 def _warp(stats: xr.Dataset) -> list[Plot]:
-    if float(stats["fam_change"].max()) == 0:
+    if float(stats["fam_change"].max()) < ROUNDING:
         return []
     mean = stats["warp_mean"].mean("group")
     lines = {str(name): mean.sel(warp=name).values - (1 if "scale" in str(name) else 0) for name in stats["warp"].values if name != "rotation_deg"}
     lines["rotation / 90 deg"] = mean.sel(warp="rotation_deg").values / 90
-    caption = "Mean warp: scales less 1, shear, shifts in half image sides, rotation in quarter turns; 0 is the identity."
+    caption = "Mean warp, groups weighted alike: scales less 1, shear, shifts in half image sides, rotation in quarter turns; 0 is the identity."
     return [_line_plot(stats, "FAM's warp", caption, lines)]
 
 
@@ -101,7 +105,14 @@ def _drift(stats: xr.Dataset) -> list[Plot]:
     chosen = [product for product in stats["product"].values if str(product).startswith("aligned/")]
     lines = {str(product): stats["cosine_to_last"].sel(product=product).mean("group").values for product in chosen}
     return (
-        [_line_plot(stats, "Drift to the last checkpoint", "Mean cosine of each image's raw map with its map at the last checkpoint.", lines)]
+        [
+            _line_plot(
+                stats,
+                "Drift to the last checkpoint",
+                "Mean cosine of each image's raw map with its map at the last checkpoint; groups weighted alike.",
+                lines,
+            )
+        ]
         if lines
         else []
     )

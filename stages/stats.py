@@ -169,7 +169,7 @@ def _product_figures(
     if all(name in features for name in MASKS):
         on_photo = maps
         if product.position in ON_ALIGNED_GRID:
-            on_photo = to_photo_frame(maps, features["theta"].values, features["source_cell"].values, sampling, method.additive)
+            on_photo = to_photo_frame(maps, features["theta"].values, features["source_cell"].values, sampling, product.additive)
         figures |= mask_figures(on_photo, features["mask_share"].values, features["mask_centre"].values)
     return figures
 

@@ -6,9 +6,9 @@ embedding and those of the true images of the other view, in three readings:
 
 match           the gradient of the cosine, through the norm: what would make the pair more alike. As training brings
                 the cosine near 1, what is left to gain is small and says little.
-match_share     the norm held fixed: what makes the pair alike. The cells of HiResCAM add up to the cosine (less a
-                constant).
-match_contrast  the same, less the mean over all images that the true one competes with: what makes the pair more
+match_share     the norm held fixed: what makes the pair alike. The cells of HiResCAM add up to the cosine, less what the
+                heads' constants contribute (a term of the image, not of its cells).
+match_contrast  the same, less the mean over all places of that view and split, the true one among them: what makes the pair more
                 alike than any pair is (the idea of Finer-CAM, arXiv:2501.11309).
 
 The global head reads CLS alone: its gradient at the patch and aligned maps is exactly zero, so no target uses it.
@@ -133,7 +133,7 @@ def reference_embeddings(blocks: Iterable[tuple[NDArray[np.float32], NDArray[np.
 
 
 def rival_embeddings(reference: NDArray[np.float32], family: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Mean of the references of each group's family, float32 [G, P, E]."""
+    """Mean of the references of each group's family, its own among them, float32 [G, P, E]."""
     means = {number: reference[family == number].mean(axis=0) for number in np.unique(family)}
     return np.stack([means[number] for number in family]) if len(family) else reference
 
@@ -202,7 +202,7 @@ def _match_share(features: xr.Dataset, name: str, context: TargetContext) -> NDA
 
 
 def _match_contrast(features: xr.Dataset, name: str, context: TargetContext) -> NDArray[np.float32]:
-    """W_p^T (q - q0) / |f_p| / P with q0 the mean over the images that the true ones compete with."""
+    """W_p^T (q - q0) / |f_p| / P with q0 the mean over all places of the true images' view and split."""
     return _through_heads(_of_group(context.reference - context.rivals, features) / _unit(features)[1], context)
 
 

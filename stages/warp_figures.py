@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+ROUNDING = 1e-5  # a relative change of the map below this is float32 rounding of an identity warp
 WARP_FIGURES = ("scale_x", "scale_y", "rotation_deg", "shear", "shift_x", "shift_y")
 
 

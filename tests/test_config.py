@@ -91,7 +91,7 @@ def test_an_assignment_of_another_form_is_refused(assignment):
         ("[extract]\nmax_bad_share = 1.5", r"extract\.max_bad_share = 1\.5: Input should be less than or equal to 1"),
         ("[extract]\nstore = ['imag']", r"extract\.store: 'imag' is unknown. Did you mean 'image'\?\.? Known: "),
         ("[extract]\nsampling = 'cubic'", r"extract\.sampling = 'cubic': Input should be 'nearest' or 'bilinear'"),
-        ("[cam]\nmethods = 'l2_norm'", r"cam\.methods = 'l2_norm': Input should be a valid tuple"),
+        ("[cam]\nmethods = 'l2_norm'", r"cam\.methods = 'l2_norm': Input should be a list, such as"),
         ("[cam]\nmethods = ['grad_cm']", r"cam\.methods: 'grad_cm' is unknown. Did you mean 'grad_cam'\?\.? Known: grad_cam, hires_cam"),
         ("[cam]\npositions = ['alined']", r"cam\.positions: 'alined' is unknown. Did you mean 'aligned'\?\.? Known: aligned, block_<i>, part, patch"),
         ("[cam]\npositions = ['block_x']", r"cam\.positions: 'block_x' is unknown"),

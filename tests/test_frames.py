@@ -32,6 +32,17 @@ def test_an_identity_warp_changes_nothing():
         np.testing.assert_allclose(found[1], HEAT[1], atol=1e-5)  # float32 corner weights
 
 
+def test_a_part_map_is_not_additive():
+    """A ring's value stands on all its cells: carried back it keeps its values, where a sum would brighten cells that are read twice."""
+    from stages.cam import Product
+
+    assert Product("aligned", "match", "hires_cam").additive
+    assert not Product("part", "match", "hires_cam").additive
+    constant = np.full((2, 8, 8), 0.5, np.float32)
+    found = to_photo_frame(constant, THETA.numpy(), SOURCE, "nearest", Product("part", "match", "hires_cam").additive)
+    np.testing.assert_allclose(found[np.isfinite(found)], 0.5, rtol=1e-6)
+
+
 def test_additive_maps_keep_their_sum():
     for sampling in ("nearest", "bilinear"):
         found = to_photo_frame(HEAT, THETA.numpy(), SOURCE, sampling, additive=True)

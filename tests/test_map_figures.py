@@ -135,3 +135,9 @@ def test_drift_is_undefined_where_either_map_is():
     other[3, 0, 0] = np.nan
     found = drift_figures(MAPS, other, 0.2)
     assert all(np.isnan(value).tolist() == [False, False, False, True, False, False] for value in found.values())
+
+
+def test_a_negative_statistic_is_flat_or_not_but_not_zero():
+    found = map_figures(np.full((1, 4, 4), -3.0), "statistic", RING, 0.1)
+    assert found["zero"] == 0
+    assert found["variation"] == 0

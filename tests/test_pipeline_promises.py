@@ -184,7 +184,7 @@ def test_a_damaged_picture_is_drawn_again(lab, finished_copy):
         ("extract.aligned=derived", r"made with aligned = 'stored', but 'derived' is asked for"),
         ("extract.blocks=[1]", r"made with blocks = \[\], but \[1\] is asked for"),
         ("extract.sampling=bilinear", r"made with sampling = None, but 'bilinear' is asked for"),
-        ("extract.precision=bfloat16", r"made with precision = 'auto', but 'bfloat16' is asked for"),
+        ("extract.precision=bfloat16", r"made with precision = 'float32', but 'bfloat16' is asked for"),
     ],
 )
 def test_changed_settings_are_refused_with_the_setting_and_the_remedy(lab, extracted_copy, monkeypatch, change, said):
@@ -417,7 +417,9 @@ def flip_a_bit(path: Path, place: int = 40) -> None:
 def test_damaged_features_are_an_error_with_the_path(lab, extracted_copy, variable):
     path = next((extracted_copy / "features.zarr" / "net_000" / variable).glob("c.2.*"))
     flip_a_bit(path, 5)
-    with pytest.raises(DamagedStoreError, match=rf"features\.zarr/net_000/{variable}, samples 8 to 11: damaged or missing: .*Restore the files"):
+    with pytest.raises(
+        DamagedStoreError, match=rf"features\.zarr/net_000/{variable}, samples 8 to 11: damaged or missing: .*Delete the damaged file"
+    ):
         cam(lab.run(extracted_copy, checkpoints=ONE))
 
 

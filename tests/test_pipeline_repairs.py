@@ -3,11 +3,12 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zarr
 from disk_content import content
 
-from pipeline import extract_run
+from pipeline import extract_run, render_run
 from pipeline.cam_run import cam
 from pipeline.extract_run import extract
 from pipeline.graph import STAGES
@@ -140,3 +141,46 @@ def test_only_gradients_at_blocks_leave_nothing_to_compute_and_nothing_breaks(la
     assert "left out" in str(cam(run))
     for stage in STAGES[3:]:
         stage.bring_up_to_date(run)
+
+
+def test_a_photo_that_cannot_be_decoded_is_left_out_of_the_pictures(lab, tmp_path):
+    photos = Path(shutil.copytree(lab.photos, tmp_path / "photos"))
+    for role in ("query_drone", "gallery_drone"):
+        path = photos / "test" / role / "0003" / "image-01.jpeg"
+        path.write_bytes(path.read_bytes()[:-200])
+    run = lab.run(tmp_path / "run", "extract.max_bad_share=0.1", "cam.targets=['match']", photos=photos, checkpoints=ONE)
+    for stage in STAGES:
+        stage.bring_up_to_date(run)
+    assert list(bad_images(run)) == ["drone/0003/image-01"]
+    assert run.report_path.is_file()
+
+
+@pytest.mark.parametrize(("store", "path"), [("features", "patch_map/c.1.0.0.0"), ("cams", "aligned/match/grad_cam/c.1.0.0")])
+def test_a_deleted_file_is_written_again_by_its_stage(lab, finished, finished_copy, store, path):
+    (finished_copy / f"{store}.zarr" / "net_000" / path).unlink()
+    stage = next(stage for stage in STAGES if stage.writes == store)
+    assert stage.bring_up_to_date(lab.run(finished_copy)).computed == 1
+    assert content(finished_copy / f"{store}.zarr") == content(finished.directory / f"{store}.zarr")
+
+
+def test_labels_that_no_image_has_are_refused(lab, indexed, tmp_path):
+    run = lab.run(tmp_path / "run", "dataset.splits=['test']", "cam.targets=['label']", checkpoints=ONE)
+    index(run)
+    extract(run)
+    with pytest.raises(ValueError, match="target 'label': none of the images shows a trained place"):
+        cam(run)
+
+
+def test_another_photo_at_the_same_path_is_not_drawn(lab, finished_copy, tmp_path):
+    """The stored copy is drawn instead."""
+    from PIL import Image
+
+    photos = Path(shutil.copytree(lab.photos, tmp_path / "photos"))
+    run = lab.run(finished_copy, photos=photos)
+    row = run.manifest.iloc[0]
+    expected = render_run._photo(run, row, "net_000")
+    run.manifest.attrs["root"] = str(photos)
+    Image.new("RGB", (48, 48), "red").save(photos / row["path"])
+    drawn = render_run._photo(run, row, "net_000")
+    assert drawn.shape == (32, 32, 3)
+    assert np.abs(drawn.mean(axis=(0, 1)) - expected.mean(axis=(0, 1))).max() < 3

@@ -19,7 +19,8 @@ def figures(change=0.0, masks=True) -> xr.Dataset:
             "fam_change": (by_group, np.array([[0, 0], [change, change], [change, 2 * change]])),
             "moved_cells": (by_group, np.array([[0, 0], [change, change], [change, change]])),
             "warp_mean": ((*by_group, "warp"), np.tile([1.0 + change, 1, 10 * change, 0, 0, 0], (3, 2, 1))),
-            "warp_std": ((*by_group, "warp"), np.full((3, 2, 6), 0.001)),
+            "warp_std": ((*by_group, "warp"), np.tile([0.001, 0.001, 0.5, 0.001, 0.001, 0.001], (3, 2, 1))),
+            "count": (by_group, np.full((3, 2), 10)),
             "flat": (by_product, np.tile([0.0, 0.9, 1.0], (3, 2, 1)) * np.array([1, 0, 1])[:, None, None]),
             "zero": (by_product, np.zeros((3, 2, 3))),
             "variation": (by_product, np.full((3, 2, 3), np.nan)),
@@ -54,11 +55,34 @@ def test_an_alignment_that_moves_nothing_is_said_first():
 
 def test_an_alignment_that_moves_is_described():
     found = findings(figures(0.2))
-    assert (
-        found[0] == "FAM moves 0% of the cells at untrained and 20% at epoch 9; "
-        "at the end it turns the map by +2.0 degrees on average (standard deviation over images 0.0)."
+    assert found[0] == (
+        "FAM moves 0% of the cells at untrained and 20% at epoch 9; at the end its rotation in degrees, mean and standard deviation over images, "
+        "is +2.0 +- 0.5 (test drone), +2.0 +- 0.5 (train drone)."
     )
     assert "one fixed warp" in found[1]
+
+
+def test_views_that_are_turned_apart_are_no_fixed_warp():
+    stats = figures(0.2)
+    stats["warp_mean"].loc[{"group": "train drone", "warp": "rotation_deg"}] = -30
+    assert "one fixed warp" not in findings(stats)[1]
+
+
+def test_a_bilinear_identity_is_the_same_tensor_but_for_rounding():
+    assert "the same tensor, but for rounding" in findings(figures(1e-7))[0]
+
+
+def test_shares_of_images_are_weighted_by_their_number():
+    stats = figures()
+    stats["boundary_changed_to_previous"][-1] = [0.01, 0.99]
+    stats["count"] = (("checkpoint", "group"), np.tile([5135, 95], (3, 1)))
+    assert "the boundaries of 3% of the images changed" in "\n".join(findings(stats))
+
+
+def test_structure_that_blending_makes_is_named():
+    stats = figures(0.2)
+    stats["flat"].loc[{"product": "aligned/none/l2_norm"}] = 0
+    assert "aligned/none/l2_norm varies only because FAM averages neighbouring cells" in "\n".join(findings(stats))
 
 
 def test_every_kind_of_finding():

@@ -98,7 +98,8 @@ def test_a_flipped_bit_is_an_error_that_names_the_array(store, chunk_samples, pl
     path.write_bytes(bytes(content))
     np.testing.assert_array_equal(store.read(["heat"], slice(0, 4))["heat"], HEAT[:4])
     with pytest.raises(
-        DamagedStoreError, match=r"a\.zarr/net_000/heat, samples 4 to 7: damaged or missing: .*Restore the files, or compute this store anew"
+        DamagedStoreError,
+        match=r"a\.zarr/net_000/heat, samples 4 to 7: damaged or missing: .*Delete the damaged file and run the stage that writes it again",
     ):
         store.read(["heat"], slice(4, 8))
     with pytest.raises(ValueError, match="checksum"):

@@ -149,7 +149,7 @@ def draw_panel(panel: Panel, settings: DrawSettings) -> np.ndarray:
     if panel.heat is not None and scale is not None:
         picture = overlay(picture, scale.normalise(rectify(panel.heat, panel.kind)), _colour_map(scale, settings), settings.alpha)
     elif verdict.text:
-        picture = _write_over(picture, verdict.text, settings)
+        return _write_over(picture, verdict.text, settings)  # without the boundaries: they would cross the words
     grid = panel.grid or (panel.heat.shape if panel.heat is not None else None)
     if panel.boundary is None or grid is None:
         return picture

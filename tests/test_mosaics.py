@@ -248,3 +248,10 @@ def test_the_footer_names_what_the_colours_mean(caught):
 def test_errors_say_what_was_found_and_expected(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_words_in_a_panel_are_not_crossed_by_boundaries():
+    """A map that is zero everywhere says so; the boundaries stand in the other panels of the row."""
+    zero = np.zeros((4, 4), np.float32)
+    bare = draw_panel(Panel(GREY_PHOTO, zero), SMALL)
+    np.testing.assert_array_equal(draw_panel(Panel(GREY_PHOTO, zero, boundary=[1, 2]), SMALL), bare)

@@ -21,6 +21,8 @@ from stages.naming import known, suggestion
 from stages.render import RenderSettings
 from stages.stats import StatsSettings
 
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line that names the file, the key and the remedy."""
@@ -132,10 +134,12 @@ def _assign(tables: dict[str, Any], assignment: str) -> None:
 
 def _first_fault(error: ValidationError) -> str:
     """Say in one line what the first fault is and what would be right."""
-    fault = error.errors()[0]
+    fault = min(error.errors(), key=lambda fault: fault["type"] not in _UNKNOWN_KEY)  # a typo often is why another key is missing
     place = [str(part) for part in fault["loc"]]
     name = ".".join(place)
-    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if fault["type"] == "missing":
+        return f"{name} is not set, and has no default"
+    if fault["type"] in _UNKNOWN_KEY:
         names = _fields_of(place[:-1])
         kind = "key" if len(place) > 1 else "table"
         return f"unknown {kind} {name!r}.{suggestion(place[-1], names)} Known: {', '.join(names)}"

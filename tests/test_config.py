@@ -145,3 +145,10 @@ def test_the_tiny_config_says_no_more_than_its_tables():
     """Every key of the file is one that the settings know under the same table (the file is the tests' example)."""
     tables = tomllib.loads(TINY.read_text())
     assert {"dataset", "extract", "cam", "stats", "render"} <= set(tables)
+
+
+def test_a_typo_is_told_before_the_key_that_it_leaves_missing():
+    with pytest.raises(ConfigError, match=r"--set: unknown key 'dataset\.rot'\. Did you mean 'root'\?"):
+        load_settings(None, ["dataset.rot=photos"])
+    with pytest.raises(ConfigError, match=r"--set: dataset\.root is not set, and has no default"):
+        load_settings(None, ["dataset.layout=folder"])

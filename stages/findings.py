@@ -59,8 +59,9 @@ def _is_one_warp(last: xr.Dataset) -> bool:
 
 
 def _overall(stats: xr.Dataset, name: str) -> xr.DataArray:
-    """Mean over all images: the groups' means, weighted by their numbers of images."""
-    return (stats[name] * stats["count"]).sum("group") / stats["count"].sum("group")
+    """Mean over all images: the groups' means, weighted by their numbers of images; a group without the figure has no weight."""
+    weight = stats["count"].where(stats[name].notnull())
+    return (stats[name] * weight).sum("group") / weight.sum("group")
 
 
 def _flatness(stats: xr.Dataset) -> Iterator[str]:
@@ -90,7 +91,7 @@ def _partition(stats: xr.Dataset) -> Iterator[str]:
     yield f"FPM cuts most often at half-widths {', '.join(typical)} cells in {display_name(stats, -1)}."
     if "boundary_changed_to_previous" in stats:
         changed = _overall(stats, "boundary_changed_to_previous").isel(checkpoint=-1)
-        if stats["boundary_changed_to_previous"].isel(checkpoint=-1).notnull().all():
+        if np.isfinite(changed):
             yield f"From the previous checkpoint to the last, the boundaries of {float(changed):.0%} of the images changed."
 
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from pipeline.cli import main
 from pipeline.config import Settings, load_settings
+from pipeline.extract_run import extract
 from pipeline.graph import STAGES
 from pipeline.run import Run
 from safenet.architecture import PRESETS
@@ -109,3 +110,16 @@ def indexed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fresh(indexed: Path, tmp_path: Path) -> Path:
     """Directory of a run that has a manifest and nothing else, to work in."""
     return Path(shutil.copytree(indexed, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def extracted(lab, indexed, tmp_path_factory):
+    """Directory of a run with the features of one checkpoint; a test's undisturbed reference."""
+    directory = Path(shutil.copytree(indexed, tmp_path_factory.mktemp("extracted") / "run"))
+    extract(lab.run(directory, checkpoints="net_000.pth"))
+    return directory
+
+
+@pytest.fixture
+def extracted_copy(extracted, tmp_path):
+    return Path(shutil.copytree(extracted, tmp_path / "extracted"))

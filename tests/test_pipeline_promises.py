@@ -38,19 +38,6 @@ def moments(folder: Path) -> dict[str, int]:
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture(scope="module")
-def extracted(lab, indexed, tmp_path_factory):
-    """Directory of a run with the features of one checkpoint; a test's undisturbed reference."""
-    directory = Path(shutil.copytree(indexed, tmp_path_factory.mktemp("extracted") / "run"))
-    extract(lab.run(directory, checkpoints=ONE))
-    return directory
-
-
-@pytest.fixture
-def extracted_copy(extracted, tmp_path):
-    return Path(shutil.copytree(extracted, tmp_path / "extracted"))
-
-
 # ---- nothing twice
 
 

@@ -22,18 +22,6 @@ from pipeline.stores import DamagedStoreError, GroupStore
 ONE = "net_000.pth"
 
 
-@pytest.fixture(scope="module")
-def extracted(lab, indexed, tmp_path_factory):
-    directory = Path(shutil.copytree(indexed, tmp_path_factory.mktemp("extracted") / "run"))
-    extract(lab.run(directory, checkpoints=ONE))
-    return directory
-
-
-@pytest.fixture
-def extracted_copy(extracted, tmp_path):
-    return Path(shutil.copytree(extracted, tmp_path / "extracted"))
-
-
 @pytest.mark.parametrize("step", ["add_array", "write", "_write_heads"])
 def test_a_kill_while_the_store_is_laid_out_starts_it_again(lab, fresh, extracted, monkeypatch, step):
     calls = [0]

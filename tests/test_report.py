@@ -146,3 +146,10 @@ def test_epoch_tables():
         "pointing hires_cam": "80.0 %",
         "energy hires_cam": "40.0 %",
     }
+
+
+def test_a_group_without_a_figure_has_no_weight():
+    stats = figures()
+    stats["flat"].loc[{"product": "patch/none/l2_norm", "group": "train drone"}] = np.nan
+    stats["flat"].loc[{"product": "patch/none/l2_norm", "group": "test drone"}] = 0.9
+    assert "patch/none/l2_norm is flat on most images in every checkpoint" in "\n".join(findings(stats))

@@ -1,21 +1,26 @@
 """Blocks of samples, the unit of work, and the ledger that proves which are done.
 
-A block counts as done only when its record says so. The record is written when the block's data is on the disk, and
-appears whole or not at all, so that a process killed at any instant leaves either no record or a true one.
+A block counts as done only when its mark says so. The mark is written when the block's data is on the disk, and
+appears whole or not at all, so that a process killed at any instant leaves either no mark or a true one.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Mapping
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.records import DamagedRecordError, read_record, sweep, write_record
+
+_WHOLE = "whole.json"
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,9 @@ class Block:
         """As an index."""
         return slice(self.start, self.stop)
 
+    def __len__(self) -> int:
+        return self.stop - self.start
+
 
 def blocks_of(samples: int, block_samples: int) -> list[Block]:
     """Cut the samples into blocks; the last may be shorter."""
@@ -39,66 +47,128 @@ def blocks_of(samples: int, block_samples: int) -> list[Block]:
 
 
 class Ledger:
-    """The records of one group of a store: `<directory>/<block>.json`.
+    """The records of one group of a store: a mark for each block, `<directory>/<block>.json`, and one for the whole.
 
-    A record holds for every array of the block the stamp it was made under, its crc32c, its size in bytes and how
-    many of its values are not finite; and what else the writer noted, such as quarantined images.
+    A mark holds for every array of the block the stamp it was made under, the crc32c of its values, their size in bytes
+    and how many are not finite; what the values were made of; and who wrote them, and when.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
+    # ---- blocks
+
     def record(self, block: Block) -> dict[str, Any]:
-        """Return a block's record, empty where there is none."""
+        """Return a block's mark, empty where there is none, or a damaged one, or one of other rows."""
+        content = self.record_of(block.index)
+        return content if content.get("rows") == [block.start, block.stop] else {}
+
+    def shorter_record(self, block: Block) -> dict[str, Any]:
+        """Return the mark that the block had when the dataset was smaller: of its first rows; empty where there is none."""
+        content = self.record_of(block.index)
+        start, stop = content.get("rows", (0, 0))
+        return content if start == block.start and start < stop < block.stop else {}
+
+    def is_done(self, block: Block, stamps: Mapping[str, str], **made_of: Any) -> bool:
+        """Whether every named array of the block was written under its stamp, of what the keywords say.
+
+        A keyword that is None is not compared: schema version 1 noted none.
+        """
+        record = self.record(block)
+        made = record.get("arrays", {})
+        same_origin = all(wanted is None or record.get(name) == wanted for name, wanted in made_of.items())
+        return same_origin and all(made.get(name, {}).get("stamp") == wanted for name, wanted in stamps.items())
+
+    def mark(self, block: Block, proofs: Mapping[str, Mapping[str, int]], stamps: Mapping[str, str], **notes: Any) -> None:
+        """Record a block whose arrays are on the disk. Marks of its other arrays are kept, if they were made of the same."""
+        record = self.record(block)
+        kept = record.get("arrays", {}) if record.get("made_of") == notes.get("made_of") else {}
+        arrays = {**kept, **{name: {"stamp": stamps[name], **proof} for name, proof in proofs.items()}}
+        who = {"host": socket.gethostname(), "pid": os.getpid(), "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+        write_record(self._path(block), {"rows": [block.start, block.stop], "arrays": arrays, **notes, **who})
+
+    def forget(self, block: Block, names: Iterable[str] | None = None) -> None:
+        """Take arrays (None: all) out of a block's mark, because their data is not to be trusted."""
+        self.forget_whole()
+        record = self.record(block)
+        arrays = {name: made for name, made in record.get("arrays", {}).items() if names is not None and name not in set(names)}
+        if arrays:
+            write_record(self._path(block), {**record, "arrays": arrays})
+        else:
+            self._path(block).unlink(missing_ok=True)
+
+    def indices(self) -> list[int]:
+        """Numbers of the blocks that have a mark, damaged ones included."""
+        return sorted(int(path.stem) for path in self.directory.glob("[0-9]*.json"))
+
+    def record_of(self, index: int) -> dict[str, Any]:
+        """Return the mark of the block of that number, whatever its rows; empty where there is none, or a damaged one."""
         try:
-            content = json.loads(self._path(block).read_text())
-        except (FileNotFoundError, ValueError):
+            return self.read_strictly(index)
+        except DamagedRecordError:
             return {}
-        return content if isinstance(content, dict) and content.get("rows") == [block.start, block.stop] else {}
 
-    def is_done(self, block: Block, stamps: Mapping[str, str]) -> bool:
-        """Whether every named array of the block was written under its stamp."""
-        made = self.record(block).get("arrays", {})
-        return all(made.get(name, {}).get("stamp") == wanted for name, wanted in stamps.items())
+    def read_strictly(self, index: int) -> dict[str, Any]:
+        """Return a mark; raise a DamagedRecordError where `record` would take a damaged one for none."""
+        return read_record(self._path_of(index))
 
-    def mark(self, block: Block, arrays: Mapping[str, NDArray[Any]], stamps: Mapping[str, str], **notes: Any) -> None:
-        """Record a block whose arrays are written; records of its other arrays are kept."""
-        made = self.record(block).get("arrays", {})
-        made |= {name: {"stamp": stamps[name], **_proof(values)} for name, values in arrays.items()}
-        _write_atomically(self._path(block), {"rows": [block.start, block.stop], "arrays": made, **notes})
+    # ---- the whole
 
-    def forget(self, blocks: Iterable[Block], name: str) -> None:
-        """Take one array out of every record, because its data is gone."""
-        for block in blocks:
-            content = self.record(block)
-            if content.get("arrays", {}).pop(name, None) is not None:
-                _write_atomically(self._path(block), content)
+    def whole(self) -> dict[str, Any]:
+        """Return what was noted when all blocks were done; empty where they are not, or are not any more."""
+        try:
+            return read_record(self.directory / _WHOLE)
+        except DamagedRecordError:
+            return {}
+
+    def mark_whole(self, content: Mapping[str, Any]) -> None:
+        """Note that all blocks are done, so that a reader need not look at each."""
+        if self.whole() != content:
+            write_record(self.directory / _WHOLE, content)
+
+    def forget_whole(self) -> None:
+        """Some block is to be written again."""
+        (self.directory / _WHOLE).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Forget every block, and sweep what a killed process left."""
-        for path in self.directory.glob("*"):
-            path.unlink()
+        self.forget_whole()
+        for index in self.indices():
+            self._path_of(index).unlink()
+        if self.directory.is_dir():
+            sweep(self.directory)
 
     def _path(self, block: Block) -> Path:
-        return self.directory / f"{block.index:06d}.json"
+        return self._path_of(block.index)
+
+    def _path_of(self, index: int) -> Path:
+        return self.directory / f"{index:06d}.json"
 
 
-def _proof(values: NDArray[Any]) -> dict[str, int]:
-    data = np.ascontiguousarray(values).reshape(-1)
-    return {"crc32c": google_crc32c.value(data.view(np.uint8)), "bytes": data.nbytes, "non_finite": _count_non_finite(data)}
+def proof_of(values: NDArray[Any]) -> dict[str, int]:
+    """Return what a mark says of an array: crc32c of its values (row-major, little-endian), bytes, values that are not finite."""
+    return {"crc32c": checksum_of(values), "bytes": values.nbytes, "non_finite": _count_non_finite(values)}
+
+
+def checksum_of(values: NDArray[Any]) -> int:
+    """Return the crc32c of an array's values, row-major."""
+    return int(google_crc32c.value(np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
+
+
+def runs_of(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Join ascending numbers into runs: 1 2 3 7 -> (1, 3), (7, 7)."""
+    first = previous = None
+    for number in numbers:
+        if first is None or previous is None or number != previous + 1:
+            if first is not None and previous is not None:
+                yield first, previous
+            first = number
+        previous = number
+    if first is not None and previous is not None:
+        yield first, previous
 
 
 def _count_non_finite(values: NDArray[Any]) -> int:
     if values.dtype == np.float16:  # numpy's isfinite is slow in half precision: look at the exponent's bits
-        return int(np.count_nonzero((values.view(np.uint16) & 0x7C00) == 0x7C00))
+        return int(np.count_nonzero((np.ascontiguousarray(values).view(np.uint16) & 0x7C00) == 0x7C00))
     return int(values.size - np.count_nonzero(np.isfinite(values))) if values.dtype.kind == "f" else 0
-
-
-def _write_atomically(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    with partial.open("w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 
 import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from pipeline.blocks import Block, Ledger
+from pipeline.blocks import Block
+from pipeline.completeness import block_content, content_stamp, finished_checkpoints, reference_stamp
 from pipeline.executors import run_blocks
+from pipeline.feature_state import layout_notes
 from pipeline.features import read_features
+from pipeline.interrupts import check_stop, telling_what_is_left
+from pipeline.rates import note_rate
 from pipeline.run import MissingProductError, Outcome, Run
 from pipeline.stamps import stamp
-from pipeline.stores import GroupStore
+from pipeline.stores import GroupStore, array_layout
 from stages.cam import CamContext, Product, compute_cams, needed_features, products_of, without_closed_form
 from stages.cam_methods import METHODS
 from stages.positions import ON_ALIGNED_GRID, block_number
@@ -66,29 +71,73 @@ def cam(run: Run, *, partial: bool = False) -> Outcome:
         If a target or a position cannot be had from the stored features.
     """
     products = products_of(run.settings.cam)
-    computed = fresh = 0
-    names = run.checkpoints(partial)
+    names = finished_checkpoints(run, partial)
     contexts = {name: _check(run.features(name), products) for name in names}  # all, before anything is computed
-    with tqdm(total=len(names), unit="checkpoint", disable=not run.progress) as bar:
+    computed = fresh = 0
+    started = perf_counter()
+    with tqdm(total=len(names), unit="checkpoint", disable=not run.progress) as bar, telling_what_is_left(lambda: _left(bar)):
         for name in names:
             bar.set_description(name)
-            done = _bring_up_to_date(run, name, products, contexts[name])
+            with run.locked(f"cams/{name}"):
+                done = _bring_up_to_date(run, name, products, contexts[name])
             computed, fresh = computed + done, fresh + len(products) - done
             bar.update()
+    note_rate(run.directory, "cam", computed * len(run.manifest), perf_counter() - started)
     left_out = without_closed_form(run.settings.cam)
-    notes = [f"left out, since a gradient at a block needs the backbone: {', '.join(left_out)}"] if left_out else []
-    return Outcome("cam", computed, fresh, "maps (checkpoint x position x target x method)", tuple(notes))
+    notes = (f"left out, since a gradient at a block needs the backbone: {', '.join(left_out)}",) if left_out else ()
+    return Outcome("cam", computed, fresh, "maps (checkpoint x position x target x method)", notes)
 
 
-def product_stamp(feature_stamp: str, product: Product) -> str:
-    """Stamp of one product of one checkpoint."""
-    return stamp({"features": feature_stamp, "product": product.key, "version": VERSION})
+@dataclass(frozen=True)
+class CamState:
+    """What a checkpoint's heat maps are to be made of, and which are not.
+
+    Attributes
+    ----------
+    stamps : mapping
+        Product key -> stamp that it must have.
+    origins : mapping
+        Block -> digest of the features that its maps must be made of.
+    pending : list of (Block, list of Product)
+        What no mark proves.
+    """
+
+    stamps: Mapping[str, str]
+    origins: Mapping[Block, str]
+    pending: Sequence[tuple[Block, Sequence[Product]]]
+
+
+def cam_state(run: Run, name: str, products: Sequence[Product]) -> CamState:
+    """Compare a checkpoint's stored heat maps with its features and the settings; nothing is written."""
+    features, cams = run.features(name), run.cams(name)
+    stamps, origins = product_stamps(features, products), _origins(features)
+    held = {product: cams.held_blocks([product.key]) if cams.has(product.key) else set() for product in products}
+    pending = []
+    for block, origin in origins.items():
+        made = cams.ledger.record(block)
+        arrays = made.get("arrays", {}) if made.get("made_of") == origin else {}
+        missing = [p for p in products if block.index not in held[p] or arrays.get(p.key, {}).get("stamp") != stamps[p.key]]
+        pending += [(block, missing)] if missing else []
+    return CamState(stamps, origins, pending)
 
 
 def product_stamps(store: GroupStore, products: Sequence[Product]) -> dict[str, str]:
     """Product key -> stamp it must have, given the features in `store`."""
-    mark = store.attributes["stamp"]
-    return {product.key: product_stamp(mark, product) for product in products}
+    mark, classes = store.attributes["stamp"], stamp(store.attributes["class_names"])
+    common = {"features": mark, "version": VERSION}
+    return {product.key: stamp({**common, "product": product.key, **_beyond(store, product, classes)}) for product in products}
+
+
+def _beyond(store: GroupStore, product: Product, classes: str) -> dict[str, str]:
+    """What a map depends on beyond the features of its own block."""
+    if product.target in NEEDS_REFERENCE:
+        return {"reference": reference_stamp(store)}
+    return {"classes": classes} if product.target == "label" or product.target.startswith(CLASS_PREFIX) else {}
+
+
+def _origins(features: GroupStore) -> dict[Block, str]:
+    places = features.read(["place"])["place"].values.tolist()
+    return {block: stamp([block_content(features, block), places[block.rows]]) for block in features.blocks}
 
 
 def finished_stamps(run: Run, name: str, products: Sequence[Product]) -> dict[str, str]:
@@ -99,57 +148,67 @@ def finished_stamps(run: Run, name: str, products: Sequence[Product]) -> dict[st
     MissingProductError
         If some are missing, or were made of other features.
     """
-    features, ledger = run.features(name), run.ledger("cams", name)
-    stamps, blocks = product_stamps(features, products), features.blocks
-    missing = sum(not (ledger.is_done(block, stamps) and run.cams(name).holds(stamps, block)) for block in blocks)
-    if missing:
-        where = f"{run.cams_path}/{name}: {missing} of {len(blocks)} blocks"
+    features, whole = run.features(name), run.cams(name).ledger.whole()
+    stamps = product_stamps(features, products)
+    marks = len(run.cams(name).ledger.indices())
+    if whole.get("features") == content_stamp(features) and stamps.items() <= whole["products"].items() and marks == len(features.blocks):
+        return stamps
+    state = cam_state(run, name, products)
+    if state.pending:
+        where = f"{run.cams_path}/{name}: {len(state.pending)} of {len(state.origins)} blocks"
         raise MissingProductError(f"{where} lack heat maps that the settings ask for; run `atlas cam` first")
     return stamps
 
 
+def _left(bar: tqdm) -> str:
+    return f"left: heat maps of {bar.total - bar.n} of {bar.total} checkpoints; finished blocks are kept"
+
+
 def _bring_up_to_date(run: Run, name: str, products: Sequence[Product], class_names: Sequence[str]) -> int:
     """Return the number of products that had to be computed, in full or in part."""
-    features, cams, ledger = run.features(name), run.cams(name), run.ledger("cams", name)
-    stamps, blocks = product_stamps(features, products), features.blocks
-    _lay_out(features, cams, ledger, products, stamps)
-    pending = [
-        (block, [p for p in products if not (ledger.is_done(block, {p.key: stamps[p.key]}) and cams.holds([p.key], block))]) for block in blocks
-    ]
-    pending = [(block, missing) for block, missing in pending if missing]
-    if not pending:
-        return 0
+    features, cams = run.features(name), run.cams(name)
+    cams.sweep()
+    _lay_out(features, cams, products, product_stamps(features, products))
+    state = cam_state(run, name, products)
+    if state.pending:
+        cams.ledger.forget_whole()
+        _compute(run, features, cams, state, class_names)
+    content, whole = content_stamp(features), cams.ledger.whole()
+    others = whole.get("products", {}) if whole.get("features") == content else {}
+    cams.ledger.mark_whole({"features": content, "products": {**others, **state.stamps}})
+    return len({product for _, missing in state.pending for product in missing})
+
+
+def _compute(run: Run, features: GroupStore, cams: GroupStore, state: CamState, class_names: Sequence[str]) -> None:
     samples = _samples(features, class_names)
     heads = part_heads(features.read([f"{HEAD_PREFIX}{key}" for key in ("w1", "b1", "bn_weight", "bn_bias", "bn_mean", "bn_var", "w2", "b2")]))
     targets = TargetContext(heads, class_names)
-    if any(product.target in NEEDS_REFERENCE for _, missing in pending for product in missing):
-        reference = _reference(features, blocks, samples.groups)
+    if any(product.target in NEEDS_REFERENCE for _, missing in state.pending for product in missing):
+        reference = _reference(features, samples.groups)
         targets = replace(targets, reference=reference, rivals=rival_embeddings(reference, samples.groups.family))
     context = CamContext(targets, features.attributes["architecture"]["sampling"])
 
-    def work(item: tuple[Block, list[Product]]) -> None:
+    def work(item: tuple[Block, Sequence[Product]]) -> None:
         block, missing = item
         maps = compute_cams(samples.attach(read_features(features, needed_features(missing), block.rows), block), missing, context)
         arrays = {str(key): maps[key].values for key in maps}
-        for key, values in arrays.items():
-            cams.write(key, values, block.rows)
-        cams.flush(arrays, block)
-        ledger.mark(block, arrays, {key: stamps[key] for key in arrays})
+        cams.write_block(block, arrays, {key: state.stamps[key] for key in arrays}, made_of=state.origins[block])
 
-    for _ in run_blocks(run.settings.compute.executor, run.settings.compute.workers, work, pending):
-        pass
-    return len({product for _, missing in pending for product in missing})
+    for _ in run_blocks(run.settings.compute.executor, run.settings.compute.workers, work, state.pending):
+        check_stop()
 
 
-def _lay_out(features: GroupStore, cams: GroupStore, ledger: Ledger, products: Sequence[Product], stamps: Mapping[str, str]) -> None:
-    """Make the arrays that are not there, or that were made of other features."""
+def _lay_out(features: GroupStore, cams: GroupStore, products: Sequence[Product], stamps: Mapping[str, str]) -> None:
+    """Make the arrays that are not there, or that were made of other features; make room where the dataset has grown."""
     attributes = features.attributes
-    layout = {key: attributes[key] for key in ("samples", "block_samples")}
-    if not cams.exists or any(cams.attributes.get(key) != value for key, value in layout.items()):
-        ledger.clear()  # first: a record must never outlive its data
-        cams.create(layout["samples"], layout["block_samples"], {"epoch": attributes["epoch"], "features_stamp": attributes["stamp"]})
+    samples, block_samples = attributes["samples"], layout_notes(features)["block_samples"]
+    if not cams.is_laid_out or cams.attributes["block_samples"] != block_samples or cams.attributes["samples"] > samples:
+        cams.clear()
+        cams.lay_out(samples, block_samples, {"epoch": attributes["epoch"], "checkpoint": attributes["checkpoint_file"]})
+    elif cams.attributes["samples"] < samples:
+        cams.extend(samples)
     grid = attributes["architecture"]["image_size"] // attributes["architecture"]["patch_size"]
-    sizes = {"sample": attributes["samples"], "y": grid, "x": grid}
+    sizes = {"sample": samples, "y": grid, "x": grid}
     for product in products:
         if cams.array_attributes(product.key).get("stamp") != stamps[product.key]:
             method = METHODS[product.method]
@@ -157,9 +216,8 @@ def _lay_out(features: GroupStore, cams: GroupStore, ledger: Ledger, products: S
             variable = Variable(
                 product.key, ("sample", "y", "x"), "float32", f"{product.method} at {product.position}, target {product.target}", frame=frame
             )
-            ledger.forget(features.blocks, product.key)
             described = {"stamp": stamps[product.key], "kind": method.kind, "additive": product.additive, "source": method.source}
-            cams.add_array(product.key, variable, "float32", sizes, attributes=described)
+            cams.add_array(array_layout(variable, "float32", sizes, block_samples, attributes=described))
 
 
 def _check(features: GroupStore, products: Sequence[Product]) -> list[str]:
@@ -201,7 +259,7 @@ def _groups(features: GroupStore) -> ReferenceGroups:
     return reference_groups(*(texts[name].values.tolist() for name in (*_TEXTS, "valid")))
 
 
-def _reference(features: GroupStore, blocks: Sequence[Block], groups: ReferenceGroups) -> np.ndarray:
+def _reference(features: GroupStore, groups: ReferenceGroups) -> np.ndarray:
     """Mean unit embedding of each place and view, read block by block."""
-    embeddings = ((features.read(["embedding"], block.rows)["embedding"].values[:, :-1], groups.member[block.rows]) for block in blocks)
+    embeddings = ((features.read(["embedding"], block.rows)["embedding"].values[:, :-1], groups.member[block.rows]) for block in features.blocks)
     return reference_embeddings(embeddings, groups.count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,30 +14,58 @@ from pipeline import demo as demo_module
 from pipeline.config import load_settings
 from pipeline.demo import format_table
 from pipeline.graph import STAGES, Stage
+from pipeline.interrupts import EXIT_STOPPED, OUT_OF_SPACE, Stopped, stop_on_signals
+from pipeline.plan import plan, plan_json, plan_table
+from pipeline.quarantine import bad_images
 from pipeline.run import Run
 from pipeline.settings_page import settings_page
-from pipeline.status import bad_images, run_status
+from pipeline.space import free_bytes, human_bytes
+from pipeline.status import run_status
 from pipeline.training import train_run
+from pipeline.verify import verify
 
 EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError)  # told in one line; anything else is a fault of ours and shows its trace
 _OPTION_HELP = {
-    "replace": "Compute stored features anew that were made with other settings.",
+    "replace": "Compute features anew that were made with other settings or of other images; the old ones stay until the new are complete.",
+    "retry_bad": "Try the photos again that could not be read.",
+    "forget": "Take images out of the manifest that are not in the dataset any more.",
     "partial": "Leave unfinished checkpoints out instead of refusing.",
 }
 
 
 class OneLineErrors(click.Group):
-    """Turns an expected error into one line on stderr and exit code 1."""
+    """Turns an expected error into one line on stderr and exit code 1, and a stop by a signal into one and exit code 75."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with stop_on_signals():
+                return super().invoke(ctx)
+        except Stopped as stop:
+            _tell(f"stopped by {stop}; {_notes(stop) or 'what is done is kept'}. Call the same command again to go on")
+            ctx.exit(EXIT_STOPPED)
         except EXPECTED_ERRORS as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"atlas: {' '.join(str(error).split())}", err=True)
+            _tell(_out_of_space(error) or str(error))
             ctx.exit(1)
+
+
+def _tell(text: str) -> None:
+    click.echo(f"atlas: {' '.join(text.split())}", err=True)
+
+
+def _notes(error: BaseException) -> str:
+    return "; ".join(getattr(error, "__notes__", []))
+
+
+def _out_of_space(error: BaseException) -> str:
+    """What is free and what is left to do, where a disk or a quota was full in the middle of the work."""
+    if not isinstance(error, OSError) or error.errno not in OUT_OF_SPACE or "are free" in str(error):
+        return ""
+    where = error.filename or ""
+    free = f"{human_bytes(free_bytes(Path(where)))} are free" if where else "the disk is full"
+    return f"{where}: {error.strerror}: {free}; {_notes(error)}. What is done is kept: make room and call the same command again"
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -76,7 +105,7 @@ def _add_stage(stage: Stage) -> None:
         run.say(str(stage.bring_up_to_date(run, **options)))
 
     for name in stage.options:
-        command = click.option(f"--{name}", is_flag=True, help=_OPTION_HELP[name])(command)
+        command = click.option(f"--{name.replace('_', '-')}", is_flag=True, help=_OPTION_HELP[name])(command)
     summary = (stage.bring_up_to_date.__doc__ or "").strip().splitlines()[0]
     reads = f"Reads {', '.join(stage.reads)}; writes {stage.writes}. Runs on the {stage.worker.upper()}."
     main.command(stage.name, help=f"{summary}\n\n{reads}")(command)
@@ -103,7 +132,7 @@ def train(config: Path | None, directory: Path | None, assignments: tuple[str, .
 
 
 @main.command()
-@click.option("--bad", is_flag=True, help="List the images that could not be used, with the reason.")
+@click.option("--bad", is_flag=True, help="List the images that could not be used: file, reason, since when.")
 @common_options
 def status(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, bad: bool) -> None:
     """Show what a run holds."""
@@ -111,8 +140,52 @@ def status(config: Path | None, directory: Path | None, assignments: tuple[str, 
     rows, void = run_status(run), bad_images(run)
     run.say(f"{run.directory}: {len(run.manifest):,} images, {len(void)} bad")
     run.say(format_table(rows) if rows else "no features yet; run `atlas extract`")
-    for name, reason in void.items() if bad else ():
-        run.say(f"{name}: {reason}")
+    paths = dict(zip(run.manifest["id"], run.manifest["path"], strict=True))
+    for name, fault in void.items() if bad else ():
+        run.say(f"{name} ({_one_line(paths.get(name, 'not in the manifest'))}): {fault.reason}, since {fault.since or 'an earlier version'}")
+
+
+@main.command("plan")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@common_options
+def show_plan(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, as_json: bool) -> None:
+    """Show what every stage would do: fresh, stale and why, partial or missing; images, bytes and time."""
+    run = open_run(config, directory, assignments, quiet)
+    rows = plan(run)
+    run.say(json.dumps(plan_json(rows), indent=1) if as_json else format_table(plan_table(rows)))
+
+
+@main.command("verify")
+@click.option("--sample", default="100%", metavar="SHARE", help="Share of the blocks to read, such as 5%; drawn anew at every call.")
+@click.option("--repair", is_flag=True, help="Take the marks from what is wrong, so that its stage makes it again.")
+@common_options
+def verify_run(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, sample: str, repair: bool) -> None:
+    """Re-read the stores against their marks; name every damaged, missing or foreign block and file. Exit code 1 if there are any."""
+    run = open_run(config, directory, assignments, quiet)
+    found = verify(run, sample=_share(sample), repair=repair)
+    for note in found.notes:
+        run.say(f"note: {note}")
+    for fault in found.faults:
+        run.say(f"{fault.kind}: {fault.where}: {_one_line(fault.text)}")
+    run.say(f"verify: {found.checked_blocks:,} blocks, {human_bytes(found.checked_bytes)} read, {len(found.faults)} faults")
+    if found.faults:
+        remedy = "`atlas verify --repair` takes the marks from these and no others, so that their stages make them anew"
+        run.say("the marks are taken from these: run their stages again" if repair else remedy)
+        click.get_current_context().exit(0 if repair else 1)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1
+    if not 0 < share <= 1:
+        raise click.UsageError(f"--sample {text}: expected a share, such as 5% or 0.05")
+    return share
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 @main.command()

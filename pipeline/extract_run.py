@@ -3,67 +3,75 @@
 from __future__ import annotations
 
 import os
-import platform
-import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from tqdm import tqdm
 
-from pipeline.blocks import Block, Ledger
+from pipeline.blocks import Block
 from pipeline.checkpoint_files import find_checkpoint_files
+from pipeline.completeness import mark_features_whole
+from pipeline.feature_layout import image_bytes, ingredients, lay_out_features, requested
+from pipeline.feature_state import FeatureState, feature_state
 from pipeline.images import FEW_IMAGES, PhotoBatch, PhotoFiles, PhotoReader
+from pipeline.interrupts import check_stop, telling_what_is_left
+from pipeline.known_rows import KnownRows, grown_rows, replaced_rows
+from pipeline.quarantine import BadImage, check_bad_share, listed_problems, void_images
+from pipeline.rates import note_rate
+from pipeline.replacing import abandon_replacement, finish_swap, replacement_of, swap_in
 from pipeline.run import Outcome, Run, StaleStoreError
-from pipeline.stamps import file_digest, stamp
+from pipeline.schema_versions import upgrade_marks
+from pipeline.space import check_space, human_bytes
+from pipeline.stamps import stamp
 from pipeline.stores import GroupStore, bytes_on_disk
 from pipeline.streaming import Arrays, BlockWriter, HostCopy
 from safenet.architecture import Architecture
-from safenet.checkpoint import Checkpoint, CheckpointInfo, read_checkpoint
+from safenet.checkpoint import Checkpoint, read_checkpoint
 from safenet.train import pick_device
-from stages.extract import RESOURCE_SETTINGS, FeatureExtractor, resolve_precision
-from stages.schema import HEAD_PREFIX, MASKS, SCHEMA_VERSION, dim_sizes, feature_variables
+from stages.extract import FeatureExtractor
 
-VERSION = 1
-_FROM_MANIFEST = {"sample_id": "id", "place": "place", "view": "view", "split": "split", "roles": "roles"}
-_DIGESTS = {
-    "checkpoint": "made of a checkpoint file of this name with other content",
-    "manifest": "made of another list of images than manifest.parquet now holds",
-}
-_LIBRARIES = ("torch", "timm", "zarr", "numpy", "pillow", "safenet-atlas")
-
-
-class TooManyBadImagesError(ValueError):
-    """More images are void than `extract.max_bad_share` allows."""
+_ROOM = 1.02  # metadata, marks and the blocks being replaced
 
 
 @dataclass
 class _Job:
-    """A checkpoint's store, the blocks it still lacks, and the images found void so far."""
+    """A checkpoint, the store that its features go to, and what that still lacks."""
 
     name: str
     checkpoint: Checkpoint
     store: GroupStore
-    ledger: Ledger
-    stamp: str
-    pending: list[Block]
-    blocks: int
+    made_with: dict[str, Any]
+    state: FeatureState
+    known: KnownRows
+    written: int = 0
+
+    @property
+    def stamp(self) -> str:
+        return stamp(self.made_with)
+
+    @property
+    def left(self) -> int:
+        return len(self.state.pending) - self.written
 
 
-def extract(run: Run, *, replace: bool = False) -> Outcome:
+def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outcome:
     """Bring the features of every configured checkpoint up to date.
 
     Parameters
     ----------
     run : Run
     replace : bool
-        Compute features anew that were made with other settings, instead of refusing.
+        Compute features anew that were made with other settings or of other images, instead of refusing. The old ones
+        stay until the new ones are complete.
+    retry_bad : bool
+        Try the photos again that could not be read.
 
     Raises
     ------
@@ -75,42 +83,31 @@ def extract(run: Run, *, replace: bool = False) -> Outcome:
         If stored features were made with other settings and `replace` is not set.
     TooManyBadImagesError
         If more images are void than allowed.
+    LockedError
+        If another process writes the features of one of the checkpoints.
+    OSError
+        If the features would not fit on the disk; raised before anything is computed.
     """
-    settings = run.settings.extract
-    _check_bad_share(run, listed_problems(run.manifest))
-    jobs = [_prepare(run, name, path, replace) for name, path in find_checkpoint_files(settings.checkpoints).items()]
-    computed = sum(len(job.pending) for job in jobs)
-    readers: dict[tuple[int, int], PhotoReader] = {}
-    device = torch.device(pick_device(settings.device))
-    images = sum(block.stop - block.start for job in jobs for block in job.pending)
-    with tqdm(total=images, unit="image", disable=not (run.progress and images), smoothing=0.05) as bar:
-        for job in jobs:
-            if job.pending:
-                bar.set_description(job.name)
-                _extract_checkpoint(run, job, device, readers, bar)
-    bad = _quarantined(jobs)
-    notes = [f"{len(jobs)} checkpoints, {len(run.manifest):,} images, {bytes_on_disk(run.features_path) / 1e6:,.0f} MB in {run.features_path}"]
-    notes += [f"{len(bad)} bad images are void: `atlas status --bad` lists them"] if bad else []
-    notes += [f"{job.name}: {count:,} values are not finite, first in {where}" for job in jobs for where, count in [_non_finite(job)] if count]
-    return Outcome("extract", computed, sum(job.blocks for job in jobs) - computed, "blocks", tuple(notes))
+    check_bad_share(run, listed_problems(run.manifest))
+    files = find_checkpoint_files(run.settings.extract.checkpoints)
+    with ExitStack() as held:
+        checkpoints = {name: _read_checkpoint(run, path) for name, path in files.items()}
+        for name in files:
+            held.enter_context(run.locked(f"features/{name}"))
+        jobs = [_prepare(run, name, checkpoint, replace, retry_bad) for name, checkpoint in checkpoints.items()]
+        _check_space(run, jobs)
+        with telling_what_is_left(lambda: _left(run, jobs)):
+            for job in jobs:
+                _lay_out(run, job)
+            _compute(run, jobs)
+            for job in jobs:
+                mark_features_whole(job.store)
+                if job.store.name != job.name:
+                    swap_in(run, job.name)
+    return _outcome(run, jobs)
 
 
-def quarantined(ledger: Ledger, blocks: Sequence[Block]) -> dict[str, str]:
-    """Return sample id -> reason of the void images of a feature store."""
-    found: dict[str, str] = {}
-    for block in blocks:
-        found |= ledger.record(block).get("quarantined", {})
-    return found
-
-
-def listed_problems(manifest: pd.DataFrame) -> dict[str, str]:
-    """Return sample id -> reason of the images that the index found to be bad."""
-    bad = manifest.loc[manifest["problem"] != "", ["id", "problem"]]
-    return dict(zip(bad["id"], bad["problem"], strict=True))
-
-
-def _prepare(run: Run, name: str, path: Path, replace: bool) -> _Job:
-    """Read the checkpoint, compare what is stored with what is wanted, and make the store if there is none."""
+def _read_checkpoint(run: Run, path: Path) -> Checkpoint:
     settings = run.settings.extract
     checkpoint = read_checkpoint(path, heads=settings.heads, sampling=settings.sampling)
     checkpoint.check()
@@ -119,130 +116,126 @@ def _prepare(run: Run, name: str, path: Path, replace: bool) -> _Job:
         raise ValueError(f"{path}: extract.aligned = 'derived' needs nearest sampling; this network's is {architecture.sampling}. Set it to 'stored'")
     if settings.blocks and settings.blocks[-1] >= architecture.depth:
         raise ValueError(f"{path}: extract.blocks: block {settings.blocks[-1]} does not exist: the network has blocks 0 to {architecture.depth - 1}")
-    made_with = _ingredients(run, path)
-    store, ledger = run.features(name), run.ledger("features", name)
-    if store.exists and (not store.attributes.get("created") or (replace and store.attributes["made_with"] != made_with)):
-        store.remove()
-    if not store.exists:
-        ledger.clear()
-        _create(run, store, checkpoint.info, made_with)
-        _write_heads(store, checkpoint)
-        store.update_attributes({"created": datetime.now(UTC).isoformat(timespec="seconds")})  # last: an unfinished layout is made again
-    _refuse_stale(store, made_with)
-    blocks, mark = store.blocks, stamp(made_with)
-    stamps = dict.fromkeys(store.attributes["block_arrays"], mark)
-    pending = [block for block in blocks if not (ledger.is_done(block, stamps) and store.holds(stamps, block))]
-    return _Job(name, checkpoint, store, ledger, mark, pending, len(blocks))
+    return checkpoint
 
 
-def _ingredients(run: Run, path: Path) -> dict[str, Any]:
-    """Everything that the numbers depend on; resources are left out."""
-    settings = run.settings.extract
-    chosen = settings.model_dump(mode="json", exclude={*RESOURCE_SETTINGS, "store", "precision"})
-    precision = resolve_precision(settings.precision, torch.device(pick_device(settings.device)))  # one store, one precision
-    digests = {"checkpoint": file_digest(path), "manifest": run.manifest_digest}
-    return {**chosen, "precision": precision, "store": sorted(_requested(run)), **digests, "version": VERSION, "schema": SCHEMA_VERSION}
+def _prepare(run: Run, name: str, checkpoint: Checkpoint, replace: bool, retry_bad: bool) -> _Job:
+    """Compare what is stored with what is wanted; nothing is laid out yet, so that a refusal leaves every store as it was."""
+    finish_swap(run, name)
+    store, made_with = run.features(name), ingredients(run, checkpoint.info.path)
+    store.sweep()
+    state = feature_state(run, store, made_with, retry_bad=retry_bad)
+    if state.kind != "stale":
+        abandon_replacement(run, name)
+        return _Job(name, checkpoint, store, made_with, state, grown_rows(store, state))
+    if not replace:
+        raise StaleStoreError(f"{store}: {state.reason}. Name another --run directory to keep both, or pass --replace to compute this store anew")
+    old, store = store, replacement_of(run, name)
+    store.sweep()
+    state = feature_state(run, store, made_with)
+    if state.kind == "stale":  # left from another replacement
+        store.clear()
+        state = feature_state(run, store, made_with)
+    return _Job(name, checkpoint, store, made_with, state, replaced_rows(run, old, made_with, state))
 
 
-def _requested(run: Run) -> frozenset[str]:
-    """Name the variables on request: the configured ones, and the masks where the dataset has some."""
-    masks = MASKS if (run.manifest["mask_path"] != "").any() else ()
-    return run.settings.extract.requested | set(masks)
+def _check_space(run: Run, jobs: Sequence[_Job]) -> None:
+    needed = sum(image_bytes(run, job.checkpoint.info) * len(block) for job in jobs for block in job.state.pending if not _holds_files(job, block))
+    remedy = "Free some, name another --run directory, or store less (extract.aligned, extract.store, extract.blocks)"
+    check_space(run.directory, int(_ROOM * needed), "extract", remedy)
 
 
-def _refuse_stale(store: GroupStore, wanted: Mapping[str, Any]) -> None:
-    made = store.attributes["made_with"]
-    differing = [key for key in wanted if made.get(key) != wanted[key]]
-    if differing:
-        key = differing[0]
-        found = _DIGESTS.get(key, f"made with {key} = {made.get(key)!r}, but {wanted[key]!r} is asked for")
-        raise StaleStoreError(f"{store}: {found}. Name another --run directory to keep both, or pass --replace to compute this store anew")
+def _holds_files(job: _Job, block: Block) -> bool:
+    """Whether the block's files are there already, to be replaced one by one by files of the same size."""
+    return bool(job.store.ledger.shorter_record(block) or job.store.ledger.record(block))
 
 
-def _create(run: Run, store: GroupStore, info: CheckpointInfo, made_with: Mapping[str, Any]) -> None:
-    settings, table = run.settings.extract, run.manifest
-    variables = feature_variables(_requested(run))
-    sizes = dim_sizes(info.architecture, len(table), len(settings.blocks))
-    attributes = _provenance(run, info, made_with)
-    attributes["block_arrays"] = [v.name for v in variables if v.per_sample and v.name not in _FROM_MANIFEST]
-    store.create(len(table), settings.block_samples, attributes)
-    for variable in variables:
-        store.add_array(variable.name, variable, settings.map_dtype if variable.dtype == "map" else variable.dtype, sizes, settings.chunk_samples)
-    for name, column in _FROM_MANIFEST.items():
-        store.write(name, table[column].to_numpy(dtype=object))
-    if settings.blocks:
-        store.write("block", np.array(sorted(settings.blocks), np.int16))
+def _lay_out(run: Run, job: _Job) -> None:
+    """Make the store, or make its metadata fit the manifest; blocks that are to be done again lose their mark first."""
+    store, state = job.store, job.state
+    if state.kind == "missing":
+        store.clear()
+    if state.lay_out:
+        upgrade_marks(run, store, job.made_with)
+        lay_out_features(run, store, job.checkpoint, job.made_with, state.block_samples, state.chunk_samples)
+    for block in state.pending:
+        if store.ledger.record(block):
+            store.ledger.forget(block)
+    if state.pending:
+        store.ledger.forget_whole()
+    unmarked = [block for block in state.pending if block.index not in state.carried]
+    store.sweep_unmarked(unmarked, store.attributes["block_arrays"])
 
 
-def _provenance(run: Run, info: CheckpointInfo, made_with: Mapping[str, Any]) -> dict[str, Any]:
+def _compute(run: Run, jobs: Sequence[_Job]) -> None:
     device = torch.device(pick_device(run.settings.extract.device))
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "stamp": stamp(made_with),
-        "made_with": dict(made_with),
-        "config": run.settings.extract.model_dump(mode="json"),
-        "checkpoint_file": info.path.name,
-        "epoch": info.epoch,
-        "metrics": dict(info.metrics),
-        "architecture": info.architecture.as_dict(),
-        "head_names": list(info.architecture.head_names),
-        "class_names": _class_names(run, info),
-        "device": str(device),
-        "precision": resolve_precision(run.settings.extract.precision, device),
-        "libraries": {name: version(name) for name in _LIBRARIES},
-        "host": socket.gethostname(),
-        "platform": platform.platform(),
-    }
-
-
-def _class_names(run: Run, info: CheckpointInfo) -> list[str]:
-    """Take the file's own names, else the sorted training places where their number fits: upstream numbers classes so."""
-    if info.class_names:
-        return list(info.class_names)
-    table = run.manifest
-    places = sorted(table.loc[table["split"] == "train", "place"].unique())
-    return places if len(places) == info.architecture.classes else []
-
-
-def _write_heads(store: GroupStore, checkpoint: Checkpoint) -> None:
-    arrays = [head.arrays() for head in checkpoint.build().heads]
-    for name in arrays[0]:
-        store.write(HEAD_PREFIX + name, np.stack([head[name] for head in arrays]))
+    readers: dict[tuple[int, int], PhotoReader] = {}
+    images, started = sum(job.state.pending_images for job in jobs), perf_counter()
+    with tqdm(total=images, unit="image", disable=not (run.progress and images), smoothing=0.05) as bar:
+        for job in jobs:
+            if job.state.pending:
+                bar.set_description(job.name)
+                _extract_checkpoint(run, job, device, readers, bar)
+    note_rate(run.directory, "extract", images, perf_counter() - started)
 
 
 def _extract_checkpoint(run: Run, job: _Job, device: torch.device, readers: dict[tuple[int, int], PhotoReader], bar: tqdm[Any]) -> None:
-    settings, architecture = run.settings.extract, job.checkpoint.info.architecture
-    reader = _reader(run, architecture, device, readers)
-    extractor = FeatureExtractor(job.checkpoint.build(), settings, device)
-    requested = _requested(run)
-    copier, problems, names = HostCopy(device), _quarantined([job]), run.manifest["id"].tolist()
+    reader = _reader(run, job.checkpoint.info.architecture, device, readers)
+    extractor = FeatureExtractor(job.checkpoint.build(), run.settings.extract, device)
+    copier, wanted = HostCopy(device), requested(run)
+    bad = {**void_images(job.store), **listed_problems(run.manifest)}
+    names = run.manifest["id"].tolist()
+    with BlockWriter(_writer(run, job, bad)) as writer:
+        todo = {block: _batches(run, job, block) for block in job.state.pending}
+        batches = iter(reader.read([samples for found in todo.values() for samples in found]))
+        for block, found in todo.items():
+            for rows, arrays in job.known.read(block):
+                writer.add(block, rows, {}, None, arrays)
+            for samples in found:
+                check_stop()
+                batch = next(batches)
+                _note_faults(bad, [names[sample] for sample in samples], batch)
+                check_bad_share(run, bad)
+                pixels = batch.pixels()
+                host, ready = copier.start(extractor(pixels.pin_memory() if device.type == "cuda" else pixels))
+                writer.add(block, [sample - block.start for sample in samples], host, ready, _photo_arrays(batch, wanted))
+                bar.update(len(samples))
+
+
+def _note_faults(bad: dict[str, BadImage], names: Sequence[str], batch: PhotoBatch) -> None:
+    """Keep since when a photo has been bad; one that is good now is no longer."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    for name, photo in zip(names, batch.photos, strict=True):
+        known = bad.pop(name, None)
+        if photo.problem:
+            bad[name] = BadImage(photo.problem, known.since if known else now)
+
+
+def _batches(run: Run, job: _Job, block: Block) -> list[list[int]]:
+    """Samples of a block that have to be computed, in the same batches whenever it is done: so that a resumed run gives the same bits."""
+    todo = [sample for sample in range(block.start, block.stop) if sample - block.start not in job.known.rows(block)]
+    size = run.settings.extract.batch_size
+    return [todo[start : start + size] for start in range(0, len(todo), size)]
+
+
+def _writer(run: Run, job: _Job, bad: Mapping[str, BadImage]) -> Callable[[Block, Arrays], None]:
+    names, origin = run.manifest["id"].tolist(), {"device": str(run.settings.extract.device)}
 
     def write(block: Block, arrays: Arrays) -> None:
-        for key, values in arrays.items():
-            job.store.write(key, values, block.rows)
-        job.store.flush(arrays, block)
-        void = {name: problems[name] for name in names[block.rows] if name in problems}
-        job.ledger.mark(block, arrays, dict.fromkeys(arrays, job.stamp), quarantined=void, host=socket.gethostname())
+        void = {name: bad[name].as_dict() for name in names[block.rows] if name in bad}
+        job.store.write_block(block, arrays, dict.fromkeys(arrays, job.stamp), images=run.images(block), quarantined=void, **origin)
+        job.written += 1
 
-    spans = [(block, start) for block in job.pending for start in range(block.start, block.stop, settings.batch_size)]
-    batches = reader.read([(start, min(start + settings.batch_size, block.stop)) for block, start in spans])
-    with BlockWriter(write) as writer:
-        for (block, _), batch in zip(spans, batches, strict=True):
-            problems |= {names[batch.start + row]: photo.problem for row, photo in enumerate(batch.photos) if photo.problem}
-            _check_bad_share(run, problems)
-            pixels = batch.pixels()
-            host, ready = copier.start(extractor(pixels.pin_memory() if device.type == "cuda" else pixels))
-            writer.add(block, batch.start, host, ready, _photo_arrays(batch, requested))
-            bar.update(len(batch.photos))
+    return write
 
 
-def _photo_arrays(batch: PhotoBatch, requested: frozenset[str]) -> Arrays:
+def _photo_arrays(batch: PhotoBatch, wanted: frozenset[str]) -> Arrays:
     found: Arrays = {
         "image": np.stack([photo.pixels for photo in batch.photos]),
         "mask_share": np.stack([photo.mask_share for photo in batch.photos]),
         "mask_centre": np.stack([photo.mask_centre for photo in batch.photos]),
     }
-    chosen = {name: values for name, values in found.items() if name in requested}
+    chosen = {name: values for name, values in found.items() if name in wanted}
     return {**chosen, "valid": np.array([not photo.problem for photo in batch.photos])}
 
 
@@ -251,8 +244,8 @@ def _reader(run: Run, architecture: Architecture, device: torch.device, readers:
     key = (architecture.image_size, architecture.grid)
     if key not in readers:
         table = run.manifest
-        paths, masks, problems = (table[name].tolist() for name in ("path", "mask_path", "problem"))
-        files = PhotoFiles(Path(table.attrs["root"]), paths, masks, problems, *key)
+        paths, digests, masks, problems = (table[name].tolist() for name in ("path", "digest", "mask_path", "problem"))
+        files = PhotoFiles(Path(table.attrs["root"]), paths, digests, masks, problems, *key)
         workers = run.settings.extract.workers
         if workers is None:
             few = len(table) < FEW_IMAGES
@@ -261,29 +254,22 @@ def _reader(run: Run, architecture: Architecture, device: torch.device, readers:
     return readers[key]
 
 
-def _quarantined(jobs: Sequence[_Job]) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _left(run: Run, jobs: Sequence[_Job]) -> str:
+    rest = [job for job in jobs if job.left > 0]
+    if not rest:
+        return "all blocks are written; call again to finish"
+    needed = sum(job.left * job.state.block_samples * image_bytes(run, job.checkpoint.info) for job in rest)
+    blocks = ", ".join(f"{job.name}: {job.left} of {len(job.state.blocks)} blocks" for job in rest[:3])
+    more = f" and {len(rest) - 3} more checkpoints" if len(rest) > 3 else ""
+    return f"left to extract: {blocks}{more}, about {human_bytes(needed)}"
+
+
+def _outcome(run: Run, jobs: Sequence[_Job]) -> Outcome:
+    computed, total = (sum(len(blocks) for blocks in found) for found in zip(*((j.state.pending, j.state.blocks) for j in jobs), strict=True))
+    bad = {name: found for job in jobs for name, found in void_images(run.features(job.name)).items()}
+    notes = [f"{len(jobs)} checkpoints, {len(run.manifest):,} images, {bytes_on_disk(run.features_path) / 1e6:,.0f} MB in {run.features_path}"]
+    notes += [f"{len(bad)} bad images are void: `atlas status --bad` lists them"] if bad else []
     for job in jobs:
-        found |= quarantined(job.ledger, job.store.blocks)
-    return found
-
-
-def _non_finite(job: _Job) -> tuple[str, int]:
-    """Count the values of the network's tensors that overflowed or are NaN, from the records; where the first ones are."""
-    found = [
-        (f"{name}, samples {block.start} to {block.stop - 1}", made["non_finite"])
-        for block in job.store.blocks
-        for name, made in job.ledger.record(block)["arrays"].items()
-        if made["non_finite"] and not name.startswith("mask_")  # an image without a mask has none, which is stored as NaN
-    ]
-    return (found[0][0], sum(count for _, count in found)) if found else ("", 0)
-
-
-def _check_bad_share(run: Run, problems: Mapping[str, str]) -> None:
-    allowed, total = run.settings.extract.max_bad_share, len(run.manifest)
-    if len(problems) > allowed * total:
-        name, reason = next(iter(problems.items()))
-        raise TooManyBadImagesError(
-            f"{len(problems)} of {total} images are bad (for instance {name}: {reason}), more than extract.max_bad_share = {allowed} allows. "
-            f"Mend the dataset and run `atlas index`, or raise the share"
-        )
+        overflow = run.features(job.name).ledger.whole().get("non_finite", {})
+        notes += [f"{job.name}: {overflow['count']:,} values are not finite, first in {overflow['first']}"] if overflow else []
+    return Outcome("extract", computed, total - computed, "blocks", tuple(notes))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import xarray as xr
 
+from pipeline.feature_layout import FROM_MANIFEST
 from pipeline.stores import GroupStore
 from stages.frames import derive_aligned
 
@@ -27,5 +28,5 @@ def open_features(store: GroupStore) -> xr.Dataset:
     found = store.lazy()
     if "aligned_map" not in found:
         found["aligned_map"] = derive_aligned(found["patch_map"], found["source_cell"])
-    texts = ["sample_id", "place", "view", "split", "roles"]
+    texts = [name for name in FROM_MANIFEST if name in found]
     return found.assign_coords({name: found[name].load() for name in texts})  # in memory: what samples are chosen by

@@ -42,8 +42,8 @@ class Stage:
 
 
 STAGES: Sequence[Stage] = (
-    Stage("index", index, ("images",), "manifest", "cpu"),
-    Stage("extract", extract, ("images", "checkpoints", "manifest"), "features", "gpu", ("replace",)),
+    Stage("index", index, ("images",), "manifest", "cpu", ("forget",)),
+    Stage("extract", extract, ("images", "checkpoints", "manifest"), "features", "gpu", ("replace", "retry_bad")),
     Stage("cam", cam, ("features",), "cams", "cpu", ("partial",)),
     Stage("stats", stats, ("features", "cams"), "stats", "cpu", ("partial",)),
     Stage("render", render, ("images", "manifest", "features", "cams", "stats"), "mosaics", "cpu", ("partial",)),

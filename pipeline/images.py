@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing.connection
+import os
+import signal
+import struct
+import threading
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +20,17 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline.interrupts import SIGNALS
+from pipeline.records import write_atomically
+from pipeline.stamps import bytes_digest
 from safenet.preprocess import decode_photo
 
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FEW_IMAGES = 64  # fewer than this are read faster than worker processes start
+
+
+class LostWorkerError(OSError):
+    """A decoding process died."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +45,8 @@ class Photo:
 
 @dataclass(frozen=True)
 class PhotoBatch:
-    """Photos of consecutive samples `start` ... of one block."""
+    """Photos of some samples, in their order."""
 
-    start: int
     photos: Sequence[Photo]
 
     def pixels(self) -> torch.Tensor:
@@ -41,10 +55,12 @@ class PhotoBatch:
 
 
 class PhotoFiles(Dataset[Photo]):
-    """The manifest's photos at the network's size. A photo that cannot be decoded is black and tells its problem."""
+    """The manifest's photos at the network's size. A photo that cannot be decoded, or is not the one that was indexed, is black and tells why."""
 
-    def __init__(self, root: Path, paths: Sequence[str], mask_paths: Sequence[str], problems: Sequence[str], size_px: int, grid: int) -> None:
-        self.root, self.paths, self.mask_paths, self.problems = root, paths, mask_paths, problems
+    def __init__(
+        self, root: Path, paths: Sequence[str], digests: Sequence[str], mask_paths: Sequence[str], problems: Sequence[str], size_px: int, grid: int
+    ) -> None:
+        self.root, self.paths, self.digests, self.mask_paths, self.problems = root, paths, digests, mask_paths, problems
         self.size_px, self.grid = size_px, grid
 
     def __len__(self) -> int:
@@ -57,7 +73,10 @@ class PhotoFiles(Dataset[Photo]):
         what = "cannot be decoded"
         try:
             if not problem:
-                pixels = decode_photo(self.root / self.paths[index], self.size_px)
+                content = (self.root / self.paths[index]).read_bytes()
+                if bytes_digest(content) != self.digests[index]:
+                    return Photo(pixels, "changed since it was indexed; run `atlas index`", *mask)
+                pixels = decode_photo(BytesIO(content), self.size_px)
                 what = "its mask cannot be decoded"
                 mask = read_mask(self.root / self.mask_paths[index] if self.mask_paths[index] else None, self.grid)
         except Exception as error:  # noqa: BLE001  (decoders raise what they like; a bad photo never stops a run)
@@ -94,14 +113,43 @@ class PhotoReader:
             collate_fn=_keep,
             num_workers=workers,
             persistent_workers=workers > 0,
+            worker_init_fn=_prepare_worker,
             multiprocessing_context="forkserver" if workers else None,  # forked workers hang on some stores' threads
         )
 
-    def read(self, spans: Sequence[tuple[int, int]]) -> Iterator[PhotoBatch]:
-        """Yield the samples start ... stop - 1 of every span, in order."""
-        self._batches[:] = [list(range(start, stop)) for start, stop in spans]
-        for (start, _), photos in zip(spans, self._loader, strict=True):
-            yield PhotoBatch(start, photos)
+    def read(self, batches: Sequence[Sequence[int]]) -> Iterator[PhotoBatch]:
+        """Yield the photos of the samples of every batch, in order.
+
+        Raises
+        ------
+        LostWorkerError
+            If a decoding process was killed.
+        """
+        self._batches[:] = [list(samples) for samples in batches]
+        try:
+            for photos in self._loader:
+                yield PhotoBatch(photos)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise LostWorkerError(
+                "a process that decodes photos was killed, often for want of memory. What is done is kept: call again, "
+                "with fewer extract.workers or a smaller extract.batch_size if it happens again"
+            ) from error
+
+
+def _prepare_worker(number: int) -> None:
+    """A worker leaves signals to the process that started it, and ends with it however that ends."""
+    for name in SIGNALS:
+        signal.signal(name, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
 
 
 def _keep(photos: list[Photo]) -> list[Photo]:
@@ -110,19 +158,35 @@ def _keep(photos: list[Photo]) -> list[Photo]:
 
 def write_png(path: Path, picture: NDArray[np.uint8], settings: Mapping[str, Any]) -> None:
     """Write uint8 [H, W, 3] with its settings as PNG text chunks; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     chunks = PngImagePlugin.PngInfo()
     for key, value in settings.items():
         chunks.add_itxt(key, str(value))
-    partial = path.with_name(f"{path.name}.partial")
-    Image.fromarray(picture).save(partial, format="PNG", pnginfo=chunks)
-    partial.replace(path)
+    content = BytesIO()
+    Image.fromarray(picture).save(content, format="PNG", pnginfo=chunks)
+    write_atomically(path, content.getvalue())
 
 
 def png_settings(path: Path) -> dict[str, str]:
-    """Read the text chunks of a PNG; empty where there is no such file, or it is damaged."""
+    """Read the text chunks of a PNG; empty where there is no such file, or any bit of it is damaged."""
     try:
-        with Image.open(path) as image:
+        content = path.read_bytes()
+        if not is_whole_png(content):
+            return {}
+        with Image.open(BytesIO(content)) as image:
             return {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
     except OSError:
         return {}
+
+
+def is_whole_png(content: bytes) -> bool:
+    """Whether the bytes are a PNG, every chunk of which matches its checksum, and nothing else."""
+    if content[: len(_PNG_SIGNATURE)] != _PNG_SIGNATURE:
+        return False
+    place, kind = len(_PNG_SIGNATURE), b""
+    while kind != b"IEND" and place + 12 <= len(content):
+        length, kind = struct.unpack(">I4s", content[place : place + 8])
+        end = place + 12 + length
+        if content[end - 4 : end] != struct.pack(">I", zlib.crc32(content[place + 4 : end - 4])):
+            return False
+        place = end
+    return kind == b"IEND" and place == len(content)

@@ -9,12 +9,15 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 from PIL import Image
 
+from pipeline.seals import BrokenSealError, Seal
+from pipeline.stamps import stamp
 from stages.datasets import MANIFEST_COLUMNS, DatasetSettings, ImageHeader, find_images, find_masks, merge_duplicates, resolve_layout
 
 MINIMUM_SIDE_PX = 16  # one patch token: a smaller photo says nothing
@@ -50,8 +53,25 @@ def index_dataset(settings: DatasetSettings, workers: int = 8, progress: Callabl
     files = find_images(root, settings)
     paths = list(dict.fromkeys(file.path for file in files))
     table = merge_duplicates(files, _read_all(root, paths, workers, progress), find_masks(root))
-    table.attrs = {"root": str(root), "layout": resolve_layout(root, settings)}
+    table.attrs = {"root": str(root), "layout": resolve_layout(root, settings), "listing": _listing(root, paths)}
     return table
+
+
+def listing_stamp(settings: DatasetSettings) -> str:
+    """Digest of the names and sizes of the photos that the settings ask for: a look at the folders, no photo is read."""
+    root = settings.root.expanduser().absolute()
+    return _listing(root, list(dict.fromkeys(file.path for file in find_images(root, settings))))
+
+
+def _listing(root: Path, paths: list[str]) -> str:
+    return stamp([(os.fsencode(path).hex(), _size(root / path)) for path in sorted(paths)])
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def read_header(path: Path) -> ImageHeader:
@@ -74,16 +94,15 @@ def read_header(path: Path) -> ImageHeader:
 
 
 def write_manifest(path: Path, table: pd.DataFrame) -> None:
-    """Write the manifest with its ``attrs``; `path` holds the old file or the whole new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        table.to_parquet(unfinished, index=False)
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Write the manifest with its ``attrs``, and seal it; `path` holds the old file or the whole new one, never a part."""
+    content = BytesIO()
+    table.to_parquet(content, index=False)
+    manifest_seal(path).replace(path.name, content.getvalue())
+
+
+def manifest_seal(path: Path) -> Seal:
+    """Seal of a run's manifest."""
+    return Seal(path.parent / "ledger" / "manifest.json", path.parent)
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
@@ -94,15 +113,20 @@ def read_manifest(path: Path) -> pd.DataFrame:
     FileNotFoundError
         If there is none.
     ValueError
-        If the file is not a manifest of ours.
+        If the file is not a manifest of ours, or damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no manifest; run `atlas index` first")
     try:
+        manifest_seal(path).check(path.name)
         table = pd.read_parquet(path)
+    except BrokenSealError as error:
+        raise ValueError(f"{error} Run `atlas index` again, or restore it") from None
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: not a readable manifest ({reason}). Run `atlas index` again.") from error
+    if "problem_since" not in table:  # schema version 1
+        table["problem_since"] = ""
     missing = [column for column in MANIFEST_COLUMNS if column not in table]
     if missing or "root" not in table.attrs:
         lacks = ", ".join(missing) or "the dataset's root"

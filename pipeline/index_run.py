@@ -1,42 +1,70 @@
-"""The index stage: photos -> manifest.parquet."""
+"""The index stage: photos -> manifest.parquet; samples that are known keep their numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.index import index_dataset, manifest_digest, read_manifest, write_manifest
+from pipeline.index import index_dataset, manifest_seal, read_manifest, write_manifest
+from pipeline.interrupts import check_stop, telling_what_is_left
+from pipeline.rates import note_rate
 from pipeline.run import Outcome, Run
+from stages.known_samples import keep_known
 
 
-def index(run: Run) -> Outcome:
-    """List the dataset; the manifest is written anew only where its samples changed.
+def index(run: Run, *, forget: bool = False) -> Outcome:
+    """List the dataset; the manifest is written anew only where its samples changed, and new ones join at its end.
+
+    Parameters
+    ----------
+    run : Run
+    forget : bool
+        Take images out of the manifest that are not in the dataset any more, instead of refusing.
 
     Raises
     ------
     ValueError
-        If the configuration names no dataset.
+        If the configuration names no dataset, or images that the manifest lists are gone and `forget` is not set.
     FileNotFoundError
         If the dataset's folder is missing.
+    LockedError
+        If another process writes the manifest.
     """
     if run.settings.dataset is None:
         raise ValueError(
             "dataset.root is not set; name the photos' folder in the [dataset] table of the configuration, or pass --set dataset.root=FOLDER"
         )
-    with tqdm(unit="file", disable=not run.progress) as bar:
+    started = perf_counter()
+    with run.locked("manifest"), tqdm(unit="file", disable=not run.progress) as bar, telling_what_is_left(lambda: _left(bar)):
 
         def show(done: int, total: int) -> None:
+            check_stop()
             bar.total = total
             bar.update(done - bar.n)
 
-        table = index_dataset(run.settings.dataset, progress=show)
-    same = _is_same(run.manifest_path, table)
-    if not same:
-        write_manifest(run.manifest_path, table)
+        found = index_dataset(run.settings.dataset, progress=show)
+        known = _known(run.manifest_path)
+        relisted = keep_known(found[:0] if known is None else known, found, datetime.now(UTC).isoformat(timespec="seconds"))
+        if relisted.gone and not forget:
+            raise ValueError(
+                f"{run.manifest_path}: {len(relisted.gone)} images that it lists are not in the dataset any more ({_few(relisted.gone)}). "
+                f"Bring them back (or the former [dataset] settings), name another --run, or pass --forget to take them out of this run"
+            )
+        table = relisted.table
+        same = known is not None and manifest_seal(run.manifest_path).exists and _is_same(known, table)
+        if not same:
+            write_manifest(run.manifest_path, table)
+    note_rate(run.directory, "index", len(table), perf_counter() - started)
     bad = table[table["problem"] != ""]
     notes = [describe_counts(table)]
+    if known is not None and not same:
+        counts = {"new": relisted.new, "changed": len(relisted.changed), "forgotten": len(relisted.gone)}
+        notes += [", ".join(f"{count} {what}" for what, count in counts.items())]
     notes += [f"{len(bad)} bad images stay out: {', '.join(f'{row.path} ({row.problem})' for row in bad.head(3).itertuples())}"] if len(bad) else []
     return Outcome("index", 0 if same else len(table), len(table) if same else 0, "images", tuple(notes))
 
@@ -47,10 +75,20 @@ def describe_counts(table: pd.DataFrame) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in groups.items())
 
 
-def _is_same(path: Path, table: pd.DataFrame) -> bool:
+def _left(bar: tqdm) -> str:
+    return f"left to index: {(bar.total or 0) - bar.n:,} of {bar.total or 0:,} files; the manifest is as it was"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _known(path: Path) -> pd.DataFrame | None:
     try:
-        old = read_manifest(path)
+        return read_manifest(path)
     except (FileNotFoundError, ValueError):  # none, or a damaged one: it is made anew
-        return False
-    kept = ["path", "mask_path"]
-    return manifest_digest(old) == manifest_digest(table) and old.attrs == table.attrs and old[kept].equals(table[kept])
+        return None
+
+
+def _is_same(known: pd.DataFrame, table: pd.DataFrame) -> bool:
+    return known.attrs == table.attrs and known.equals(table[list(known.columns)])

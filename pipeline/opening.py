@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import dask.array
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.tokenize import tokenize
+from numpy.typing import NDArray
 
+from pipeline.completeness import content_stamp, finished_checkpoints
 from pipeline.config import Settings
-from pipeline.features import open_features
-from pipeline.run import Run
+from pipeline.features import open_features, read_features
+from pipeline.run import MissingProductError, Run
 from pipeline.stats_run import JOINED
-from pipeline.status import map_keys
-from pipeline.stores import group_attributes, open_lazily
+from pipeline.stores import GroupStore, group_attributes, open_lazily
 
 
 @dataclass(frozen=True)
@@ -49,44 +54,113 @@ def open_run(directory: str | Path, *, partial: bool = False) -> OpenRun:
     partial : bool
         Leave unfinished checkpoints out instead of refusing.
 
+    Returns
+    -------
+    OpenRun
+        `cams` has the maps that all checkpoints have.
+
     Raises
     ------
     FileNotFoundError
-        If there is no manifest, or there are no finished features.
+        If there is no manifest, there are no finished features, or some features or heat maps are unfinished.
     ValueError
         If the checkpoints' networks differ in size, so that they do not fit side by side.
     """
     run = Run(Path(directory), Settings())
-    names = run.checkpoints(partial)
-    features = [open_features(run.features(name)) for name in names]
-    odd = [name for name, found in zip(names, features, strict=True) if dict(found.sizes) != dict(features[0].sizes)]
+    names = finished_checkpoints(run, partial)
+    stores = [run.features(name) for name in names]
+    odd = [store.name for store in stores if _shape(store) != _shape(stores[0])]
     if odd:
         raise ValueError(
-            f"{run.features_path}: {names[0]} and {odd[0]} are networks of different sizes, which do not fit side by side; "
+            f"{run.features_path}: {names[0]} and {odd[0]} are networks or datasets of different sizes, which do not fit side by side; "
             f"open each with xarray.open_zarr(..., group=NAME)"
         )
-    texts = features[0].coords
-    cams = [_cams(run, name).assign_coords(texts) for name in names]
-    has_stats = bool(group_attributes(run.stats_path, JOINED))
-    return OpenRun(
-        run.manifest,
-        _side_by_side(run, names, features),
-        _side_by_side(run, names, cams),
-        open_lazily(run.stats_path, JOINED) if has_stats else xr.Dataset(),
-    )
+    described = open_features(stores[0])
+    features = {str(key): _side_by_side(stores, str(key), described[key]) for key in described.data_vars}
+    drawn = [(store, keys) for store in stores if (keys := _finished_maps(run, store.name, partial)) is not None]
+    maps = [run.cams(store.name) for store, _ in drawn]
+    shared = sorted(set.intersection(*(keys for _, keys in drawn))) if drawn else []
+    cams = {key: _side_by_side(maps, key, _described(maps[0], key)) for key in shared}
+    stats = open_lazily(run.stats_path, JOINED) if group_attributes(run.stats_path, JOINED) else xr.Dataset()
+    return OpenRun(run.manifest, _labelled(features, described, stores), _labelled(cams, described, [store for store, _ in drawn]), stats)
 
 
-def _cams(run: Run, name: str) -> xr.Dataset:
-    store = run.cams(name)
-    found = {}
-    for key in map_keys(store):
-        group, _, method = key.rpartition("/")
-        found[key] = store.lazy(group)[method]
-    return xr.Dataset(found)
+@dataclass(frozen=True)
+class _SideBySide:
+    """One variable of several checkpoints as one array; a block is read, and checked against its mark, where it is indexed."""
+
+    stores: Sequence[GroupStore]
+    key: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of dims, `checkpoint` the first."""
+        return len(self.shape)
+
+    def __getitem__(self, index: tuple[int | slice, ...]) -> NDArray[Any]:
+        chosen, samples, *rest = index
+        if isinstance(chosen, slice):
+            return np.stack([self._read(store, samples, rest) for store in self.stores[chosen]])
+        return self._read(self.stores[chosen], samples, rest)
+
+    def _read(self, store: GroupStore, samples: int | slice, rest: Sequence[int | slice]) -> NDArray[Any]:
+        wanted = range(self.shape[1])[samples]
+        numbers = wanted if isinstance(wanted, range) else [wanted]
+        start = min(numbers, default=0)
+        rows = slice(start, max(numbers, default=-1) + 1)
+        values = read_features(store, [self.key], rows)[self.key].values
+        within = [number - start for number in numbers]
+        found: NDArray[Any] = (values if within == list(range(len(values))) else values[within])[:, *rest]
+        return found if isinstance(wanted, range) else found[0]
 
 
-def _side_by_side(run: Run, names: list[str], datasets: list[xr.Dataset]) -> xr.Dataset:
-    epochs = [run.features(name).attributes["epoch"] for name in names]
-    joined = xr.concat(datasets, dim="checkpoint", coords="minimal", compat="override", data_vars="all", combine_attrs="drop")
-    labels = np.array(names, dtype=object)
-    return joined.assign_coords(checkpoint=labels, epoch=("checkpoint", np.array([np.nan if epoch is None else epoch for epoch in epochs], float)))
+def _side_by_side(stores: Sequence[GroupStore], key: str, described: xr.DataArray) -> xr.DataArray:
+    shape, dims = (len(stores), *described.shape), ("checkpoint", *described.dims)
+    if described.dims[0] != "sample" or described.dtype.kind not in "biuf":
+        return xr.DataArray(np.stack([store.read([key])[key].values for store in stores]), dims=dims, attrs=described.attrs)
+    source = _SideBySide(stores, key, shape, described.dtype)
+    chunks = ((1,) * len(stores), tuple(len(block) for block in stores[0].blocks), *((length,) for length in described.shape[1:]))
+    name = f"{key}-{tokenize(*map(str, stores), key, [store.ledger.whole() for store in stores])}"
+    lazy = dask.array.from_array(source, chunks=chunks, name=name, meta=np.empty((0,) * source.ndim, source.dtype))
+    return xr.DataArray(lazy, dims=dims, attrs=described.attrs)
+
+
+def _labelled(variables: Mapping[str, xr.DataArray], described: xr.Dataset, stores: Sequence[GroupStore]) -> xr.Dataset:
+    epochs = [store.attributes["epoch"] for store in stores]
+    coordinates = {
+        **{name: texts.variable for name, texts in described.coords.items()},
+        "checkpoint": np.array([store.name for store in stores], dtype=object),
+        "epoch": ("checkpoint", np.array([np.nan if epoch is None else epoch for epoch in epochs], float)),
+    }
+    return xr.Dataset(dict(variables), coords=coordinates)
+
+
+def _described(store: GroupStore, key: str) -> xr.DataArray:
+    array = store.array(key)
+    lazy = dask.array.zeros(array.shape, dtype=array.dtype, chunks=array.shape)
+    return xr.DataArray(lazy, dims=("sample", "y", "x"), attrs=dict(array.attrs))
+
+
+def _finished_maps(run: Run, name: str, partial: bool) -> set[str] | None:
+    """Keys of a checkpoint's maps that are complete and made of its features as they are; None where there are none and that is allowed."""
+    cams, features = run.cams(name), run.features(name)
+    if not cams.exists:
+        if partial or not run.cams_path.is_dir():
+            return None
+        raise MissingProductError(f"{cams}: no heat maps; run `atlas cam`, or pass partial=True to leave it out")
+    if not cams.seal.exists:
+        return set(cams.all_keys())  # schema version 1
+    whole = cams.ledger.whole()
+    if whole.get("features") != content_stamp(features):
+        if partial:
+            return None
+        raise MissingProductError(f"{cams}: unfinished, or older than the features; run `atlas cam`, or pass partial=True to leave it out")
+    return {key for key in whole["products"] if cams.has(key)}
+
+
+def _shape(store: GroupStore) -> tuple[Any, ...]:
+    attributes = store.attributes
+    sizes = {key: value for key, value in attributes["architecture"].items() if key not in ("sampling", "drop_path")}
+    return sizes, attributes["samples"], attributes["block_samples"], sorted({*attributes["block_arrays"], "aligned_map"})

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from pipeline.cam_run import finished_stamps
+from pipeline.completeness import block_content, check_same_images, finished_checkpoints
 from pipeline.images import png_settings, write_png
+from pipeline.interrupts import check_stop, telling_what_is_left
+from pipeline.quarantine import bad_images
+from pipeline.rates import note_rate
+from pipeline.records import sweep
 from pipeline.run import MissingProductError, Outcome, Run
+from pipeline.seals import Seal
 from pipeline.stamps import file_digest, stamp
 from pipeline.stats_run import JOINED, open_stats
-from pipeline.status import bad_images
 from pipeline.stores import group_attributes
 from stages.cam import Product, products_of
 from stages.cam_methods import METHODS
@@ -42,7 +48,7 @@ _WHY_ABSENT = {"label": "its place was not trained", **dict.fromkeys(NEEDS_REFER
 
 
 @dataclass(frozen=True)
-class _Picture:
+class Picture:
     """A mosaic to draw: what it shows, and the stamps of the maps it is made of."""
 
     kind: MosaicKind
@@ -82,12 +88,33 @@ def render(run: Run, *, partial: bool = False) -> Outcome:
     ValueError
         If a place, method, target or checkpoint is asked for that the run does not have.
     """
-    pictures = _plan(run, run.checkpoints(partial))
-    scales = _Scales(run)
-    stale = [picture for picture in pictures if png_settings(run.mosaics_path / picture.path).get("stamp") != _stamp(run, picture)]
-    for picture in tqdm(stale, unit="picture", disable=not run.progress):
-        drawn = _DRAW[picture.kind](run, picture, scales)
-        write_png(run.mosaics_path / picture.path, drawn, _text_chunks(run, picture))
+    pictures = planned_pictures(run, finished_checkpoints(run, partial))
+    scales, started = _Scales(run), perf_counter()
+    with run.locked("mosaics"):
+        if run.mosaics_path.is_dir():
+            sweep(run.mosaics_path)
+        stale = stale_pictures(run, pictures)
+        bar = tqdm(stale, unit="picture", disable=not run.progress)
+        with telling_what_is_left(lambda: f"left: {len(stale) - bar.n} of {len(pictures)} pictures"):
+            for picture in bar:
+                check_stop()
+                write_png(run.mosaics_path / picture.path, _DRAW[picture.kind](run, picture, scales), _text_chunks(run, picture))
+            _write_index(run, pictures)
+    note_rate(run.directory, "render", len(stale), perf_counter() - started)
+    return Outcome("render", len(stale), len(pictures) - len(stale), "pictures", (f"in {run.mosaics_path}",))
+
+
+def stale_pictures(run: Run, pictures: Sequence[Picture]) -> list[Picture]:
+    """Those that are missing, damaged, or made of other maps, photos or settings."""
+    return [picture for picture in pictures if png_settings(run.mosaics_path / picture.path).get("stamp") != _stamp(run, picture)]
+
+
+def index_seal(run: Run) -> Seal:
+    """Seal of the list of pictures; each picture carries its own checksums."""
+    return Seal(run.directory / "ledger" / "mosaics.json", run.mosaics_path)
+
+
+def _write_index(run: Run, pictures: Sequence[Picture]) -> None:
     index = [
         {
             "path": picture.path.as_posix(),
@@ -99,19 +126,19 @@ def render(run: Run, *, partial: bool = False) -> Outcome:
         }
         for picture in pictures
     ]
-    run.mosaics_path.mkdir(parents=True, exist_ok=True)
-    (run.mosaics_path / INDEX).write_text(json.dumps(index, indent=1))
-    return Outcome("render", len(stale), len(pictures) - len(stale), "pictures", (f"in {run.mosaics_path}",))
+    content, path = json.dumps(index, indent=1).encode(), run.mosaics_path / INDEX
+    if not index_seal(run).holds(INDEX) or path.read_bytes() != content:
+        index_seal(run).replace(INDEX, content)
 
 
-def _plan(run: Run, names: Sequence[str]) -> list[_Picture]:
+def planned_pictures(run: Run, names: Sequence[str]) -> list[Picture]:
     """List the pictures: positions and paper for the chosen checkpoints, one epoch strip over all."""
     settings, products = run.settings.render, products_of(run.settings.cam)
     strip = tuple(names[index] for index in spread(len(names), settings.columns))
     chosen = tuple(known(name, names, "render.checkpoints") for name in settings.checkpoints) or (names[-1],)
     stamps = {name: finished_stamps(run, name, products) for name in {*strip, *chosen}}
     for name in stamps:
-        run.check_same_images(name)
+        check_same_images(run, name)
     pictures = []
     for place in choose_places(_usable_images(run), settings):
         for method, target in choose_drawn(products, settings):
@@ -128,7 +155,7 @@ def _plan(run: Run, names: Sequence[str]) -> list[_Picture]:
                     )
                     for group in groups
                 ]
-                pictures += [_Picture(kind, place, method, target, group, marks) for group, marks in zip(groups, used, strict=True)]
+                pictures += [Picture(kind, place, method, target, group, marks) for group, marks in zip(groups, used, strict=True)]
     return pictures
 
 
@@ -136,27 +163,35 @@ def _product(position: str, method: str, target: str, products: Sequence[Product
     return next((product for product in products if (product.position, product.method, product.target) == (position, method, target)), None)
 
 
-def _stamp(run: Run, picture: _Picture) -> str:
+def _stamp(run: Run, picture: Picture) -> str:
     """Digest of what the picture shows; the scale of a wider scope comes from the figures of all images."""
     chosen = {"mosaics", "methods", "targets", "places", "place_count", "checkpoints", "columns"}
     figures = group_attributes(run.stats_path, JOINED).get("stamp") if _scope(run, picture) in ("checkpoint", "dataset") else None
+    images = choose_images(_usable_images(run), picture.place, run.settings.render)
     ingredients = {
         "maps": picture.stamps,
         "checkpoints": picture.checkpoints,
         "settings": run.settings.render.model_dump(mode="json", exclude=chosen),
         "flat_below": run.settings.stats.flat_below,
-        "images": choose_images(_usable_images(run), picture.place, run.settings.render)["digest"].tolist(),
+        "images": images["digest"].tolist(),
+        "content": [_content_of(run, name, sample) for name in picture.checkpoints for sample in images["sample"]],
         "figures": figures,
         "version": VERSION,
     }
     return stamp(ingredients)
 
 
-def _scope(run: Run, picture: _Picture) -> Scope:
+def _content_of(run: Run, name: str, sample: int) -> str:
+    """Digest of the block that a sample's features lie in."""
+    store = run.features(name)
+    return block_content(store, store.blocks[sample // len(store.blocks[0])])
+
+
+def _scope(run: Run, picture: Picture) -> Scope:
     return run.settings.render.epochs_scope if picture.kind == "epochs" else run.settings.render.scope
 
 
-def _text_chunks(run: Run, picture: _Picture) -> dict[str, Any]:
+def _text_chunks(run: Run, picture: Picture) -> dict[str, Any]:
     settings = run.settings.render
     return {
         "Software": f"safenet-atlas {version('safenet-atlas')}",
@@ -206,7 +241,7 @@ def _scale_of(low: float, high: float, scope: Scope, kind: str) -> Scale:
     return Scale(low, high, scope)
 
 
-def _style(run: Run, picture: _Picture) -> MapStyle:
+def _style(run: Run, picture: Picture) -> MapStyle:
     if METHODS[picture.method].kind == "statistic":
         return MapStyle(picture.method, picture.target, "statistic")
     return MapStyle(picture.method, picture.target, "signed" if run.settings.render.signed else "relu")
@@ -217,7 +252,7 @@ def _draw_settings(run: Run) -> DrawSettings:
     return DrawSettings(**chosen, flat_below=run.settings.stats.flat_below)
 
 
-def _draw_positions(run: Run, picture: _Picture, scales: _Scales) -> NDArray[np.uint8]:
+def _draw_positions(run: Run, picture: Picture, scales: _Scales) -> NDArray[np.uint8]:
     name, style = picture.checkpoints[0], _style(run, picture)
     products = [p for p in products_of(run.settings.cam) if (p.method, p.target) == picture.style]
     views = [_view(run, row, name, products, picture) for row in _images(run, picture)]
@@ -225,7 +260,7 @@ def _draw_positions(run: Run, picture: _Picture, scales: _Scales) -> NDArray[np.
     return positions_mosaic(views, style, _draw_settings(run), _title(picture, f"checkpoint {name}"), _all_or_none(found))
 
 
-def _draw_paper(run: Run, picture: _Picture, scales: _Scales) -> NDArray[np.uint8]:
+def _draw_paper(run: Run, picture: Picture, scales: _Scales) -> NDArray[np.uint8]:
     name, style, position = picture.checkpoints[0], _style(run, picture), run.settings.render.position
     product = Product(position, picture.target, picture.method)
     views = [_view(run, row, name, [product], picture) for row in _images(run, picture)]
@@ -233,7 +268,7 @@ def _draw_paper(run: Run, picture: _Picture, scales: _Scales) -> NDArray[np.uint
     return paper_mosaic(views, style, position, _draw_settings(run), _title(picture, f"checkpoint {name}"), scale)
 
 
-def _draw_epochs(run: Run, picture: _Picture, scales: _Scales) -> NDArray[np.uint8]:
+def _draw_epochs(run: Run, picture: Picture, scales: _Scales) -> NDArray[np.uint8]:
     style, position = _style(run, picture), run.settings.render.position
     product = Product(position, picture.target, picture.method)
     rows = []
@@ -246,14 +281,14 @@ def _draw_epochs(run: Run, picture: _Picture, scales: _Scales) -> NDArray[np.uin
     return epochs_mosaic(rows, heads, style, _draw_settings(run), _title(picture, "by checkpoint"), position, _all_or_none(found))
 
 
-_DRAW: Mapping[MosaicKind, Callable[[Run, _Picture, _Scales], NDArray[np.uint8]]] = {
+_DRAW: Mapping[MosaicKind, Callable[[Run, Picture, _Scales], NDArray[np.uint8]]] = {
     "positions": _draw_positions,
     "epochs": _draw_epochs,
     "paper": _draw_paper,
 }
 
 
-def _title(picture: _Picture, what: str) -> str:
+def _title(picture: Picture, what: str) -> str:
     method = picture.method if picture.target == NO_TARGET else f"{picture.method} of {picture.target}"
     return f"Place {picture.place}, {what}: {method}"
 
@@ -268,11 +303,11 @@ def _head(run: Run, name: str) -> str:
     return name if epoch is None else "untrained" if epoch < 0 else f"epoch {epoch}"
 
 
-def _images(run: Run, picture: _Picture) -> list[pd.Series]:
+def _images(run: Run, picture: Picture) -> list[pd.Series]:
     return [row for _, row in choose_images(_usable_images(run), picture.place, run.settings.render).iterrows()]
 
 
-def _view(run: Run, row: pd.Series, name: str, products: Sequence[Product], picture: _Picture) -> SampleView:
+def _view(run: Run, row: pd.Series, name: str, products: Sequence[Product], picture: Picture) -> SampleView:
     """Read one image, its maps in the photo's frame, and what FAM and FPM did to it."""
     store, sample = run.features(name), slice(int(row["sample"]), int(row["sample"]) + 1)
     features = store.read(["theta", "source_cell", "boundary", "fam_change"], sample)
@@ -304,7 +339,7 @@ def _moved_cells(source: NDArray[np.integer], change: float) -> int | None:
 def _usable_images(run: Run) -> pd.DataFrame:
     """Return the manifest with the faults that extraction found; an image that is void in the stores is not drawn."""
     table, void = run.manifest.copy(), bad_images(run)
-    table["problem"] = [void.get(name, "") for name in table["id"]]
+    table["problem"] = [str(void.get(name, "")) for name in table["id"]]
     return table
 
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
+from typing import Any
 from urllib.parse import quote
 
-from pipeline.extract_run import quarantined
+from pipeline.completeness import finished_checkpoints
 from pipeline.index_run import describe_counts
-from pipeline.render_run import INDEX
+from pipeline.quarantine import void_images
+from pipeline.render_run import INDEX, index_seal
 from pipeline.run import MissingProductError, Outcome, Run
-from pipeline.stats_run import open_stats
+from pipeline.seals import BrokenSealError, Seal
+from pipeline.stamps import stamp
+from pipeline.stats_run import JOINED, open_stats
+from pipeline.stores import group_attributes
 from stages.report import Mosaic, report_page
+
+VERSION = 1
 
 
 def report(run: Run) -> Outcome:
@@ -22,34 +29,59 @@ def report(run: Run) -> Outcome:
     MissingProductError
         If figures or mosaics are missing or stale.
     """
-    stats = open_stats(run)
-    index = run.mosaics_path / INDEX
-    if not index.is_file():
-        raise MissingProductError(f"{index}: no mosaics; run `atlas render` first")
-    entries = json.loads(index.read_text())
-    gone = [entry["path"] for entry in entries if not (run.mosaics_path / entry["path"]).is_file()]
-    if gone:
-        raise MissingProductError(f"{run.mosaics_path / gone[0]}: this mosaic is gone ({len(gone)} in all); run `atlas render` again")
-    mosaics = [
-        Mosaic(
-            source=f"../mosaics/{quote(entry['path'])}",
-            kind=entry["kind"],
-            caption=f"Place {entry['place']}: {entry['method']}, target {entry['target']}, {', '.join(entry['checkpoints'])}",
-        )
-        for entry in entries
-    ]
-    run.report_path.parent.mkdir(parents=True, exist_ok=True)
-    partial = run.report_path.with_suffix(".partial")
-    partial.write_text(report_page(f"Safe-Net Atlas: {run.directory.name}", _facts(run), stats, mosaics), encoding="utf-8")
-    partial.replace(run.report_path)
+    stats, entries, mark = open_stats(run), _pictures(run), report_stamp(run)
+    with run.locked("report"):
+        if is_fresh(run, mark):
+            return Outcome("report", 0, 1, "page", (f"open {run.report_path.resolve()}",))
+        mosaics = [
+            Mosaic(
+                source=f"../mosaics/{quote(entry['path'])}",
+                kind=entry["kind"],
+                caption=f"Place {entry['place']}: {entry['method']}, target {entry['target']}, {', '.join(entry['checkpoints'])}",
+            )
+            for entry in entries
+        ]
+        page = report_page(f"Safe-Net Atlas: {run.directory.name}", _facts(run), stats, mosaics)
+        page_seal(run).replace(run.report_path.name, page.encode(), stamp=mark)
     return Outcome("report", 1, 0, "page", (f"open {run.report_path.resolve()}",))
 
 
+def page_seal(run: Run) -> Seal:
+    """Seal of the page, which notes what it was made of."""
+    return Seal(run.directory / "ledger" / "report.json", run.report_path.parent)
+
+
+def report_stamp(run: Run) -> str:
+    """Digest of what the page shows."""
+    figures = group_attributes(run.stats_path, JOINED).get("stamp")
+    return stamp({"figures": figures, "pictures": _pictures(run), "facts": _facts(run), "version": VERSION})
+
+
+def is_fresh(run: Run, mark: str) -> bool:
+    """Whether the page is there, whole, and made of this."""
+    return page_seal(run).notes.get("stamp") == mark and page_seal(run).holds(run.report_path.name)
+
+
+def _pictures(run: Run) -> list[dict[str, Any]]:
+    index = run.mosaics_path / INDEX
+    if not index.is_file():
+        raise MissingProductError(f"{index}: no mosaics; run `atlas render` first")
+    try:
+        index_seal(run).check(INDEX)
+    except BrokenSealError as error:
+        raise ValueError(f"{error} Run `atlas render` again") from None
+    entries: list[dict[str, Any]] = json.loads(index.read_text())
+    gone = [entry["path"] for entry in entries if not (run.mosaics_path / entry["path"]).is_file()]
+    if gone:
+        raise MissingProductError(f"{run.mosaics_path / gone[0]}: this mosaic is gone ({len(gone)} in all); run `atlas render` again")
+    return entries
+
+
 def _facts(run: Run) -> dict[str, str]:
-    names = run.checkpoints(partial=True)
+    names = finished_checkpoints(run, partial=True)
     table, attributes = run.manifest, run.features(names[-1]).attributes
     size = attributes["architecture"]
-    bad = quarantined(run.ledger("features", names[-1]), run.features(names[-1]).blocks)
+    bad = void_images(run.features(names[-1]))
     return {
         "dataset": f"{table.attrs['root']} ({table.attrs['layout']})",
         "images": describe_counts(table),

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from pipeline.blocks import Ledger
+from pipeline.blocks import Block
 from pipeline.config import Settings
 from pipeline.index import manifest_digest, read_manifest
-from pipeline.stores import GroupStore, checkpoint_order, group_names
+from pipeline.locks import locked
+from pipeline.stores import GroupStore
 
 
 class MissingProductError(FileNotFoundError):
@@ -100,9 +101,17 @@ class Run:
         """Digest of what defines the samples."""
         return manifest_digest(self.manifest)
 
-    def ledger(self, store: str, name: str) -> Ledger:
-        """Records of a store's group."""
-        return Ledger(self.directory / "ledger" / store / name)
+    def images(self, block: Block) -> list[str]:
+        """Digests of a block's images."""
+        return self._digests[block.rows]
+
+    @cached_property
+    def _digests(self) -> list[str]:
+        return list(self.manifest["digest"])
+
+    def locked(self, product: str) -> AbstractContextManager[None]:
+        """Hold the lock of a product, such as "manifest" or "features/net_000"; one process at a time may write it."""
+        return locked(self.directory / "locks" / f"{product}.lock", f"{self.directory}: {product}")
 
     def features(self, name: str) -> GroupStore:
         """Feature store of a checkpoint."""
@@ -111,40 +120,3 @@ class Run:
     def cams(self, name: str) -> GroupStore:
         """Heat-map store of a checkpoint."""
         return GroupStore(self.cams_path, name)
-
-    def checkpoints(self, partial: bool = False) -> list[str]:
-        """Names of the extracted checkpoints, by epoch.
-
-        Raises
-        ------
-        MissingProductError
-            If there are none, or one is unfinished (and `partial` is not set).
-        """
-        epochs = {}
-        for name in group_names(self.features_path):
-            attributes = self.features(name).attributes
-            missing = self.missing_blocks(name, attributes)
-            if missing and not partial:
-                total = -(-attributes["samples"] // attributes["block_samples"])
-                raise MissingProductError(
-                    f"{self.features_path}/{name}: unfinished, {missing} of {total} blocks missing; run `atlas extract` again, or pass --partial"
-                )
-            if not missing:
-                epochs[name] = attributes["epoch"]
-        if not epochs:
-            raise MissingProductError(f"{self.features_path}: no features; run `atlas extract` first")
-        return checkpoint_order(epochs)
-
-    def check_same_images(self, name: str) -> None:
-        """Raise a StaleStoreError if a checkpoint's features were made of another list of images than the manifest's."""
-        if self.features(name).attributes["made_with"]["manifest"] != self.manifest_digest:
-            raise StaleStoreError(
-                f"{self.features_path}/{name}: made of another list of images than {self.manifest_path} now holds. "
-                f"Run `atlas extract --replace`, or index the former images again"
-            )
-
-    def missing_blocks(self, name: str, attributes: dict[str, Any]) -> int:
-        """Count the blocks of a checkpoint's features that are not proven done."""
-        ledger, store = self.ledger("features", name), self.features(name)
-        stamps = dict.fromkeys(attributes["block_arrays"], attributes["stamp"])
-        return sum(not (ledger.is_done(block, stamps) and store.holds(stamps, block)) for block in store.blocks)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,14 @@ from tqdm import tqdm
 
 from pipeline.blocks import Block
 from pipeline.cam_run import finished_stamps
+from pipeline.completeness import content_stamp, finished_checkpoints, images_stamp
 from pipeline.executors import run_blocks
+from pipeline.feature_state import layout_notes
+from pipeline.interrupts import check_stop, telling_what_is_left
+from pipeline.rates import note_rate
 from pipeline.run import MissingProductError, Outcome, Run
-from pipeline.stamps import stamp
-from pipeline.stores import group_attributes, open_lazily, write_dataset
+from pipeline.stamps import difference, stamp
+from pipeline.stores import dataset_seal, group_attributes, read_dataset, write_dataset
 from stages.cam import Product, products_of
 from stages.schema import MASKS
 from stages.stats import (
@@ -43,7 +48,12 @@ class _Inputs:
     products: Sequence[Product]
     groups: Groups
     blocks: Sequence[Block]
-    stamp: str
+    made_with: Mapping[str, Any]
+
+    @property
+    def stamp(self) -> str:
+        """Digest of what the figures are made with."""
+        return stamp(self.made_with)
 
 
 def stats(run: Run, *, partial: bool = False) -> Outcome:
@@ -60,22 +70,45 @@ def stats(run: Run, *, partial: bool = False) -> Outcome:
     MissingProductError
         If features or heat maps are missing or unfinished.
     """
-    names = run.checkpoints(partial)
+    names = finished_checkpoints(run, partial)
     inputs = [_inputs(run, name) for name in names]
-    computed = 0
-    with tqdm(total=len(names), unit="checkpoint", disable=not run.progress) as bar:
+    computed, started = 0, perf_counter()
+    bar = tqdm(total=len(names), unit="checkpoint", disable=not run.progress)
+    with run.locked("stats"), bar, telling_what_is_left(lambda: f"left: figures of {bar.total - bar.n} of {bar.total} checkpoints"):
         for one in inputs:
             bar.set_description(one.name)
-            if group_attributes(run.stats_path, one.name).get("stamp") != one.stamp:
-                write_dataset(
-                    run.stats_path, one.name, _of_checkpoint(run, one), {"stamp": one.stamp, "epoch": run.features(one.name).attributes["epoch"]}
-                )
+            if not _is_fresh(run, one.name, one.stamp):
+                about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": run.features(one.name).attributes["epoch"]}
+                write_dataset(run.stats_path, one.name, _of_checkpoint(run, one), about)
                 computed += 1
             bar.update()
-    mark = stamp([one.stamp for one in inputs])
-    if group_attributes(run.stats_path, JOINED).get("stamp") != mark:
-        _write_all(run, inputs, mark)
+        mark = _joined_stamp(inputs)
+        if not _is_fresh(run, JOINED, mark):
+            _write_all(run, inputs, mark)
+    note_rate(run.directory, "stats", computed * len(run.manifest), perf_counter() - started)
     return Outcome("stats", computed, len(names) - computed, "checkpoints")
+
+
+def _is_fresh(run: Run, group: str, mark: str) -> bool:
+    return group_attributes(run.stats_path, group).get("stamp") == mark and not dataset_seal(run.stats_path, group).faults()
+
+
+def stale_figures(run: Run, names: Sequence[str]) -> dict[str, str]:
+    """Name of a checkpoint (or JOINED) whose figures are missing or stale -> why."""
+    inputs = [_inputs(run, name) for name in names]
+    found = {one.name: _why_stale(run, one) for one in inputs if not _is_fresh(run, one.name, one.stamp)}
+    if not _is_fresh(run, JOINED, _joined_stamp(inputs)):
+        found[JOINED] = "a checkpoint's figures change" if found else "the checkpoints changed"
+    return found
+
+
+def _why_stale(run: Run, one: _Inputs) -> str:
+    made = group_attributes(run.stats_path, one.name)
+    return difference(made.get("made_with", {}), one.made_with) or "its files are damaged" if made else "not computed yet"
+
+
+def _joined_stamp(inputs: Sequence[_Inputs]) -> str:
+    return stamp([one.stamp for one in inputs])
 
 
 def open_stats(run: Run) -> xr.Dataset:
@@ -89,9 +122,9 @@ def open_stats(run: Run) -> xr.Dataset:
     made = group_attributes(run.stats_path, JOINED).get("stamp")
     if made is None:
         raise MissingProductError(f"{run.stats_path}: no figures; run `atlas stats` first")
-    if made != stamp([_inputs(run, name).stamp for name in run.checkpoints(partial=True)]):
+    if made != _joined_stamp([_inputs(run, name) for name in finished_checkpoints(run, partial=True)]):
         raise MissingProductError(f"{run.stats_path}: older than the heat maps or the settings; run `atlas stats` again")
-    return open_lazily(run.stats_path, JOINED).load()
+    return read_dataset(run.stats_path, JOINED)
 
 
 def _inputs(run: Run, name: str) -> _Inputs:
@@ -101,7 +134,9 @@ def _inputs(run: Run, name: str) -> _Inputs:
     texts = features.read(["split", "view", "valid"])
     groups = Groups.of(*(texts[key].values.tolist() for key in ("split", "view", "valid")))
     settings = run.settings.stats.model_dump(mode="json")
-    return _Inputs(name, products, groups, features.blocks, stamp({"cams": stamps, "settings": settings, "version": VERSION}))
+    texts_digest = layout_notes(features)["texts"]
+    made_with = {"heat_maps": stamp(stamps), "features": content_stamp(features), "texts": texts_digest, "settings": settings, "version": VERSION}
+    return _Inputs(name, products, groups, features.blocks, made_with)
 
 
 def _of_checkpoint(run: Run, one: _Inputs) -> xr.Dataset:
@@ -130,7 +165,7 @@ def _write_all(run: Run, inputs: Sequence[_Inputs], mark: str) -> None:
     """Join the checkpoints and add the drift from the previous and to the last one."""
     parts = []
     for number, one in enumerate(inputs):
-        own = open_lazily(run.stats_path, one.name).load().drop_attrs()
+        own = read_dataset(run.stats_path, one.name).drop_attrs()
         previous = inputs[number - 1] if number else None
         parts.append(own.merge(_drift(run, previous, one, "previous")).merge(_drift(run, one, inputs[-1], "last")))
     odd = [one.name for one, part in zip(inputs, parts, strict=True) if _shape(part) != _shape(parts[0])]
@@ -172,8 +207,11 @@ def _drift(run: Run, before: _Inputs | None, after: _Inputs, suffix: str) -> xr.
 def _comparable(run: Run, before: _Inputs, after: _Inputs) -> bool:
     one, other = (run.features(inputs.name).attributes for inputs in (before, after))
     grids = [attributes["architecture"]["image_size"] // attributes["architecture"]["patch_size"] for attributes in (one, other)]
-    return one["made_with"]["manifest"] == other["made_with"]["manifest"] and grids[0] == grids[1] and len(before.blocks) == len(after.blocks)
+    same_images = images_stamp(run.features(before.name)) == images_stamp(run.features(after.name))
+    return same_images and grids[0] == grids[1] and len(before.blocks) == len(after.blocks)
 
 
 def _run(run: Run, work: Any, blocks: Sequence[Block]) -> Any:
-    return run_blocks(run.settings.compute.executor, run.settings.compute.workers, work, blocks)
+    for result in run_blocks(run.settings.compute.executor, run.settings.compute.workers, work, blocks):
+        check_stop()
+        yield result

@@ -2,43 +2,56 @@
 
 from __future__ import annotations
 
-from pipeline.extract_run import listed_problems, quarantined
+from datetime import UTC, datetime
+
+from pipeline.completeness import content_stamp, missing_blocks
 from pipeline.run import Run
+from pipeline.space import human_bytes
 from pipeline.stats_run import JOINED
 from pipeline.stores import GroupStore, bytes_on_disk, checkpoint_order, group_attributes, group_names
 
 
 def run_status(run: Run) -> list[dict[str, str]]:
-    """Return one row a checkpoint: how many blocks of its features are done, how many maps and figures there are."""
-    epochs = {name: run.features(name).attributes.get("epoch") for name in group_names(run.features_path)}
-    return [_row(run, name, epochs[name]) for name in checkpoint_order(epochs)]
+    """Return one row a checkpoint: the share of each stage that is done, bytes, void images, values that are not finite, age."""
+    stores = {name: run.features(name) for name in group_names(run.features_path)}
+    epochs = {name: None if store.seal.is_open else store.attributes.get("epoch") for name, store in stores.items()}
+    return [_row(run, stores[name], epochs[name]) for name in checkpoint_order(epochs)]
 
 
-def bad_images(run: Run) -> dict[str, str]:
-    """Return sample id -> reason, of all checkpoints and of the manifest."""
-    found = listed_problems(run.manifest)
-    for name in group_names(run.features_path):
-        found |= quarantined(run.ledger("features", name), run.features(name).blocks)
-    return found
-
-
-def _row(run: Run, name: str, epoch: int | None) -> dict[str, str]:
-    features, cams = run.features(name), run.cams(name)
-    attributes = features.attributes
-    total = len(features.blocks)
-    done = total - run.missing_blocks(name, attributes)
-    has_figures = bool(group_attributes(run.stats_path, name)) and name != JOINED
+def _row(run: Run, features: GroupStore, epoch: int | None) -> dict[str, str]:
+    cams, name = run.cams(features.name), features.name
+    missing, total = missing_blocks(features)
+    overflow = features.ledger.whole().get("non_finite", {})
     return {
         "checkpoint": name,
         "epoch": "-" if epoch is None else str(epoch),
-        "features": f"{done}/{total} blocks",
-        "heat maps": f"{len(map_keys(cams))} kinds",
-        "figures": "yes" if has_figures else "no",
-        "MB": f"{bytes_on_disk(run.features_path / name) / 1e6:,.0f}",
+        "features": f"{total - missing}/{total} blocks",
+        "heat maps": _maps(features, cams),
+        "figures": "yes" if group_attributes(run.stats_path, name) and name != JOINED else "no",
+        "size": human_bytes(bytes_on_disk(features.root) + (bytes_on_disk(cams.root) if cams.exists else 0)),
+        "not finite": f"{overflow.get('count', 0):,}",
+        "age": _age(features),
     }
 
 
-def map_keys(cams: GroupStore) -> list[str]:
-    """Keys position/target/method of the arrays that are there."""
-    root = cams.path / cams.name
-    return sorted(path.parent.relative_to(root).as_posix() for path in root.glob("*/*/*/zarr.json"))
+def _maps(features: GroupStore, cams: GroupStore) -> str:
+    """How many kinds there are; whether they are of these features is for `atlas plan` to say in full."""
+    if not cams.exists or cams.seal.is_open:
+        return "0 kinds"
+    whole = cams.ledger.whole()
+    kinds = len(whole.get("products", ())) if cams.seal.exists else len(cams.all_keys())
+    stale = whole and not features.seal.is_open and whole["features"] != content_stamp(features)
+    return f"{kinds} kinds" + (" (stale)" if stale else "")
+
+
+def _age(features: GroupStore) -> str:
+    """Time since the last block was written."""
+    times = [path.stat().st_mtime for path in features.ledger.directory.glob("[0-9]*.json")]
+    return _span(datetime.now(UTC).timestamp() - max(times)) if times else "-"
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

@@ -6,11 +6,15 @@ that blocks never share a file. Every chunk carries a crc32c, so that a flipped 
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,21 +23,43 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
-from pipeline.blocks import Block, blocks_of
-from stages.schema import Variable
+from pipeline.blocks import Block, Ledger, blocks_of, checksum_of
+from pipeline.chunk_files import encode_block
+from pipeline.records import PARTIAL, replace_file, sweep, sync_file, write_atomically
+from pipeline.seals import BrokenSealError, Seal
+from stages.schema import SCHEMA_VERSION, Variable
 
 _FLUSHES = 8
+_METADATA = "zarr.json"
 
 zarr.config.set({"array.write_empty_chunks": True})  # a chunk that exists was written
 
 
+class DamagedStoreError(ValueError):
+    """Bytes of a store that do not match their checksum."""
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """An array to be made; `values` where it is written as a whole and not block by block."""
+
+    key: str
+    variable: Variable
+    dtype: str
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+    shard: tuple[int, ...] | None = None
+    values: NDArray[Any] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
 class GroupStore:
-    """One group of arrays with a common `sample` dim.
+    """One group of arrays with a common `sample` dim, its marks and its seal.
 
     Parameters
     ----------
     path : Path
-        The store, for instance runs/x/features.zarr.
+        The store, for instance runs/x/features.zarr; its proofs lie beside it, in runs/x/ledger/features/<name>.
     name : str
         The group within it: a checkpoint.
     """
@@ -41,17 +67,33 @@ class GroupStore:
     def __init__(self, path: Path, name: str) -> None:
         self.path = path
         self.name = name
+        self.root = path / name
+        self.ledger = Ledger(path.parent / "ledger" / path.stem / name)
+        self.seal = Seal(self.ledger.directory / "layout.json", self.root)
         self._group: zarr.Group | None = None
+        self._arrays: dict[str, zarr.Array[Any]] = {}
 
     def __str__(self) -> str:
         return f"{self.path}/{self.name}"
 
+    # ---- layout
+
+    @property
+    def is_laid_out(self) -> bool:
+        """Whether the group is there and its seal is closed."""
+        return self.exists and self.seal.exists and not self.seal.is_open
+
+    @property
+    def lacks_files(self) -> bool:
+        """Whether metadata or whole arrays are gone."""
+        return any(not (self.root / name).is_file() for name in self.seal.names)
+
     @property
     def exists(self) -> bool:
         """Whether the group was created."""
-        return (self.path / self.name / "zarr.json").is_file()
+        return (self.root / _METADATA).is_file()
 
-    @property
+    @cached_property
     def attributes(self) -> dict[str, Any]:
         """Attributes of the group."""
         return dict(self._open().attrs)
@@ -59,83 +101,129 @@ class GroupStore:
     @property
     def blocks(self) -> list[Block]:
         """The blocks that the store was laid out in."""
-        attributes = self.attributes
-        return blocks_of(attributes["samples"], attributes["block_samples"])
+        return blocks_of(self.attributes["samples"], self.attributes["block_samples"])
 
-    def create(self, samples: int, block_samples: int, attributes: Mapping[str, Any]) -> None:
-        """Make the group anew, empty."""
-        self.remove()
-        zarr.open_group(self.path, mode="a", zarr_format=3)
-        self._group = zarr.create_group(self.path, path=self.name, zarr_format=3)
-        self._group.attrs.update({**attributes, "samples": samples, "block_samples": block_samples})
-
-    def remove(self) -> None:
-        """Delete the group if it is there."""
-        shutil.rmtree(self.path / self.name, ignore_errors=True)
-        self._group = None
-
-    def add_array(
-        self, key: str, variable: Variable, dtype: str, sizes: Mapping[str, int], chunk_samples: int = 0, attributes: Mapping[str, Any] | None = None
+    def lay_out(
+        self,
+        samples: int,
+        block_samples: int,
+        attributes: Mapping[str, Any],
+        arrays: Sequence[ArrayLayout] = (),
+        notes: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Make an array, replacing one of that key; per-sample arrays get one file a block."""
-        shape = tuple(sizes[dim] for dim in variable.dims)
-        block = self.attributes["block_samples"]
-        chunk, shard = shape, None
-        if variable.per_sample and dtype != "str":
-            whole = (min(block, shape[0]) or 1, *shape[1:])
-            sharded = 0 < chunk_samples < whole[0] and whole[0] % chunk_samples == 0
-            chunk, shard = ((chunk_samples, *shape[1:]), whole) if sharded else (whole, None)
-        described = {
-            "long_name": variable.long_name,
-            "units": variable.units,
-            **({"frame": variable.frame} if variable.frame else {}),
-            **(attributes or {}),
-        }
-        self._open().create_array(
-            key,
-            shape=shape,
-            chunks=tuple(max(1, length) for length in chunk),
-            shards=shard,
-            dtype=dtype,
-            compressors=[Crc32cCodec()],
-            fill_value=_fill_value(dtype),
-            chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array, not one a chunk
-            dimension_names=variable.dims,
-            attributes=described,
-            overwrite=True,
-        )
+        """Make the group's metadata and whole arrays, anew around the blocks that it may hold already.
 
-    def write(self, key: str, values: NDArray[Any], rows: slice = slice(None)) -> None:
-        """Write whole blocks of one array (or all of it)."""
-        array = self._array(key)
-        if rows != slice(None):
-            block = self.attributes["block_samples"]
-            if rows.start % block or (rows.stop % block and rows.stop != array.shape[0]):
-                raise ValueError(f"{self}/{key}: rows {rows.start}:{rows.stop} are not whole blocks of {block} samples")
-        array[rows] = values
+        Killed at any instant, the seal is open and the next call does it again; the files of blocks are never touched.
+        `notes` go into the seal, where they can be read while the metadata cannot.
+        """
+        scratch = self.path / f".{self.name}.layout"
+        shutil.rmtree(scratch, ignore_errors=True)
+        self.ledger.forget_whole()
+        self.seal.open(**notes)
+        zarr.open_group(self.path, mode="a", zarr_format=3)
+        described = {"schema_version": SCHEMA_VERSION, **attributes, "samples": samples, "block_samples": block_samples}
+        group = zarr.create_group(self.path, path=scratch.name, zarr_format=3, attributes=described)
+        for layout in arrays:
+            made = _create(group, layout)
+            if layout.values is not None:
+                made[...] = layout.values
+        if arrays:
+            _consolidate(self.path, scratch.name)
+        for source in sorted(scratch.rglob("*")):
+            if source.is_file():
+                write_atomically(self.root / source.relative_to(scratch), source.read_bytes())
+        shutil.rmtree(scratch)
+        self._forget_open()
+        self.seal.close(self._sealable(layout.key for layout in arrays if layout.values is not None))
 
-    def flush(self, keys: Iterable[str], block: Block) -> None:
-        """Wait until a block's files, and their names, are on the disk; zarr itself never does."""
-        files = [self._file(key, block.index) for key in keys]
-        paths = [path for file in files for path in (file, file.parent)]
+    def clear(self) -> None:
+        """Delete the group and its marks."""
+        self.ledger.clear()  # first: a mark must never outlive its data
+        self.seal.remove()
+        shutil.rmtree(self.root, ignore_errors=True)
+        self._forget_open()
+
+    def add_array(self, layout: ArrayLayout) -> None:
+        """Make an array in a group without consolidated metadata, replacing one of that key; it counts when it is sealed."""
+        _create(zarr.open_group(self.path, path=self.name, mode="r+", use_consolidated=False), layout)
+        self._forget_open()
+        folders = [Path(layout.key), *Path(layout.key).parents]
+        names = ((folder / _METADATA).as_posix() for folder in folders)
+        self.seal.add(name for name in names if (self.root / name).is_file())
+
+    def extend(self, samples: int) -> None:
+        """Make room for more samples in a group without consolidated metadata; the blocks that it holds stay as they are."""
+        for path in sorted(self.root.rglob(_METADATA)):
+            content = json.loads(path.read_text())
+            if content["node_type"] == "array":
+                content["shape"][0] = samples
+                self.seal.replace(path.relative_to(self.root).as_posix(), _json(content))
+        self.update_attributes({"samples": samples})  # last: a kill before this does it again
+
+    def update_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Set attributes of the group."""
+        content = json.loads((self.root / _METADATA).read_text())
+        content["attributes"] |= attributes
+        self.seal.replace(_METADATA, _json(content))
+        self._forget_open()
+
+    def sweep_unmarked(self, blocks: Iterable[Block], keys: Iterable[str]) -> None:
+        """Delete what killed writers left of blocks that have no mark; the group's lock must be held."""
+        numbers = {block.index for block in blocks}
+        for key in keys:
+            for path in (self.root / key).glob("c.*"):
+                if int(path.name.split(".")[1]) in numbers:
+                    path.unlink()
+
+    def sweep(self) -> None:
+        """Delete what killed writers left half-written; the group's lock must be held."""
+        for folder in (self.root, self.ledger.directory):
+            if folder.is_dir():
+                sweep(folder)
+        shutil.rmtree(self.path / f".{self.name}.layout", ignore_errors=True)
+
+    # ---- blocks
+
+    def write_block(self, block: Block, arrays: Mapping[str, NDArray[Any]], stamps: Mapping[str, str], **notes: Any) -> None:
+        """Write one block of some arrays; mark it when data and names are on the disk."""
         with ThreadPoolExecutor(_FLUSHES) as pool:  # the disk takes many flushes in the time of one
-            list(pool.map(_fsync, paths))
+            proofs = dict(zip(arrays, pool.map(lambda key: self.write_chunk(key, block, arrays[key]), arrays), strict=True))
+            list(pool.map(sync_file, {self._file(key, block.index).parent for key in arrays}))
+        self.ledger.mark(block, proofs, stamps, **notes)
 
-    def holds(self, keys: Iterable[str], block: Block) -> bool:
-        """Whether the files of a block are there; their content is checked when they are read."""
-        return all(self.has(key) and self._file(key, block.index).exists() for key in keys)
+    def write_chunk(self, key: str, block: Block, values: NDArray[Any]) -> dict[str, int]:
+        """Write one array's file of a block; return the proof of its values."""
+        array = self._array(key)
+        length = array.shape[0]
+        block_samples = (array.shards or array.chunks)[0]
+        if block.start % block_samples or len(values) != len(block) or (len(block) != block_samples and block.stop != length):
+            raise ValueError(f"{self}/{key}: rows {block.start}:{block.stop} are not a whole block of {block_samples} samples, or not as many values")
+        encoded = encode_block(values, block_samples, array.chunks[0], array.dtype)
+        replace_file(self._file(key, block.index), encoded.parts)
+        return encoded.proof
+
+    def held_blocks(self, keys: Iterable[str]) -> set[int]:
+        """Numbers of the blocks whose files are all there; their content is checked when they are read."""
+        held = [{int(path.name.split(".")[1]) for path in (self.root / key).glob("c.*") if not path.name.endswith(PARTIAL)} for key in keys]
+        return set.intersection(*held) if held else {block.index for block in self.blocks}
 
     def read(self, keys: Iterable[str], rows: slice = slice(None)) -> xr.Dataset:
-        """Read arrays into memory; variables are named by their keys. Per-sample arrays are cut to `rows`."""
+        """Read arrays into memory; variables are named by their keys. Per-sample arrays are cut to `rows`.
+
+        Raises
+        ------
+        DamagedStoreError
+            If a chunk does not match its checksum, a whole block not its mark, or a file is missing.
+        """
         found = {}
         for key in keys:
             try:
                 found[key] = self._read_array(key, rows)
             except (ValueError, KeyError) as error:
                 where = f"{self}/{key}" + ("" if rows == slice(None) else f", samples {rows.start} to {rows.stop - 1}")
-                reason = str(error).rstrip(".")
                 raise DamagedStoreError(
-                    f"{where}: damaged or missing: {reason}. Delete the damaged file and run the stage that writes it again, or restore it"
+                    f"{where}: damaged or missing: {str(error).rstrip('.')}. "
+                    f"Run `atlas verify --repair` and then the stage that writes it, or restore it"
                 ) from error
         return xr.Dataset(found)
 
@@ -144,7 +232,12 @@ class GroupStore:
         dims = _dims(array)
         chosen = rows if dims[0] == "sample" else slice(None)
         self._refuse_missing_files(key, array, chosen)
-        return dims, np.asarray(array[chosen])
+        if not _is_cut_in_blocks(array):
+            self.seal.check(self._file(key, 0).relative_to(self.root).as_posix())
+        values = np.asarray(array[chosen])
+        if _is_cut_in_blocks(array):
+            self._compare_with_marks(key, values, chosen.indices(array.shape[0])[0])
+        return dims, values
 
     def _refuse_missing_files(self, key: str, array: zarr.Array[Any], rows: slice) -> None:
         """Zarr reads a file that is not there as the fill value; here every chunk was written, so that it is a loss."""
@@ -154,48 +247,148 @@ class GroupStore:
             if not self._file(key, number).exists():
                 raise ValueError(f"the file of samples {number * length} and following is not there")
 
+    def _compare_with_marks(self, key: str, values: NDArray[Any], start: int) -> None:
+        """Whole blocks must be those that were marked: a file with good checksums may still be another run's."""
+        for block in self.blocks:
+            if start <= block.start and block.stop <= start + len(values):
+                made = self.ledger.record(block).get("arrays", {}).get(key)
+                if made is not None and made["crc32c"] != checksum_of(values[block.start - start : block.stop - start]):
+                    raise ValueError(f"samples {block.start} to {block.stop - 1} are foreign: not the values that were marked as written")
+
+    # ---- what is there
+
     def has(self, key: str) -> bool:
         """Whether there is an array of that key."""
-        return (self.path / self.name / key / "zarr.json").is_file()
+        name = f"{key}/{_METADATA}"
+        return (self.root / name).is_file() and (not self.seal.exists or name in self.seal.names)
 
     def keys(self) -> list[str]:
         """Keys of the group's own arrays (not of its subgroups)."""
         return sorted(self._open().array_keys())
 
+    def all_keys(self) -> list[str]:
+        """Keys of all arrays, those of subgroups included."""
+        paths = (path.parent for path in self.root.rglob(_METADATA) if json.loads(path.read_text())["node_type"] == "array")
+        return sorted(key for path in paths if self.has(key := path.relative_to(self.root).as_posix()))
+
+    def is_cut_in_blocks(self, key: str) -> bool:
+        """Whether an array is written block by block; the others are whole, and sealed."""
+        return _is_cut_in_blocks(self._array(key))
+
+    def chunk_file(self, key: str, number: int) -> Path:
+        """Path of the file with the samples of one block."""
+        return self._file(key, number)
+
     def array_attributes(self, key: str) -> dict[str, Any]:
         """Attributes of an array, empty where there is none."""
         return dict(self._array(key).attrs) if self.has(key) else {}
-
-    def update_attributes(self, attributes: Mapping[str, Any]) -> None:
-        """Set attributes of the group."""
-        self._open().attrs.update(attributes)
 
     def lazy(self, group: str = "") -> xr.Dataset:
         """Open with xarray, one dask chunk a file."""
         return open_lazily(self.path, f"{self.name}/{group}" if group else self.name)
 
+    def array(self, key: str) -> zarr.Array[Any]:
+        """One array, opened; its values are read where they are indexed."""
+        return self._array(key)
+
     def _open(self) -> zarr.Group:
         if self._group is None:
-            self._group = zarr.open_group(self.path, path=self.name, mode="r+" if self.exists else "r")
+            self._check_metadata(_METADATA)
+            group = zarr.open_group(self.path, path=self.name, mode="r")
+            check_version(str(self), group.attrs.asdict())
+            self._group = group
         return self._group
 
-    def _file(self, key: str, number: int) -> Path:
-        """Path of the file with the samples of one block; arrays are cut along their first dim alone."""
-        rest = ["0"] * (self._array(key).ndim - 1)
-        return self.path / self.name / key / ".".join(["c", str(number), *rest])
-
     def _array(self, key: str) -> zarr.Array[Any]:
-        array = self._open()[key]
-        assert isinstance(array, zarr.Array)
-        return array
+        if key not in self._arrays:
+            group = self._open()
+            if group.metadata.consolidated_metadata is None:
+                self._check_metadata(f"{key}/{_METADATA}")
+            array = group[key]
+            if not isinstance(array, zarr.Array):
+                raise KeyError(f"{self}/{key}: a group; expected an array")
+            self._arrays[key] = array
+        return self._arrays[key]
+
+    def _check_metadata(self, name: str) -> None:
+        try:
+            self.seal.check(name)
+        except BrokenSealError as error:
+            raise DamagedStoreError(f"{error} Run `atlas verify --repair` and then the stage that writes it, or restore it") from None
+
+    def _forget_open(self) -> None:
+        self._group = None
+        self._arrays = {}
+        self.__dict__.pop("attributes", None)
+
+    def _file(self, key: str, number: int) -> Path:
+        """Arrays are cut along their first dim alone."""
+        rest = ["0"] * (self._array(key).ndim - 1)
+        return self.root / key / ".".join(["c", str(number), *rest])
+
+    def _sealable(self, whole_keys: Iterable[str]) -> list[str]:
+        """Names of all metadata, and of the files of arrays that are not cut in blocks."""
+        paths = [*self.root.rglob(_METADATA), *(path for key in whole_keys for path in (self.root / key).glob("c*"))]
+        return [path.relative_to(self.root).as_posix() for path in paths]
 
 
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def array_layout(
+    variable: Variable, dtype: str, sizes: Mapping[str, int], block_samples: int, chunk_samples: int = 0, key: str = "", **more: Any
+) -> ArrayLayout:
+    """Describe an array: one file a block where it has samples, or one file.
+
+    Parameters
+    ----------
+    variable : Variable
+    dtype : str
+    sizes : mapping
+        Of its dims.
+    block_samples, chunk_samples : int
+        Samples a file, and samples a chunk within it (0, or not a divisor: the file is one chunk).
+    key : str
+        Where it lies in the group; default: the variable's name.
+    **more
+        `values` and `attributes` of ArrayLayout.
+    """
+    shape = tuple(sizes[dim] for dim in variable.dims)
+    chunk, shard = shape, None
+    if variable.per_sample and dtype != "str":
+        whole = (block_samples, *shape[1:])
+        sharded = 0 < chunk_samples < block_samples and block_samples % chunk_samples == 0
+        chunk, shard = ((chunk_samples, *shape[1:]), whole) if sharded else (whole, None)
+    return ArrayLayout(key or variable.name, variable, dtype, shape, tuple(max(1, length) for length in chunk), shard, **more)
+
+
+def _create(group: zarr.Group, layout: ArrayLayout) -> zarr.Array[Any]:
+    variable = layout.variable
+    described = {"long_name": variable.long_name, "units": variable.units, **({"frame": variable.frame} if variable.frame else {})}
+    return group.create_array(
+        layout.key,
+        shape=layout.shape,
+        chunks=layout.chunk,
+        shards=layout.shard,
+        dtype=layout.dtype,
+        compressors=[Crc32cCodec()],
+        fill_value=_fill_value(layout.dtype),
+        chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array, not one a chunk
+        dimension_names=variable.dims,
+        attributes={**described, **layout.attributes},
+        overwrite=True,
+    )
+
+
+def _consolidate(path: Path, group: str) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")  # known: it lies within the group's own file
+        zarr.consolidate_metadata(str(path), path=group, zarr_format=3)
+
+
+def _is_cut_in_blocks(array: zarr.Array[Any]) -> bool:
+    return _dims(array)[0] == "sample" and array.dtype.kind in "biuf"
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=2).encode()
 
 
 def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
@@ -205,8 +398,63 @@ def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-class DamagedStoreError(ValueError):
-    """Bytes of a store that do not match their checksum."""
+def _fill_value(dtype: str) -> Any:
+    return "" if dtype == "str" else np.zeros((), dtype).item()
+
+
+def check_version(where: str, attributes: Mapping[str, Any]) -> None:
+    """Raise a ValueError if a store was written by a later version of the schema than this one knows."""
+    found = attributes.get("schema_version", 1)
+    if found > SCHEMA_VERSION:
+        raise ValueError(f"{where}: written with schema version {found}; this safenet-atlas reads versions up to {SCHEMA_VERSION}. Update it")
+
+
+# ---- groups of small arrays that are written as a whole
+
+
+def dataset_seal(path: Path, group: str) -> Seal:
+    """Seal of a group that `write_dataset` wrote."""
+    return Seal(path.parent / "ledger" / path.stem / group / "layout.json", path / group)
+
+
+def write_dataset(path: Path, group: str, dataset: xr.Dataset, attributes: Mapping[str, Any]) -> None:
+    """Write a small dataset as a group of its own, replacing what was there; it counts when it is sealed."""
+    seal = dataset_seal(path, group)
+    seal.open()
+    encoding = {name: {"compressors": [Crc32cCodec()]} for name in dataset.variables}
+    dataset.drop_attrs().to_zarr(path, group=group, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
+    zarr.open_group(path, path=group, mode="r+").attrs.update({"schema_version": SCHEMA_VERSION, **attributes})
+    _consolidate(path, group)
+    files = [file for file in seal.root.rglob("*") if file.is_file()]
+    for file in files:
+        sync_file(file)
+    seal.close(file.relative_to(seal.root).as_posix() for file in files)
+
+
+def read_dataset(path: Path, group: str) -> xr.Dataset:
+    """Read a group of `write_dataset` into memory.
+
+    Raises
+    ------
+    DamagedStoreError
+        If a file is not the one that was written.
+    """
+    for found in dataset_seal(path, group).faults():
+        raise DamagedStoreError(f"{found.where}: {found.kind}: {found.text}. Run `atlas verify --repair` and then `atlas stats`")
+    return open_lazily(path, group).load()
+
+
+def group_attributes(path: Path, group: str) -> dict[str, Any]:
+    """Attributes of a group of `write_dataset`; empty where there is none, or it was not finished, or is damaged."""
+    seal = dataset_seal(path, group)
+    if not (path / group / _METADATA).is_file() or (seal.exists and not seal.holds(_METADATA)):
+        return {}
+    found = zarr.open_group(path, path=group, mode="r").attrs.asdict()
+    check_version(f"{path}/{group}", found)
+    return found
+
+
+# ---- all groups
 
 
 def open_lazily(path: Path, group: str) -> xr.Dataset:
@@ -214,34 +462,16 @@ def open_lazily(path: Path, group: str) -> xr.Dataset:
     return xr.open_zarr(path, group=group or None, consolidated=False, chunks={})
 
 
-def write_dataset(path: Path, group: str, dataset: xr.Dataset, attributes: Mapping[str, Any]) -> None:
-    """Write a small dataset as a group of its own, replacing what was there."""
-    encoding = {name: {"compressors": [Crc32cCodec()]} for name in dataset.variables}
-    dataset.drop_attrs().to_zarr(path, group=group, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
-    zarr.open_group(path, path=group, mode="r+").attrs.update(attributes)  # last: a stamp says that the data is there
-
-
-def group_attributes(path: Path, group: str) -> dict[str, Any]:
-    """Attributes of a group, empty where there is none."""
-    if not (path / group / "zarr.json").is_file():
-        return {}
-    return dict(zarr.open_group(path, path=group, mode="r").attrs)
-
-
 def group_names(path: Path) -> list[str]:
-    """Names of the groups right under the store's root."""
+    """Names of the groups right under the store's root; those that begin with a dot are being made."""
     if not path.is_dir():
         return []
-    return sorted(entry.name for entry in path.iterdir() if (entry / "zarr.json").is_file())
+    return sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".") and (entry / _METADATA).is_file())
 
 
 def bytes_on_disk(path: Path) -> int:
     """Size of all files under `path`."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def _fill_value(dtype: str) -> Any:
-    return "" if dtype == "str" else np.zeros((), dtype).item()
 
 
 def checkpoint_order(epochs: Mapping[str, int | None]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -55,22 +55,24 @@ class _OpenBlock:
     arrays: Arrays = field(default_factory=dict)
     filled: int = 0
 
-    def add(self, start: int, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        count, size = len(next(iter(arrays.values()))), self.block.stop - self.block.start
-        self.filled += count
-        if count == size:  # the batch is the block: nothing to put together, nothing to copy
+    def add(self, rows: Sequence[int], arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        size = len(self.block)
+        self.filled += len(rows)
+        if len(rows) == size:  # the batch is the block: nothing to put together, nothing to copy
             self.arrays = dict(arrays)
             return
+        first = rows[0]
+        where: slice | list[int] = slice(first, first + len(rows)) if list(rows) == list(range(first, first + len(rows))) else list(rows)
         for name, values in arrays.items():
             if name not in self.arrays:
                 self.arrays[name] = np.empty((size, *values.shape[1:]), values.dtype)
-            self.arrays[name][start - self.block.start : start - self.block.start + count] = values
+            self.arrays[name][where] = values
 
 
 @dataclass(frozen=True)
 class _Batch:
     block: Block
-    start: int
+    rows: Sequence[int]
     tensors: Mapping[str, Tensor]
     ready: torch.cuda.Event | None
     arrays: Mapping[str, NDArray[np.generic]]
@@ -110,14 +112,19 @@ class BlockWriter:
             self._raise_failure()
 
     def add(
-        self, block: Block, start: int, tensors: Mapping[str, Tensor], ready: torch.cuda.Event | None, arrays: Mapping[str, NDArray[np.generic]]
+        self,
+        block: Block,
+        rows: Sequence[int],
+        tensors: Mapping[str, Tensor],
+        ready: torch.cuda.Event | None,
+        arrays: Mapping[str, NDArray[np.generic]],
     ) -> None:
-        """Hand over the samples `start` ... of a block: host tensors, when they may be read, and arrays that are there already.
+        """Hand over rows of a block: host tensors, when they may be read, and arrays that are there already.
 
         Waits when the writers are behind.
         """
         self._raise_failure()
-        self._batches.put(_Batch(block, start, tensors, ready, arrays))
+        self._batches.put(_Batch(block, rows, tensors, ready, arrays))
 
     def _collect(self) -> None:
         """Runs in a thread of its own; after a failure it goes on emptying the queue, so that `add` never blocks for ever."""
@@ -129,8 +136,8 @@ class BlockWriter:
                 if batch.ready is not None:
                     batch.ready.synchronize()
                 current = open_blocks.setdefault(batch.block.index, _OpenBlock(batch.block))
-                current.add(batch.start, {**{name: value.numpy() for name, value in batch.tensors.items()}, **batch.arrays})
-                if current.filled == batch.block.stop - batch.block.start:
+                current.add(batch.rows, {**{name: value.numpy() for name, value in batch.tensors.items()}, **batch.arrays})
+                if current.filled == len(batch.block):
                     self._submit(open_blocks.pop(batch.block.index))
             except BaseException as error:  # noqa: BLE001  (handed to the thread that computes)
                 self._failure = error

@@ -29,7 +29,7 @@ Split = Literal["train", "test"]
 
 VIEWS_ONLY_BY_NAME = frozenset({"street", "google"})  # no Safe-Net is trained on them
 MANIFEST_COLUMNS = (
-    "sample", "id", "path", "view", "place", "split", "roles", "variant", "height_px", "width_px", "digest", "mask_path", "problem",
+    "sample", "id", "path", "view", "place", "split", "roles", "variant", "height_px", "width_px", "digest", "mask_path", "problem", "problem_since",
 )  # fmt: skip
 
 
@@ -134,7 +134,8 @@ def merge_duplicates(files: Iterable[ImageFile], headers: Mapping[str, ImageHead
     -------
     DataFrame
         Columns `MANIFEST_COLUMNS`. `sample` counts from 0; `id` is unique text; sizes are as stored, before any EXIF turn (0: unknown);
-        `roles` and `variant` join several by "+"; `mask_path` is relative to the root like `path`; `problem` says why a photo cannot be used.
+        `roles` and `variant` join several by "+"; `mask_path` is relative to the root like `path`; `problem` says why a photo
+        cannot be used, `problem_since` is left empty.
 
     Notes
     -----
@@ -177,6 +178,7 @@ def _manifest_row(first: ImageFile, same: list[ImageFile], header: ImageHeader, 
         "digest": header.digest,
         "mask_path": "" if mask is None else _legible(f"{MASKS_FOLDER}/{mask}"),
         "problem": header.problem,
+        "problem_since": "",
     }
 
 

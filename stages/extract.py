@@ -134,7 +134,7 @@ class FeatureExtractor:
 
 def written_by_network(settings: ExtractSettings) -> tuple[Variable, ...]:
     """Return the variables that come out of a forward pass (the others come from the manifest, the photo or the head)."""
-    elsewhere = {"sample_id", "place", "view", "split", "roles", "valid", "image", *MASKS}
+    elsewhere = {"sample_id", "place", "view", "split", "roles", "digest", "valid", "image", *MASKS}
     return tuple(v for v in feature_variables(settings.requested) if v.per_sample and v.name not in elsewhere)
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from safenet.architecture import Architecture
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ _ALWAYS = (
     Variable("view", ("sample",), "str", "view: drone, satellite, ..."),
     Variable("split", ("sample",), "str", "train or test"),
     Variable("roles", ("sample",), "str", "train, query, gallery, joined by +"),
+    Variable("digest", ("sample",), "str", "blake2b of the image's bytes, 128 bits; empty where none could be read"),
     Variable("valid", ("sample",), "bool", "false where the image could not be read: its slot in every array is void"),
     Variable("patch_map", ("sample", "y", "x", "channel"), "map", "patch tokens after the final LayerNorm (A before FAM)", frame="patch"),
     Variable("theta", ("sample", "axis", "coefficient"), "float32", "FAM's warp: rows give the input's x and y, normalised coordinates"),

@@ -1,13 +1,32 @@
-"""The bytes of a store, to compare two of them."""
+"""The bytes of a run, to compare two of them."""
 
-import re
+import json
 from pathlib import Path
 
+VOLATILE = {"created", "finished", "made_by", "host", "pid", "noted", "since"}  # who made it, and when
 
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file under `folder`, but for the provenance that tells when a store was made."""
+
+def content(folder: Path) -> dict[str, object]:
+    """Every file under `folder`, but for the locks, the measured rates, and what tells who wrote a store and when."""
     return {
-        path.relative_to(folder).as_posix(): re.sub(rb'"created": "[^"]*"', b"", path.read_bytes())
+        name: _stable(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and not (name := path.relative_to(folder).as_posix()).startswith("locks/") and path.name != "rates.json"
     }
+
+
+def _stable(path: Path) -> object:
+    data = path.read_bytes()
+    if path.suffix != ".json":
+        return data
+    is_record = "ledger" in path.parts or path.parent.name == "ledger" or path.name == "layout.json"
+    found = _without_volatile(json.loads(data.partition(b"\n")[0] if is_record else data))  # a record's second line is the checksum of the first
+    if path.name == "layout.json":
+        found["files"] = {name: check for name, check in found["files"].items() if name != "zarr.json"}  # whose attributes tell the times
+    return found
+
+
+def _without_volatile(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_volatile(item) for key, item in value.items() if key not in VOLATILE}
+    return [_without_volatile(item) for item in value] if isinstance(value, list) else value

@@ -69,7 +69,7 @@ def test_every_stage_is_a_command_with_help():
         assert shown.exit_code == 0
         text = " ".join(shown.stdout.split())
         assert f"writes {stage.writes}" in text
-        for option in ("--config", "--run", "--set", "--quiet", *(f"--{name}" for name in stage.options)):
+        for option in ("--config", "--run", "--set", "--quiet", *(f"--{name.replace('_', '-')}" for name in stage.options)):
             assert option in text
     for name in ("run", "train", "status", "demo"):
         assert CliRunner().invoke(main, [name, "--help"]).exit_code == 0

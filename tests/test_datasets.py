@@ -15,8 +15,8 @@ import pydantic
 import pytest
 from PIL import Image
 
-from pipeline import index
-from pipeline.index import index_dataset, manifest_digest, read_manifest, write_manifest
+from pipeline import index, records
+from pipeline.index import index_dataset, manifest_digest, manifest_seal, read_manifest, write_manifest
 from stages.datasets import LAYOUTS, MANIFEST_COLUMNS, DatasetSettings, detect_layout, find_images
 from stages.layouts import natural_key
 
@@ -119,7 +119,9 @@ def test_every_column_of_a_row(tmp_path):
     assert row == {
         "sample": 1, "id": "drone/0007/image-01", "path": "test/gallery_drone/0007/image-01.jpeg", "view": "drone", "place": "0007", "split": "test",
         "roles": "gallery+query", "variant": "", "height_px": 20, "width_px": 24, "mask_path": "", "problem": "",
+        "problem_since": "",
     }  # fmt: skip
+    assert len(table.attrs.pop("listing")) == 32
     assert table.attrs == {"root": str(tmp_path / "University-Release"), "layout": "university1652"}
     assert list(table["sample"]) == list(range(7))
 
@@ -493,23 +495,29 @@ def test_round_trip(tmp_path):
     pd.testing.assert_frame_equal(stored, table)
     assert stored.attrs == table.attrs
     assert manifest_digest(stored) == manifest_digest(table)
-    assert [path.name for path in (tmp_path / "runs/one").iterdir()] == ["manifest.parquet"]
+    assert sorted(path.name for path in (tmp_path / "runs/one").iterdir()) == ["ledger", "manifest.parquet"]
 
 
-def test_a_failed_write_keeps_the_old_manifest(tmp_path, monkeypatch):
+@pytest.mark.parametrize("allowed", range(6))  # seal, its folder, manifest, its folder, seal, its folder
+def test_a_failed_write_keeps_a_whole_manifest(tmp_path, monkeypatch, allowed):
     table = indexed(university(tmp_path / "data"))
     path = tmp_path / "run" / "manifest.parquet"
     write_manifest(path, table)
 
-    def fail(self, target, **_):
-        Path(target).write_bytes(b"half")
-        raise OSError("disk full")
+    steps = [0]
+    flush = os.fsync
 
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", fail)
+    def fail(descriptor):
+        steps[0] += 1
+        if steps[0] > allowed:
+            raise OSError("disk full")
+        flush(descriptor)
+
+    monkeypatch.setattr(records.os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         write_manifest(path, table[:2])
-    assert [file.name for file in path.parent.iterdir()] == ["manifest.parquet"]
-    pd.testing.assert_frame_equal(read_manifest(path), table)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["ledger", "manifest.parquet"]
+    assert len(read_manifest(path)) in (len(table), 2)  # the old one or the new one, and no damage is cried
 
 
 def test_no_manifest(tmp_path):
@@ -521,6 +529,11 @@ def test_a_damaged_manifest(tmp_path):
     path = tmp_path / "manifest.parquet"
     write_manifest(path, indexed(university(tmp_path / "data")))
     path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(
+        ValueError, match=r"manifest\.parquet: damaged: its bytes do not match the checksum .* Run `atlas index` again, or res"
+    ):
+        read_manifest(path)
+    manifest_seal(path).remove()  # as in a run of schema version 1
     with pytest.raises(ValueError, match=r"manifest\.parquet: not a readable manifest \(.*\)\. Run `atlas index` again"):
         read_manifest(path)
 

@@ -5,7 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline import records
 from pipeline.images import PhotoFiles, PhotoReader, png_settings, read_mask, write_png
+from pipeline.stamps import file_digest
 from safenet.preprocess import decode_photo
 
 
@@ -58,19 +60,23 @@ def photos(tmp_path):
     return tmp_path, names
 
 
-SPANS = [(0, 2), (2, 4), (4, 5), (7, 9)]
+BATCHES = [[0, 1], [2, 3], [4], [8, 6, 7]]
+
+
+def digests(root, names):
+    return [file_digest(root / name) if (root / name).exists() else "" for name in names]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_come_in_order_again_and_again(photos, workers):
-    """The second reading reuses the worker processes, with other spans: as the second checkpoint of a run does."""
+    """The second reading reuses the worker processes, with other batches: as the second checkpoint of a run does."""
     root, names = photos
-    reader = PhotoReader(PhotoFiles(root, names, [""] * 9, [""] * 9, 16, 4), workers)
-    for spans in (SPANS, [(3, 6)], SPANS):
-        batches = list(reader.read(spans))
-        assert [(batch.start, batch.start + len(batch.photos)) for batch in batches] == spans
-        for batch in batches:
-            expected = np.stack([decode_photo(root / names[row], 16) for row in range(batch.start, batch.start + len(batch.photos))])
+    reader = PhotoReader(PhotoFiles(root, names, digests(root, names), [""] * 9, [""] * 9, 16, 4), workers)
+    for wanted in (BATCHES, [[3, 5]], BATCHES):
+        batches = list(reader.read(wanted))
+        assert [len(batch.photos) for batch in batches] == [len(samples) for samples in wanted]
+        for batch, samples in zip(batches, wanted, strict=True):
+            expected = np.stack([decode_photo(root / names[sample], 16) for sample in samples])
             assert batch.pixels().dtype == torch.uint8
             np.testing.assert_array_equal(batch.pixels(), expected)
 
@@ -80,7 +86,7 @@ def test_a_photo_that_cannot_be_decoded_is_black_and_says_why(photos):
     (root / names[0]).write_bytes((root / names[0]).read_bytes()[:200])
     (root / names[1]).unlink()
     (root / names[2]).write_bytes(b"not a picture\nat all")
-    files = PhotoFiles(root, names, [""] * 9, ["", "", "", "zero bytes", *[""] * 5], 16, 4)
+    files = PhotoFiles(root, names, digests(root, names), [""] * 9, ["", "", "", "zero bytes", *[""] * 5], 16, 4)
     for number, reason in (
         (0, "cannot be decoded: .*truncated"),
         (1, "cannot be decoded: .*No such file"),
@@ -116,11 +122,10 @@ def test_a_kill_while_writing_leaves_the_old_picture(tmp_path, monkeypatch):
     old, new = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 9, np.uint8)
     write_png(tmp_path / "a.png", old, {"stamp": "old"})
 
-    def killed(self, path, **options):
-        path.write_bytes(b"half")
+    def killed(descriptor):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Image.Image, "save", killed)
+    monkeypatch.setattr(records.os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         write_png(tmp_path / "a.png", new, {"stamp": "new"})
     assert png_settings(tmp_path / "a.png") == {"stamp": "old"}

@@ -11,13 +11,13 @@ from PIL import Image
 
 from pipeline.cam_run import cam
 from pipeline.config import Settings
-from pipeline.extract_run import TooManyBadImagesError, extract
+from pipeline.extract_run import extract
 from pipeline.graph import STAGES
 from pipeline.index import read_manifest, write_manifest
 from pipeline.index_run import index
+from pipeline.quarantine import TooManyBadImagesError, bad_images
 from pipeline.run import Run
 from pipeline.stats_run import open_stats
-from pipeline.status import bad_images
 from safenet.checkpoint import CheckpointError, save_checkpoint
 from safenet.model import SafeNet
 
@@ -65,7 +65,7 @@ def test_each_bad_photo_is_listed_with_its_reason(marred):
     table = run.manifest.set_index("id")
     for name, reason in found.items():
         with pytest.raises(ValueError, match=REASONS[table.loc[name, "place"]]):
-            raise ValueError(reason)
+            raise ValueError(reason.reason)
 
 
 def test_a_bad_photo_is_void_in_every_store(marred):
@@ -131,8 +131,8 @@ def test_photos_that_vanish_after_indexing_are_bad_photos(lab, tmp_path):
     index(run)
     (photos / "train" / "satellite" / "0001" / "0001.jpg").unlink()
     extract(run)
-    (reason,) = bad_images(run).values()
-    assert "No such file" in reason
+    (fault,) = bad_images(run).values()
+    assert "No such file" in fault.reason
 
 
 # ---- datasets

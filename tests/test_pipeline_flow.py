@@ -1,6 +1,7 @@
 """The whole flow once: every store is there, describes itself, is readable without our code, and holds what the network says."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -79,11 +80,14 @@ def test_a_store_says_what_it_was_made_of(finished, name, epoch, sampling):
     assert attributes["class_names"] == ["0000", "0001", "0002"]
     assert attributes["head_names"] == ["part1", "part2", "global"]
     assert attributes["architecture"]["sampling"] == sampling
-    assert attributes["config"]["block_samples"] == 4
-    assert attributes["made_with"]["manifest"] == finished.manifest_digest
+    assert attributes["config"]["extract"]["block_samples"] == 4
+    assert attributes["config"]["dataset"]["root"] == str(finished.settings.dataset.root)
+    assert attributes["manifest"] == finished.manifest_digest
     assert attributes["precision"] == "float32"
     assert {"torch", "zarr", "numpy"} <= set(attributes["libraries"])
-    assert {"stamp", "schema_version", "device", "host", "platform", "created"} <= set(attributes)
+    assert {"stamp", "schema_version", "device", "host", "platform", "created", "finished", "device_name"} <= set(attributes)
+    (writer,) = attributes["made_by"]
+    assert (writer["pid"], writer["device"], writer["blocks"]) == (os.getpid(), "cpu", "0-3")
     assert re.fullmatch("[0-9a-f]{32}", attributes["made_with"]["checkpoint"])
 
 

@@ -76,7 +76,7 @@ def test_networks_of_different_sizes_are_not_joined(lab, indexed, tmp_path):
     cam(run)
     with pytest.raises(ValueError, match="net_000 and net_001 differ in grid or parts, so that their figures cannot be joined"):
         stats(run)
-    with pytest.raises(ValueError, match=r"net_000 and net_001 are networks of different sizes, which do not fit side by side"):
+    with pytest.raises(ValueError, match=r"net_000 and net_001 are networks or datasets of different sizes, which do not fit side by side"):
         pipeline.open_run(directory)
 
 

@@ -8,29 +8,31 @@ import pytest
 import zarr
 from disk_content import content
 
-from pipeline import extract_run, render_run
+from pipeline import render_run, stores
 from pipeline.cam_run import cam
 from pipeline.extract_run import extract
 from pipeline.graph import STAGES
 from pipeline.index_run import index
+from pipeline.quarantine import bad_images
 from pipeline.render_run import render
 from pipeline.run import MissingProductError, StaleStoreError
+from pipeline.seals import Seal
 from pipeline.stats_run import open_stats, stats
-from pipeline.status import bad_images
-from pipeline.stores import DamagedStoreError, GroupStore
+from pipeline.stores import DamagedStoreError
 
 ONE = "net_000.pth"
 
 
-@pytest.mark.parametrize("step", ["add_array", "write", "_write_heads"])
-def test_a_kill_while_the_store_is_laid_out_starts_it_again(lab, fresh, extracted, monkeypatch, step):
+@pytest.mark.parametrize(
+    ("owner", "step", "after"), [(stores, "_create", 3), (stores, "write_atomically", 9), (stores, "_consolidate", 0), (Seal, "close", 0)]
+)
+def test_a_kill_while_the_store_is_laid_out_starts_it_again(lab, fresh, extracted, monkeypatch, owner, step, after):
     calls = [0]
-    owner = extract_run if step == "_write_heads" else GroupStore
     original = getattr(owner, step)
 
     def killed(*arguments, **options):
         calls[0] += 1
-        if calls[0] > (0 if step == "_write_heads" else 3):
+        if calls[0] > after:
             raise KeyboardInterrupt
         return original(*arguments, **options)
 
@@ -96,7 +98,7 @@ def test_pictures_of_another_dataset_than_the_maps_are_refused(lab, finished_cop
     """Indexing again after extraction renumbers the samples: a photo must never be drawn with another photo's map."""
     photos = Path(shutil.copytree(lab.photos, tmp_path / "photos"))
     (photos / "train" / "drone" / "0000" / "image-01.jpeg").unlink()
-    index(lab.run(finished_copy, photos=photos))
+    index(lab.run(finished_copy, photos=photos), forget=True)
     with pytest.raises((StaleStoreError, MissingProductError)):
         render(lab.run(finished_copy, "render.drone_views=3", photos=photos))
 
@@ -109,7 +111,7 @@ def test_a_bad_mask_does_not_stop_a_run(lab, tmp_path):
     outcome = extract(run)
     assert outcome.computed == 4
     assert "1 bad images are void" in str(outcome)
-    assert "its mask cannot be decoded" in bad_images(run)["satellite/0001/0001"]
+    assert "its mask cannot be decoded" in bad_images(run)["satellite/0001/0001"].reason
 
 
 def test_a_block_without_any_stored_is_refused(lab, finished_copy):

@@ -18,7 +18,8 @@ def feed(writer, samples, block_samples, batch_size):
     for block in blocks_of(samples, block_samples):
         for start in range(block.start, block.stop, batch_size):
             rows = torch.arange(start, min(start + batch_size, block.stop))
-            writer.add(block, start, {"values": rows[:, None].float()}, None, {"twice": 2 * rows.numpy()})
+            places = (rows - block.start).tolist()
+            writer.add(block, places, {"values": rows[:, None].float()}, None, {"twice": 2 * rows.numpy()})
 
 
 def within_deadline(work):
@@ -52,6 +53,16 @@ def test_blocks_come_out_whole_and_once(samples, block_samples, batch_size, thre
         np.testing.assert_array_equal(arrays["twice"], 2 * expected)
 
 
+def test_rows_come_in_any_order():
+    """As carried samples and computed ones do."""
+    written = {}
+    (block,) = blocks_of(5, 5)
+    with BlockWriter(lambda block, arrays: written.update(arrays)) as writer:
+        writer.add(block, [4, 0], {}, None, {"values": np.array([40, 0])})
+        writer.add(block, [1, 3, 2], {"values": torch.tensor([10, 30, 20])}, None, {})
+    np.testing.assert_array_equal(written["values"], [0, 10, 20, 30, 40])
+
+
 def test_leaving_waits_for_the_last_write():
     written = []
 
@@ -83,8 +94,8 @@ def test_a_batch_that_does_not_fit_reaches_the_caller():
     def work():
         with BlockWriter(lambda block, arrays: None) as writer:
             (block,) = blocks_of(4, 4)
-            writer.add(block, 0, {"values": torch.zeros(2, 3)}, None, {})
-            writer.add(block, 2, {"values": torch.zeros(2, 5)}, None, {})
+            writer.add(block, [0, 1], {"values": torch.zeros(2, 3)}, None, {})
+            writer.add(block, [2, 3], {"values": torch.zeros(2, 5)}, None, {})
 
     assert "broadcast" in str(within_deadline(work))
 
@@ -95,8 +106,8 @@ def test_when_the_body_raises_no_part_of_a_block_is_written():
     def work():
         with BlockWriter(lambda block, arrays: written.append(block.index)) as writer:
             first, second = blocks_of(8, 4)
-            writer.add(first, 0, {"values": torch.zeros(4, 1)}, None, {})
-            writer.add(second, 4, {"values": torch.zeros(3, 1)}, None, {})
+            writer.add(first, range(4), {"values": torch.zeros(4, 1)}, None, {})
+            writer.add(second, range(3), {"values": torch.zeros(3, 1)}, None, {})
             raise KeyboardInterrupt
 
     assert isinstance(within_deadline(work), KeyboardInterrupt)
@@ -114,7 +125,7 @@ def test_memory_is_bounded(threads):
     def work():
         with BlockWriter(stuck, threads) as writer:
             for block in blocks_of(50, 1):
-                writer.add(block, block.start, {"values": torch.zeros(1, 1)}, None, {})
+                writer.add(block, [0], {"values": torch.zeros(1, 1)}, None, {})
                 added.append(block)
 
     thread = threading.Thread(target=work, daemon=True)

@@ -1,0 +1,116 @@
+"""What a checkpoint's feature store is to be: the settings that matter, its arrays, and what it tells of its making."""
+
+from __future__ import annotations
+
+import platform
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.run import Run
+from pipeline.stamps import file_digest, stamp
+from pipeline.stores import ArrayLayout, GroupStore, array_layout
+from safenet.checkpoint import Checkpoint, CheckpointInfo
+from safenet.train import pick_device
+from stages.extract import RESOURCE_SETTINGS, resolve_precision
+from stages.schema import HEAD_PREFIX, MASKS, dim_sizes, feature_variables
+
+VERSION = 1
+FROM_MANIFEST = {"sample_id": "id", "place": "place", "view": "view", "split": "split", "roles": "roles", "digest": "digest"}
+_LIBRARIES = ("torch", "timm", "zarr", "numpy", "pillow", "safenet-atlas")
+
+
+def ingredients(run: Run, path: Path) -> dict[str, Any]:
+    """Everything that the numbers of one image depend on; resources, and which other images there are, are left out."""
+    settings = run.settings.extract
+    chosen = settings.model_dump(mode="json", exclude={*RESOURCE_SETTINGS, "store", "precision"})
+    precision = resolve_precision(settings.precision, torch.device(pick_device(settings.device)))  # one store, one precision
+    return {**chosen, "precision": precision, "store": sorted(requested(run)), "checkpoint": file_digest(path), "version": VERSION}
+
+
+def requested(run: Run) -> frozenset[str]:
+    """Name the variables on request: the configured ones, and the masks where the dataset has some."""
+    masks = MASKS if (run.manifest["mask_path"] != "").any() else ()
+    return run.settings.extract.requested | set(masks)
+
+
+def texts_stamp(run: Run) -> str:
+    """Digest of what the store tells of its samples in words."""
+    return stamp(run.manifest[list(FROM_MANIFEST.values())].to_numpy(dtype=object).tolist())
+
+
+def image_bytes(run: Run, info: CheckpointInfo) -> int:
+    """Bytes that one image takes in the store."""
+    sizes = dim_sizes(info.architecture, 1, len(run.settings.extract.blocks))
+    layouts = [array_layout(v, _dtype(run, v.dtype), sizes, 1) for v in feature_variables(requested(run)) if v.per_sample]
+    return sum(int(np.prod(layout.shape)) * np.dtype(layout.dtype).itemsize for layout in layouts if layout.dtype != "str")
+
+
+def lay_out_features(run: Run, store: GroupStore, checkpoint: Checkpoint, made_with: Mapping[str, Any], block_samples: int, chunk: int) -> None:
+    """Make the store's metadata, texts and heads; blocks that it holds stay as they are."""
+    settings, table, info = run.settings.extract, run.manifest, checkpoint.info
+    variables = feature_variables(requested(run))
+    sizes = dim_sizes(info.architecture, len(table), len(settings.blocks))
+    whole = {name: table[column].to_numpy(dtype=object) for name, column in FROM_MANIFEST.items()} | _heads(checkpoint)
+    if settings.blocks:
+        whole["block"] = np.array(sorted(settings.blocks), np.int16)
+    arrays: list[ArrayLayout] = [array_layout(v, _dtype(run, v.dtype), sizes, block_samples, chunk, values=whole.get(v.name)) for v in variables]
+    attributes = _provenance(run, info, made_with)
+    block_arrays = [v.name for v in variables if v.name not in whole]
+    attributes["block_arrays"] = block_arrays
+    notes = {
+        "made_with": dict(made_with),
+        "samples": len(table),
+        "block_samples": block_samples,
+        "chunk_samples": chunk,
+        "block_arrays": block_arrays,
+        "texts": texts_stamp(run),
+    }
+    store.lay_out(len(table), block_samples, attributes, arrays, notes)
+
+
+def _dtype(run: Run, dtype: str) -> str:
+    return run.settings.extract.map_dtype if dtype == "map" else dtype
+
+
+def _heads(checkpoint: Checkpoint) -> dict[str, Any]:
+    arrays = [head.arrays() for head in checkpoint.build().heads]
+    return {HEAD_PREFIX + name: np.stack([head[name] for head in arrays]) for name in arrays[0]}
+
+
+def _provenance(run: Run, info: CheckpointInfo, made_with: Mapping[str, Any]) -> dict[str, Any]:
+    device = torch.device(pick_device(run.settings.extract.device))
+    return {
+        "stamp": stamp(made_with),
+        "made_with": dict(made_with),
+        "config": run.settings.model_dump(mode="json"),
+        "manifest": run.manifest_digest,
+        "checkpoint_file": info.path.name,
+        "epoch": info.epoch,
+        "metrics": dict(info.metrics),
+        "architecture": info.architecture.as_dict(),
+        "head_names": list(info.architecture.head_names),
+        "class_names": _class_names(run, info),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
+        "precision": resolve_precision(run.settings.extract.precision, device),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _class_names(run: Run, info: CheckpointInfo) -> list[str]:
+    """Take the file's own names, else the sorted training places where their number fits: upstream numbers classes so."""
+    if info.class_names:
+        return list(info.class_names)
+    table = run.manifest
+    places = sorted(table.loc[table["split"] == "train", "place"].unique())
+    return places if len(places) == info.architecture.classes else []

@@ -1,0 +1,70 @@
+"""SIGINT and SIGTERM end a command cleanly: blocks that are whole are written, open ones are dropped, and it says what is left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+EXIT_STOPPED = 75  # EX_TEMPFAIL: call again; what batch systems take for "requeue"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Stopped(BaseException):  # like KeyboardInterrupt: no `except Exception` may catch it
+    """A signal asked to stop; the notes tell what is left."""
+
+
+_stop: Stopped | None = None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Raise Stopped in the main thread at the first SIGINT or SIGTERM; a second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _clear()
+
+
+def check_stop() -> None:
+    """Raise Stopped if a signal came whose exception was lost, as in a finaliser; stages call this between blocks."""
+    if _stop is not None:
+        raise _stop
+
+
+@contextmanager
+def telling_what_is_left(describe: Callable[[], str]) -> Iterator[None]:
+    """Note what is left to do on the way of a stop, or of a full disk, to the user."""
+    try:
+        yield
+    except Stopped as stop:
+        stop.add_note(describe())
+        raise
+    except OSError as error:
+        if error.errno in OUT_OF_SPACE:
+            error.add_note(describe())
+        raise
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    global _stop  # noqa: PLW0603  (signals are the process's own)
+    if _stop is not None:
+        os._exit(EXIT_STOPPED)  # safe: a kill at any instant loses no more than the open blocks
+    _stop = Stopped(signal.Signals(number).name)
+    raise _stop
+
+
+def _clear() -> None:
+    global _stop  # noqa: PLW0603
+    _stop = None

@@ -1,0 +1,27 @@
+"""How fast each stage went on this run's data the last time: what `atlas plan` reckons with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.records import DamagedRecordError, read_record, write_record
+
+_LONG_ENOUGH_S = 0.05
+
+
+def note_rate(directory: Path, stage: str, units: float, elapsed_s: float) -> None:
+    """Note that a stage did so many units of work."""
+    if units and elapsed_s > _LONG_ENOUGH_S:
+        write_record(_path(directory), {**rates(directory), stage: units / elapsed_s})
+
+
+def rates(directory: Path) -> dict[str, float]:
+    """Units a second of every stage that was measured."""
+    try:
+        return dict(read_record(_path(directory)))
+    except DamagedRecordError:
+        return {}
+
+
+def _path(directory: Path) -> Path:
+    return directory / "ledger" / "rates.json"

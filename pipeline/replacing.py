@@ -1,0 +1,64 @@
+"""Replacing a checkpoint's features: the new ones are made beside the old ones and take their place when they are complete."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pipeline.records import read_record, write_record
+from pipeline.run import Run
+from pipeline.stores import GroupStore
+
+
+def replacement_of(run: Run, name: str) -> GroupStore:
+    """The store in which the new features are made; no reader sees it, as its name begins with a dot."""
+    return run.features(f".{name}.next")
+
+
+def abandon_replacement(run: Run, name: str) -> None:
+    """Delete a replacement that was begun and is not wanted any more."""
+    store = replacement_of(run, name)
+    if store.root.is_dir() or store.ledger.directory.is_dir():
+        store.clear()
+        shutil.rmtree(store.ledger.directory, ignore_errors=True)
+
+
+def swap_in(run: Run, name: str) -> None:
+    """Put a complete replacement in place of the old features. Killed at any instant, `finish_swap` goes on."""
+    for folder in _folders(run, name):
+        shutil.rmtree(_old(folder), ignore_errors=True)
+    write_record(_journal(run, name), {"swapping": name})
+    finish_swap(run, name)
+
+
+def finish_swap(run: Run, name: str) -> None:
+    """Go on with a swap that was begun, if one was."""
+    if not is_swapping(run, name):
+        return
+    for folder in _folders(run, name):
+        following = folder.with_name(f".{folder.name}.next")
+        if following.is_dir():
+            if folder.is_dir():
+                folder.replace(_old(folder))
+            following.replace(folder)
+    _journal(run, name).unlink()
+    for folder in _folders(run, name):
+        shutil.rmtree(_old(folder), ignore_errors=True)
+
+
+def is_swapping(run: Run, name: str) -> bool:
+    """Whether a swap was begun and not finished: until then the store and its marks may be of different makings."""
+    return bool(read_record(_journal(run, name)))
+
+
+def _folders(run: Run, name: str) -> tuple[Path, Path]:
+    store = run.features(name)
+    return store.root, store.ledger.directory
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _journal(run: Run, name: str) -> Path:
+    return run.features(name).ledger.directory.parent / f".{name}.swap.json"

@@ -1,0 +1,146 @@
+"""Seals: the checksum of every file that is no block of samples, kept apart from the files, so that a flipped bit is noticed.
+
+A seal vouches for small files: the metadata of a store, its heads and texts, figures, the manifest, the page. Blocks of
+samples have their own proof in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from pipeline.records import read_record, write_atomically, write_record
+
+
+class BrokenSealError(ValueError):
+    """A file that is not the one that was sealed."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a store: where, what kind of wrong (damaged, missing, foreign), and what was found."""
+
+    where: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Seal:
+    """The sealed files of one folder.
+
+    Parameters
+    ----------
+    path : Path
+        The record that holds the checksums.
+    root : Path
+        The folder; files are named relative to it.
+
+    Notes
+    -----
+    A file may have two checksums while it is replaced, the old and the new one, so that a kill between file and record
+    never makes a whole file look damaged. Where there is no record nothing is checked: runs of schema version 1 have none.
+    """
+
+    path: Path
+    root: Path
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever sealed."""
+        return self.path.is_file()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the files are just being written, or were when the writer was killed."""
+        return bool(read_record(self.path).get("open"))
+
+    @property
+    def names(self) -> list[str]:
+        """The sealed files."""
+        return sorted(read_record(self.path).get("files", {}))
+
+    def open(self, **notes: object) -> None:
+        """Declare that the files are about to change."""
+        write_record(self.path, {"notes": notes or self.notes, "open": True, "files": {}})
+
+    def reopen(self) -> None:
+        """Declare that the files are to be written again; what was noted is kept."""
+        self.open()
+
+    def close(self, names: Iterable[str]) -> None:
+        """Seal these files as they are now, and no others."""
+        files = {name: [_checksum((self.root / name).read_bytes())] for name in sorted(names)}
+        write_record(self.path, {"notes": self.notes, "files": files})
+
+    def add(self, names: Iterable[str]) -> None:
+        """Seal more files as they are now."""
+        files = read_record(self.path).get("files", {})
+        new = {name: [_checksum((self.root / name).read_bytes())] for name in names}
+        if any(files.get(name) != found for name, found in new.items()):
+            write_record(self.path, {"notes": self.notes, "files": {**files, **new}})
+
+    def replace(self, name: str, content: bytes, **notes: object) -> None:
+        """Write one file anew and seal it; killed at any instant, the file is whole and the seal accepts it."""
+        record = read_record(self.path)
+        files, new = record.get("files", {}), _checksum(content)
+        target = self.root / name
+        if target.is_file():
+            old = files.get(name, [_checksum(target.read_bytes())])
+            write_record(self.path, {**record, "files": {**files, name: [*old, new]}})
+            write_atomically(target, content)
+        else:
+            write_atomically(target, content)
+        write_record(self.path, {"notes": notes or self.notes, "files": {**files, name: [new]}})
+
+    def drop(self, name: str) -> None:
+        """Forget one file."""
+        record = read_record(self.path)
+        write_record(self.path, {**record, "files": {key: found for key, found in record.get("files", {}).items() if key != name}})
+
+    def remove(self) -> None:
+        """Forget the seal: its files count as not made."""
+        self.path.unlink(missing_ok=True)
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the writer noted beside the checksums: what the files were made of."""
+        return dict(read_record(self.path).get("notes", {}))
+
+    def holds(self, name: str) -> bool:
+        """Whether a file is there and is the sealed one; false where it was never sealed."""
+        return name in read_record(self.path).get("files", {}) and self.fault(name) is None
+
+    def check(self, name: str) -> None:
+        """Raise a BrokenSealError if a file is not the sealed one."""
+        if (found := self.fault(name)) is not None:
+            raise BrokenSealError(f"{found.where}: {found.kind}: {found.text}.")
+
+    def fault(self, name: str) -> Fault | None:
+        """Say what is wrong with a file, if anything is."""
+        record = read_record(self.path)
+        if not record or record.get("open"):
+            return None
+        expected = record["files"].get(name)
+        where = str(self.root / name)
+        if expected is None:
+            return Fault(where, "foreign", "it was never sealed: it was not written by a finished stage")
+        try:
+            found = _checksum((self.root / name).read_bytes())
+        except FileNotFoundError:
+            return Fault(where, "missing", "the file is not there")
+        if found not in expected:
+            return Fault(where, "damaged", "its bytes do not match the checksum that was noted when it was written")
+        return None
+
+    def faults(self) -> list[Fault]:
+        """Check every sealed file."""
+        return [found for name in self.names if (found := self.fault(name)) is not None]
+
+
+def _checksum(content: bytes) -> list[int]:
+    return [google_crc32c.value(content), len(content)]

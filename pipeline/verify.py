@@ -1,0 +1,237 @@
+"""Reading a run's stores against their marks and seals: which blocks and files are damaged, missing or foreign; and undoing just those."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipeline.blocks import Block
+from pipeline.executors import run_blocks
+from pipeline.images import is_whole_png
+from pipeline.index import manifest_seal
+from pipeline.interrupts import check_stop
+from pipeline.records import PARTIAL, DamagedRecordError, read_record
+from pipeline.render_run import INDEX, index_seal
+from pipeline.report_run import page_seal
+from pipeline.run import Run
+from pipeline.seals import Fault, Seal
+from pipeline.stores import DamagedStoreError, GroupStore, dataset_seal, group_names
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was looked at, and what was wrong with it."""
+
+    checked_blocks: int
+    checked_bytes: int
+    faults: Sequence[Fault]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """One array of one block, to be read."""
+
+    store: GroupStore
+    block: Block
+    key: str
+    size: int
+
+
+@dataclass
+class _Findings:
+    """Faults, and what undoes each."""
+
+    faults: list[Fault] = field(default_factory=list)
+    blocks: list[tuple[GroupStore, Block, str]] = field(default_factory=list)
+    layouts: list[GroupStore] = field(default_factory=list)
+    seals: list[Seal] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verification:
+    """Re-read a run against its marks.
+
+    Parameters
+    ----------
+    run : Run
+    sample : float
+        Share of the blocks to read, 0 to 1, drawn anew at every call; everything that is no block is always read.
+    repair : bool
+        Take the mark from what is wrong, so that the next call of its stage makes it again. Nothing else is touched.
+
+    Returns
+    -------
+    Verification
+        Damaged: the bytes do not match their checksum. Missing: marked as done, and not there. Foreign: there, and
+        unknown to every mark, or not what was marked.
+    """
+    found = _Findings()
+    units = []
+    for path in (run.features_path, run.cams_path):
+        for name in group_names(path):
+            store = GroupStore(path, name)
+            if _check_group(store, found):
+                units += list(_units(store, found))
+    chosen = [unit for unit in units if sample >= 1 or random.random() < sample]
+    _read_units(run, chosen, found)
+    _check_files(run, found)
+    if repair:
+        _repair(run, found)
+    return Verification(len({(str(u.store), u.block) for u in chosen}), sum(u.size for u in chosen), found.faults, found.notes)
+
+
+def _check_group(store: GroupStore, found: _Findings) -> bool:
+    """Check metadata, heads and texts; return whether the blocks can be read."""
+    try:
+        if store.seal.is_open:
+            found.notes.append(f"{store}: its layout is unfinished; the stage that writes it will finish it")
+            return False
+        faults = store.seal.faults()
+    except DamagedRecordError as error:
+        faults = [Fault(str(store.seal.path), "damaged", str(error))]
+    if not store.seal.exists:
+        found.notes.append(f"{store}: schema version 1: its metadata has no checksums; `atlas extract` brings it up to date")
+    if faults:
+        found.faults += faults
+        found.layouts.append(store)
+    return not faults
+
+
+def _units(store: GroupStore, found: _Findings) -> Iterator[_Unit]:
+    """Everything that a mark vouches for; and tell of files and marks that do not belong to each other."""
+    blocks = {block.index: block for block in store.blocks}
+    keys = [key for key in store.all_keys() if store.is_cut_in_blocks(key)]
+    held = {key: store.held_blocks([key]) for key in keys}
+    marked: dict[str, set[int]] = {key: set() for key in keys}
+    seen: set[int] = set()
+    for index in store.ledger.indices():
+        path = store.ledger.directory / f"{index:06d}.json"
+        try:
+            record = store.ledger.read_strictly(index)
+        except DamagedRecordError as error:
+            found.faults.append(Fault(f"{store}, block {index}", "damaged", str(error)))
+            found.files.append(path)
+            continue
+        block = blocks.get(index)
+        if block is None or record.get("rows") != [block.start, block.stop]:
+            found.notes.append(f"{store}, block {index}: its mark is of rows {record.get('rows')}, from before the dataset grew; its stage goes on")
+            seen.add(index)
+            for key in keys:
+                marked[key].add(index)
+            continue
+        seen.add(index)
+        for key, made in record["arrays"].items():
+            if key not in held or store.array_attributes(key).get("stamp", made["stamp"]) != made["stamp"]:
+                continue  # an array that was made anew since: its old marks count for nothing
+            marked[key].add(index)
+            if index in held[key]:
+                yield _Unit(store, block, key, made["bytes"])
+            else:
+                found.faults.append(Fault(f"{store}/{key}, block {index}", "missing", f"{store.chunk_file(key, index).name} is not there"))
+                found.blocks.append((store, block, key))
+    for key in keys:
+        for index in sorted(held[key] - marked[key]):
+            if index not in blocks or index in seen:
+                found.faults.append(Fault(f"{store}/{key}, block {index}", "foreign", "the file is there, and no mark knows it"))
+                found.files.append(store.chunk_file(key, index))
+    _tell_leftovers(store, keys, set(blocks) - seen, found)
+
+
+def _tell_leftovers(store: GroupStore, keys: Sequence[str], undone: set[int], found: _Findings) -> None:
+    """Unfinished work is no fault; a file that no stage writes is."""
+    left = list(store.root.rglob(f"*{PARTIAL}"))
+    found.notes += [f"{store}: {len(left)} half-written files of a killed process; its stage sweeps them"] if left else []
+    found.notes += [f"{store}: {len(undone)} of {len(store.blocks)} blocks are not done; its stage does them"] if undone else []
+    known = {store.root / name for name in store.seal.names} | set(left)
+    for path in store.root.rglob("*"):
+        in_blocks = path.name.startswith("c.") and path.parent.relative_to(store.root).as_posix() in keys
+        if path.is_file() and store.seal.exists and path not in known and not in_blocks:
+            found.faults.append(Fault(str(path), "foreign", "no stage wrote this file; look at it, and delete it"))
+
+
+def _read_units(run: Run, units: Sequence[_Unit], found: _Findings) -> None:
+    """Read as the stages read: each array of each block, in parallel."""
+
+    def read(unit: _Unit) -> str:
+        try:
+            unit.store.read([unit.key], unit.block.rows)
+        except DamagedStoreError as error:
+            return str(error)
+        return ""
+
+    compute = run.settings.compute
+    with tqdm(total=sum(u.size for u in units), unit="B", unit_scale=True, disable=not run.progress) as bar:
+        for unit, text in zip(units, run_blocks(compute.executor, compute.workers, read, units), strict=True):
+            check_stop()
+            bar.update(unit.size)
+            if text:
+                kind = "foreign" if "are foreign" in text else "damaged"
+                found.faults.append(Fault(f"{unit.store}/{unit.key}, block {unit.block.index}", kind, text.split(". Run")[0]))
+                found.blocks.append((unit.store, unit.block, unit.key))
+
+
+def _check_files(run: Run, found: _Findings) -> None:
+    """Figures, pictures, page, manifest."""
+    seals = [dataset_seal(run.stats_path, name) for name in group_names(run.stats_path)]
+    for seal in (*seals, index_seal(run), page_seal(run), manifest_seal(run.manifest_path)):
+        try:
+            faults = seal.faults()
+        except DamagedRecordError as error:
+            faults = [Fault(str(seal.path), "damaged", str(error))]
+        found.faults += faults
+        found.seals += [seal] if faults else []
+    for path in sorted(run.mosaics_path.rglob("*.png")):
+        if not is_whole_png(path.read_bytes()):
+            found.faults.append(Fault(str(path), "damaged", "a chunk of this PNG does not match its checksum"))
+            found.files.append(path)
+    for path in sorted((run.directory / "ledger").rglob("*.json")):
+        if not path.name[0].isdigit() and path.name != "layout.json":
+            try:
+                read_record(path)
+            except DamagedRecordError as error:
+                if not any(fault.where == str(path) for fault in found.faults):
+                    found.faults.append(Fault(str(path), "damaged", str(error)))
+                    found.files.append(path)
+
+
+def _repair(run: Run, found: _Findings) -> None:
+    """Undo what is wrong, and nothing else; the next call of each stage makes it again."""
+    for store, block, key in found.blocks:
+        store.ledger.forget(block, None if store.path == run.features_path else [key])  # a network gives all its tensors at once
+    for store in found.layouts:
+        store.ledger.forget_whole()
+        if store.path != run.features_path:
+            _drop_arrays(store)
+        elif any(fault.where == str(store.seal.path) for fault in found.faults):
+            store.seal.remove()
+        else:
+            store.seal.reopen()
+    for seal in found.seals:
+        seal.remove()
+        if seal.root == run.mosaics_path:
+            (seal.root / INDEX).unlink(missing_ok=True)
+    for path in found.files:
+        path.unlink(missing_ok=True)
+
+
+def _drop_arrays(store: GroupStore) -> None:
+    """Delete the heat maps whose metadata is damaged; all of them where it is the group's."""
+    try:
+        faults = store.seal.faults()
+    except DamagedRecordError:
+        store.clear()
+        return
+    names = {fault.where.removeprefix(f"{store.root}/") for fault in faults}
+    if any(name.count("/") < 3 for name in names):
+        store.clear()
+        return
+    for name in names:
+        shutil.rmtree((store.root / name).parent)
+        store.seal.drop(name)

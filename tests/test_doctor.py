@@ -184,6 +184,14 @@ def test_a_run_directory_that_is_there_is_looked_at_itself(tmp_path):
     assert Asked(Path("nowhere/at/all")).place == Path.cwd()
 
 
+@pytest.mark.parametrize("name", ["run directory", "write speed", "file locks", "clock"])
+def test_things_are_tried_where_the_run_will_be(asked, monkeypatch, name):
+    made, make = [], tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda *arguments: made.append(make(*arguments)) or made[-1])
+    assert look(name, asked).status != "fail"
+    assert [Path(path).parent for path in made] == [asked.place]
+
+
 def test_a_disk_without_room(asked, monkeypatch):
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: Usage(10**12, 0, 999_000_000))
     is_bad(look("disk space", asked), "warn", r"999 MB free in .*/runs; expected 1\.0 GB or more", "Free some, name another --run")
@@ -225,8 +233,11 @@ def test_a_file_system_that_only_pretends_to_lock(asked, monkeypatch):
     is_bad(look("file locks", asked), "warn", "/runs: the file system gives one lock to two holders", "never let two processes")
 
 
-def test_another_fault_of_locking_is_no_missing_lock(asked, monkeypatch):
-    monkeypatch.setattr(fcntl, "flock", raising(OSError(errno.EIO, "Input/output error")))
+@pytest.mark.parametrize("granted", [0, 1])
+def test_another_fault_of_locking_is_neither_a_refusal_nor_a_lock(asked, monkeypatch, granted):
+    answers = iter([None] * granted)
+    stopping = raising(OSError(errno.EIO, "Input/output error"))
+    monkeypatch.setattr(fcntl, "flock", lambda file, operation: next(answers, "none") and stopping())
     is_bad(look("file locks", asked), "fail", "the check itself stops: OSError: .*Input/output error", "Put right what the error names")
 
 

@@ -13,6 +13,7 @@ import click
 from pipeline import demo as demo_module
 from pipeline.config import load_settings
 from pipeline.demo import format_table
+from pipeline.doctor import Asked, doctor
 from pipeline.graph import STAGES, Stage
 from pipeline.interrupts import EXIT_STOPPED, OUT_OF_SPACE, Stopped, stop_on_signals
 from pipeline.plan import plan, plan_json, plan_table
@@ -192,6 +193,17 @@ def _one_line(text: str) -> str:
 def settings() -> None:
     """Print every setting with its default and meaning."""
     click.echo(settings_page(), nl=False)
+
+
+@main.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--quick", is_flag=True, help="Leave out the tiny run through all stages.")
+@common_options
+def examine_machine(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, as_json: bool, quick: bool) -> None:
+    """Check this machine before a run: a line a check, with the remedy. Exit code 1 if one fails; --config and --run may both be left out."""
+    directory = directory or Path("runs") / (config.stem if config else "")
+    if not doctor(Asked(directory, config, assignments), click.echo, quick=quick, as_json=as_json):
+        click.get_current_context().exit(1)
 
 
 @main.command()

@@ -8,7 +8,7 @@ STAGES  = index extract cam stats render report
 READY   = $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean train run $(STAGES)
+.PHONY: help setup demo test test-faults lint bench clean train run $(STAGES)
 
 help:  ## Show this list
 	@grep -hE '^[a-z$$()A-Z ]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## /\1\t/' | sed 's/$$(STAGES)/$(STAGES)/' | awk -F'\t' '{printf "  make %-46s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ demo: $(READY)  ## Scenes, a few epochs of training, all stages, a report
 
 test: $(READY)  ## Run the tests
 	$(VENV)/bin/python -m pytest
+
+test-faults: $(READY)  ## Break every stage at hundreds of steps (half an hour)
+	$(VENV)/bin/python -m pytest -m faults -v
 
 lint: $(READY)  ## ruff, mypy, import-linter
 	$(VENV)/bin/ruff check .

@@ -135,8 +135,7 @@ class Ledger:
         self.forget_whole()
         for index in self.indices():
             self._path_of(index).unlink()
-        if self.directory.is_dir():
-            sweep(self.directory)
+        sweep(self.directory)
 
     def _path(self, block: Block) -> Path:
         return self._path_of(block.index)

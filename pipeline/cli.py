@@ -16,7 +16,7 @@ from pipeline.demo import format_table
 from pipeline.doctor import Asked, doctor
 from pipeline.graph import STAGES, Stage
 from pipeline.interrupts import EXIT_STOPPED, OUT_OF_SPACE, Stopped, stop_on_signals
-from pipeline.plan import plan, plan_json, plan_table
+from pipeline.plan import plan, plan_json, plan_table, predicted_bytes
 from pipeline.quarantine import bad_images
 from pipeline.run import Run
 from pipeline.settings_page import settings_page
@@ -202,7 +202,7 @@ def settings() -> None:
 def examine_machine(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, as_json: bool, quick: bool) -> None:
     """Check this machine before a run: a line a check, with the remedy. Exit code 1 if one fails; --config and --run may both be left out."""
     directory = directory or Path("runs") / (config.stem if config else "")
-    if not doctor(Asked(directory, config, assignments), click.echo, quick=quick, as_json=as_json):
+    if not doctor(Asked(directory, config, assignments, predicted_bytes(directory, config, assignments)), click.echo, quick=quick, as_json=as_json):
         click.get_current_context().exit(1)
 
 

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.interrupts import SIGNALS
 from pipeline.records import write_atomically
 from pipeline.stamps import bytes_digest
-from safenet.preprocess import decode_photo
+from safenet.preprocess import decode_photo, open_photo, to_rgb
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FEW_IMAGES = 64  # fewer than this are read faster than worker processes start
@@ -88,8 +88,8 @@ def read_mask(path: Path | None, grid: int) -> tuple[NDArray[np.float32], NDArra
     """Lay a mask (8-bit image, bright is the target) on the grid: share of each cell, and what its centre shows."""
     if path is None:
         return np.full((grid, grid), np.nan, np.float32), np.full((grid, grid), -1, np.int8)
-    with Image.open(path) as image:
-        inside = image.convert("L").point(lambda value: 255 * (value >= 128))
+    with path.open("rb") as file, open_photo(file) as image:
+        inside = to_rgb(image).convert("L").point(lambda value: 255 * (value >= 128))
     share = np.asarray(inside.convert("F").resize((grid, grid), Image.Resampling.BOX)) / 255
     centre = np.asarray(inside.resize((grid, grid), Image.Resampling.NEAREST)) > 0
     return share.astype(np.float32), centre.astype(np.int8)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipeline.seals import BrokenSealError, Seal
 from pipeline.stamps import stamp
+from safenet.preprocess import FORMATS, PhotoTooLargeError, open_photo
 from stages.datasets import MANIFEST_COLUMNS, DatasetSettings, ImageHeader, find_images, find_masks, merge_duplicates, resolve_layout
 
 MINIMUM_SIDE_PX = 16  # one patch token: a smaller photo says nothing
@@ -90,7 +91,7 @@ def read_header(path: Path) -> ImageHeader:
             return ImageHeader(problem="not a regular file")
         return _read_regular_file(path)
     except OSError as error:
-        return ImageHeader(problem=f"cannot be read: {error.strerror or error}")
+        return ImageHeader(problem=f"cannot be read: {error.strerror or ' '.join(str(error).split())}")
 
 
 def write_manifest(path: Path, table: pd.DataFrame) -> None:
@@ -162,14 +163,14 @@ def _read_regular_file(path: Path) -> ImageHeader:
             return ImageHeader(problem="zero bytes")
         file.seek(0)
         try:
-            with Image.open(file) as image:
+            with open_photo(file) as image:
                 width, height = image.size
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-            return ImageHeader(digest, problem=f"too large: its header claims more than {Image.MAX_IMAGE_PIXELS} pixels")
+        except PhotoTooLargeError as error:
+            return ImageHeader(digest, problem=str(error))
         except Image.UnidentifiedImageError:
-            return ImageHeader(digest, problem="not an image, or its header is damaged")
+            return ImageHeader(digest, problem=f"not an image, or its header is damaged; expected {', '.join(FORMATS)}")
         except (OSError, *UNREADABLE_HEADER) as error:
-            return ImageHeader(digest, problem=f"its header is damaged: {' '.join(str(error).split())}")
+            return ImageHeader(digest, problem=f"its header is damaged: {' '.join(str(error).split())[:200] or type(error).__name__}")
     if min(height, width) < MINIMUM_SIDE_PX:
         return ImageHeader(digest, height, width, f"too small: {height} x {width} px (height x width), at least {MINIMUM_SIDE_PX} needed")
     return ImageHeader(digest, height, width)

@@ -47,6 +47,7 @@ def index(run: Run, *, forget: bool = False) -> Outcome:
             bar.total = total
             bar.update(done - bar.n)
 
+        manifest_seal(run.manifest_path).sweep()
         found = index_dataset(run.settings.dataset, progress=show)
         known = _known(run.manifest_path)
         relisted = keep_known(found[:0] if known is None else known, found, datetime.now(UTC).isoformat(timespec="seconds"))
@@ -65,7 +66,7 @@ def index(run: Run, *, forget: bool = False) -> Outcome:
     if known is not None and not same:
         counts = {"new": relisted.new, "changed": len(relisted.changed), "forgotten": len(relisted.gone)}
         notes += [", ".join(f"{count} {what}" for what, count in counts.items())]
-    notes += [f"{len(bad)} bad images stay out: {', '.join(f'{row.path} ({row.problem})' for row in bad.head(3).itertuples())}"] if len(bad) else []
+    notes += [f"{len(bad)} bad images stay out: {', '.join(f'{row.id} ({row.problem})' for row in bad.head(3).itertuples())}"] if len(bad) else []
     return Outcome("index", 0 if same else len(table), len(table) if same else 0, "images", tuple(notes))
 
 

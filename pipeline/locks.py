@@ -20,7 +20,7 @@ class LockedError(OSError):
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def locked(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path` while the body runs.
 
     Parameters
@@ -29,6 +29,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
         Made if it is not there, and left there: deleting it would let two processes hold two files of one name.
     what : str
         What is written, for the message.
+    wait : bool
+        Wait for another holder instead of refusing: for what takes milliseconds.
 
     Raises
     ------
@@ -38,7 +40,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             if error.errno in _BUSY:
                 raise LockedError(f"{what}: another process writes it: {_holder(path)}. Wait for it, or stop it, and call again") from None

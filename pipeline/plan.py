@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.cam_run import CamState, cam_state
 from pipeline.checkpoint_files import find_checkpoint_files
 from pipeline.completeness import finished_checkpoints
+from pipeline.config import load_settings
 from pipeline.feature_layout import image_bytes, ingredients
 from pipeline.feature_state import feature_state
 from pipeline.images import png_settings
@@ -64,6 +66,15 @@ def plan(run: Run) -> list[Row]:
             found = [Row(stage, "", "waits", " ".join(str(error).split()))]
         rows += [replace(row, seconds=_seconds(run, row)) for row in found]
     return rows
+
+
+def predicted_bytes(directory: Path, config: Path | None, assignments: Sequence[str]) -> int | None:
+    """What `extract` and `cam` will write into a run, about; None where there is no manifest or no usable configuration yet."""
+    try:
+        rows = plan(Run(directory, load_settings(config, assignments), progress=False))
+    except (ValueError, OSError):
+        return None
+    return sum(row.bytes for row in rows) if (directory / "manifest.parquet").is_file() else None
 
 
 def plan_table(rows: Sequence[Row]) -> list[dict[str, str]]:

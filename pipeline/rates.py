@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.records import DamagedRecordError, read_record, write_record
+from pipeline.locks import locked
+from pipeline.records import PARTIAL, DamagedRecordError, read_record, write_record
 
 _LONG_ENOUGH_S = 0.05
 
 
 def note_rate(directory: Path, stage: str, units: float, elapsed_s: float) -> None:
     """Note that a stage did so many units of work."""
-    if units and elapsed_s > _LONG_ENOUGH_S:
-        write_record(_path(directory), {**rates(directory), stage: units / elapsed_s})
+    if not units or elapsed_s <= _LONG_ENOUGH_S:
+        return
+    path = _path(directory)
+    with locked(directory / "locks" / "rates.lock", str(path), wait=True):
+        for left in path.parent.glob(f"{path.name}.*{PARTIAL}"):
+            left.unlink()
+        write_record(path, {**rates(directory), stage: units / elapsed_s})
 
 
 def rates(directory: Path) -> dict[str, float]:

@@ -29,6 +29,7 @@ from pipeline.seals import Seal
 from pipeline.stamps import file_digest, stamp
 from pipeline.stats_run import JOINED, open_stats
 from pipeline.stores import group_attributes
+from safenet.preprocess import open_photo, to_rgb
 from stages.cam import Product, products_of
 from stages.cam_methods import METHODS
 from stages.frames import to_photo_frame
@@ -91,8 +92,8 @@ def render(run: Run, *, partial: bool = False) -> Outcome:
     pictures = planned_pictures(run, finished_checkpoints(run, partial))
     scales, started = _Scales(run), perf_counter()
     with run.locked("mosaics"):
-        if run.mosaics_path.is_dir():
-            sweep(run.mosaics_path)
+        index_seal(run).sweep()
+        sweep(run.mosaics_path)
         stale = stale_pictures(run, pictures)
         bar = tqdm(stale, unit="picture", disable=not run.progress)
         with telling_what_is_left(lambda: f"left: {len(stale) - bar.n} of {len(pictures)} pictures"):
@@ -348,8 +349,8 @@ def _photo(run: Run, row: pd.Series, name: str) -> NDArray[np.uint8]:
     path = Path(run.manifest.attrs["root"]) / row["path"]
     store = run.features(name)
     if path.is_file() and file_digest(path) == row["digest"]:
-        with Image.open(path) as image:
-            photo = image.convert("RGB")
+        with path.open("rb") as file, open_photo(file) as image:
+            photo = to_rgb(image)
             photo.thumbnail((_LONGEST_SIDE_PX, _LONGEST_SIDE_PX), Image.Resampling.BICUBIC)
             return np.array(photo)
     if not store.has("image"):

@@ -32,16 +32,15 @@ def swap_in(run: Run, name: str) -> None:
 
 
 def finish_swap(run: Run, name: str) -> None:
-    """Go on with a swap that was begun, if one was."""
-    if not is_swapping(run, name):
-        return
-    for folder in _folders(run, name):
-        following = folder.with_name(f".{folder.name}.next")
-        if following.is_dir():
-            if folder.is_dir():
-                folder.replace(_old(folder))
-            following.replace(folder)
-    _journal(run, name).unlink()
+    """Go on with a swap that was begun, if one was, and delete what was replaced."""
+    if is_swapping(run, name):
+        for folder in _folders(run, name):
+            following = folder.with_name(f".{folder.name}.next")
+            if following.is_dir():
+                if folder.is_dir():
+                    folder.replace(_old(folder))
+                following.replace(folder)
+        _journal(run, name).unlink()
     for folder in _folders(run, name):
         shutil.rmtree(_old(folder), ignore_errors=True)
 

@@ -31,6 +31,7 @@ def report(run: Run) -> Outcome:
     """
     stats, entries, mark = open_stats(run), _pictures(run), report_stamp(run)
     with run.locked("report"):
+        page_seal(run).sweep()
         if is_fresh(run, mark):
             return Outcome("report", 0, 1, "page", (f"open {run.report_path.resolve()}",))
         mosaics = [

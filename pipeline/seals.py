@@ -13,7 +13,7 @@ from typing import Any
 
 import google_crc32c
 
-from pipeline.records import read_record, write_atomically, write_record
+from pipeline.records import PARTIAL, read_record, write_atomically, write_record
 
 
 class BrokenSealError(ValueError):
@@ -101,6 +101,11 @@ class Seal:
         """Forget one file."""
         record = read_record(self.path)
         write_record(self.path, {**record, "files": {key: found for key, found in record.get("files", {}).items() if key != name}})
+
+    def sweep(self) -> None:
+        """Delete what a killed writer left half-written of the record and beside the files; the product's lock must be held."""
+        for left in [*self.path.parent.glob(f"{self.path.name}.*{PARTIAL}"), *self.root.glob(f"*{PARTIAL}")]:
+            left.unlink()
 
     def remove(self) -> None:
         """Forget the seal: its files count as not made."""

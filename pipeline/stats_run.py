@@ -18,6 +18,7 @@ from pipeline.executors import run_blocks
 from pipeline.feature_state import layout_notes
 from pipeline.interrupts import check_stop, telling_what_is_left
 from pipeline.rates import note_rate
+from pipeline.records import sweep
 from pipeline.run import MissingProductError, Outcome, Run
 from pipeline.stamps import difference, stamp
 from pipeline.stores import dataset_seal, group_attributes, read_dataset, write_dataset
@@ -75,6 +76,8 @@ def stats(run: Run, *, partial: bool = False) -> Outcome:
     computed, started = 0, perf_counter()
     bar = tqdm(total=len(names), unit="checkpoint", disable=not run.progress)
     with run.locked("stats"), bar, telling_what_is_left(lambda: f"left: figures of {bar.total - bar.n} of {bar.total} checkpoints"):
+        sweep(run.stats_path)
+        sweep(run.directory / "ledger" / "stats")
         for one in inputs:
             bar.set_description(one.name)
             if not _is_fresh(run, one.name, one.stamp):

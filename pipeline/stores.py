@@ -25,12 +25,14 @@ from zarr.codecs import Crc32cCodec
 
 from pipeline.blocks import Block, Ledger, blocks_of, checksum_of
 from pipeline.chunk_files import encode_block
+from pipeline.locks import locked
 from pipeline.records import PARTIAL, replace_file, sweep, sync_file, write_atomically
 from pipeline.seals import BrokenSealError, Seal
 from stages.schema import SCHEMA_VERSION, Variable
 
 _FLUSHES = 8
 _METADATA = "zarr.json"
+_ROOT = b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}'
 
 zarr.config.set({"array.write_empty_chunks": True})  # a chunk that exists was written
 
@@ -120,7 +122,7 @@ class GroupStore:
         shutil.rmtree(scratch, ignore_errors=True)
         self.ledger.forget_whole()
         self.seal.open(**notes)
-        zarr.open_group(self.path, mode="a", zarr_format=3)
+        make_root(self.path)
         described = {"schema_version": SCHEMA_VERSION, **attributes, "samples": samples, "block_samples": block_samples}
         group = zarr.create_group(self.path, path=scratch.name, zarr_format=3, attributes=described)
         for layout in arrays:
@@ -177,9 +179,8 @@ class GroupStore:
 
     def sweep(self) -> None:
         """Delete what killed writers left half-written; the group's lock must be held."""
-        for folder in (self.root, self.ledger.directory):
-            if folder.is_dir():
-                sweep(folder)
+        sweep(self.root)
+        sweep(self.ledger.directory)
         shutil.rmtree(self.path / f".{self.name}.layout", ignore_errors=True)
 
     # ---- blocks
@@ -419,6 +420,7 @@ def dataset_seal(path: Path, group: str) -> Seal:
 
 def write_dataset(path: Path, group: str, dataset: xr.Dataset, attributes: Mapping[str, Any]) -> None:
     """Write a small dataset as a group of its own, replacing what was there; it counts when it is sealed."""
+    make_root(path)
     seal = dataset_seal(path, group)
     seal.open()
     encoding = {name: {"compressors": [Crc32cCodec()]} for name in dataset.variables}
@@ -455,6 +457,27 @@ def group_attributes(path: Path, group: str) -> dict[str, Any]:
 
 
 # ---- all groups
+
+
+def make_root(path: Path) -> None:
+    """Make the store itself, a group of groups. Checkpoints may be written by several processes: one of them does it at a time."""
+    with locked(path.parent / "locks" / f"{path.stem}.root.lock", str(path), wait=True):
+        for left in path.glob(f"*{PARTIAL}"):
+            left.unlink()
+        if not is_whole_root(path):
+            write_atomically(path / _METADATA, _ROOT)
+
+
+def is_whole_root(path: Path) -> bool:
+    """Whether the store's own metadata is there and undamaged; it is the same in every store."""
+    return (path / _METADATA).is_file() and json.loads(_ROOT) == _read_json(path / _METADATA)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
 
 
 def open_lazily(path: Path, group: str) -> xr.Dataset:

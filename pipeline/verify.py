@@ -20,7 +20,7 @@ from pipeline.render_run import INDEX, index_seal
 from pipeline.report_run import page_seal
 from pipeline.run import Run
 from pipeline.seals import Fault, Seal
-from pipeline.stores import DamagedStoreError, GroupStore, dataset_seal, group_names
+from pipeline.stores import DamagedStoreError, GroupStore, dataset_seal, group_names, is_whole_root, make_root
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class _Findings:
     layouts: list[GroupStore] = field(default_factory=list)
     seals: list[Seal] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    roots: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -136,9 +137,10 @@ def _units(store: GroupStore, found: _Findings) -> Iterator[_Unit]:
             else:
                 found.faults.append(Fault(f"{store}/{key}, block {index}", "missing", f"{store.chunk_file(key, index).name} is not there"))
                 found.blocks.append((store, block, key))
+    marks_are_whole = "block_arrays" in store.attributes  # a block's heat maps are marked one by one: one without a mark was just being written
     for key in keys:
         for index in sorted(held[key] - marked[key]):
-            if index not in blocks or index in seen:
+            if index not in blocks or (index in seen and marks_are_whole):
                 found.faults.append(Fault(f"{store}/{key}, block {index}", "foreign", "the file is there, and no mark knows it"))
                 found.files.append(store.chunk_file(key, index))
     _tell_leftovers(store, keys, set(blocks) - seen, found)
@@ -150,6 +152,10 @@ def _tell_leftovers(store: GroupStore, keys: Sequence[str], undone: set[int], fo
     found.notes += [f"{store}: {len(left)} half-written files of a killed process; its stage sweeps them"] if left else []
     found.notes += [f"{store}: {len(undone)} of {len(store.blocks)} blocks are not done; its stage does them"] if undone else []
     known = {store.root / name for name in store.seal.names} | set(left)
+    unsealed = [path for path in store.root.rglob("zarr.json") if path not in known]
+    if unsealed and store.seal.exists:
+        found.notes.append(f"{store}: {len(unsealed)} arrays or groups were just being made; their stage makes them again")
+    known |= {file for path in unsealed for file in path.parent.iterdir()}
     for path in store.root.rglob("*"):
         in_blocks = path.name.startswith("c.") and path.parent.relative_to(store.root).as_posix() in keys
         if path.is_file() and store.seal.exists and path not in known and not in_blocks:
@@ -178,7 +184,11 @@ def _read_units(run: Run, units: Sequence[_Unit], found: _Findings) -> None:
 
 
 def _check_files(run: Run, found: _Findings) -> None:
-    """Figures, pictures, page, manifest."""
+    """Figures, pictures, page, manifest, and what holds the groups together."""
+    for path in (run.features_path, run.cams_path, run.stats_path):
+        if path.is_dir() and not is_whole_root(path):
+            found.faults.append(Fault(str(path / "zarr.json"), "damaged", "it is not the metadata of a group of checkpoints"))
+            found.roots.append(path)
     seals = [dataset_seal(run.stats_path, name) for name in group_names(run.stats_path)]
     for seal in (*seals, index_seal(run), page_seal(run), manifest_seal(run.manifest_path)):
         try:
@@ -217,6 +227,8 @@ def _repair(run: Run, found: _Findings) -> None:
         seal.remove()
         if seal.root == run.mosaics_path:
             (seal.root / INDEX).unlink(missing_ok=True)
+    for path in found.roots:
+        make_root(path)
     for path in found.files:
         path.unlink(missing_ok=True)
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import pickle
+import math
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
 from safenet.architecture import Architecture, Sampling
+from safenet.checkpoint_bytes import CheckpointError, read_content
 from safenet.model import SafeNet
 
 METADATA_KEY = "safenet_atlas"
@@ -24,10 +24,6 @@ _WRAPPERS = ("state_dict", "model")
 _UNUSED = "transformer.fc."  # upstream's 1000-class ImageNet head: saved, never called
 _UNUSED_CLASSES = 1000
 _UPSTREAM_HEADS = 8  # leaves no trace in the shapes of a file
-
-
-class CheckpointError(ValueError):
-    """A checkpoint file that cannot be used; the message is one line that names the file and the fault."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Checkpoint:
         Raises
         ------
         CheckpointError
-            If keys or shapes of the file do not match the network that its shapes describe.
+            If keys or shapes of the file do not match the network that its shapes describe, or a weight is not finite.
         """
         self.check()
         with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: leave the caller's seed alone
@@ -65,6 +61,7 @@ class Checkpoint:
     def check(self) -> None:
         """Raise the CheckpointError that `build` would raise, without the cost of building."""
         _check_keys(self.info.path, self.state, _expected_shapes(self.info.architecture))
+        _check_values(self.info.path, self.state)
 
 
 def load_checkpoint(path: str | Path, *, heads: int | None = None, sampling: Sampling | None = None) -> SafeNet:
@@ -83,7 +80,8 @@ def load_checkpoint(path: str | Path, *, heads: int | None = None, sampling: Sam
     FileNotFoundError
         If there is no such file.
     CheckpointError
-        If the file is damaged, is no Safe-Net checkpoint, holds pickled code, or has unmatched keys or shapes.
+        If the file is damaged, is no Safe-Net checkpoint, holds pickled code, contradicts its own metadata, has unmatched keys or
+        shapes, or a weight that is not finite.
     """
     return read_checkpoint(path, heads=heads, sampling=sampling).build()
 
@@ -91,21 +89,23 @@ def load_checkpoint(path: str | Path, *, heads: int | None = None, sampling: Sam
 def read_checkpoint(path: str | Path, *, heads: int | None = None, sampling: Sampling | None = None) -> Checkpoint:
     """Read a file and infer its architecture; see `load_checkpoint` for the arguments and the errors."""
     path = Path(path)
-    content = _read(path)
-    metadata = content.get(METADATA_KEY, {})
+    content = read_content(path)
+    metadata = _metadata(path, content)
     state = _unwrap(path, content)
-    architecture = _infer(path, state, metadata.get("architecture", {}))
-    if heads is not None:
-        architecture = replace(architecture, heads=heads)
-    if sampling is not None:
-        architecture = replace(architecture, sampling=sampling)
-    epoch = metadata.get("epoch")
+    _check_size(path, state)
+    told = metadata.architecture.model_copy(update={key: value for key, value in (("heads", heads), ("sampling", sampling)) if value is not None})
+    architecture = _infer(path, state, told)
+    if metadata.class_names and len(metadata.class_names) != architecture.classes:
+        raise CheckpointError(
+            f"{path}: its metadata names {len(metadata.class_names)} classes, its classifiers have {architecture.classes}; "
+            f"they are of two networks. Save the checkpoint again"
+        )
     info = CheckpointInfo(
         path=path,
         architecture=architecture,
-        epoch=epoch_from_name(path) if epoch is None else epoch,
-        metrics=metadata.get("metrics", {}),
-        class_names=tuple(metadata.get("class_names", ())),
+        epoch=epoch_from_name(path) if metadata.epoch is None else metadata.epoch,
+        metrics=metadata.metrics,
+        class_names=tuple(metadata.class_names),
     )
     return Checkpoint(info, state)
 
@@ -161,24 +161,28 @@ def load_imagenet_backbone(model: SafeNet, path: str | Path) -> list[str]:
     -------
     list of str
         Keys that were left out because the network has no such entry or another shape.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    CheckpointError
+        If the file is damaged or holds pickled code, no entry of it fits, or a weight is not finite.
     """
     path = Path(path)
-    content = _read(path)
-    state = next((content[key] for key in ("model", "state_dict") if isinstance(content.get(key), Mapping)), content)
+    content = read_content(path)
+    entries = next((content[key] for key in ("model", "state_dict") if isinstance(content.get(key), Mapping)), content)
     own = model.transformer.state_dict()
-    left_out = []
-    for key, value in state.items():
-        if "head" in key or "dist" in key:
-            continue
-        if key == "patch_embed.proj.weight" and value.ndim != 4:
-            value = value.reshape(own[key].shape)
-        if key == "pos_embed" and value.shape != own[key].shape:
-            value = resize_position_embedding(value, model.architecture.grid)
-        if key in own and own[key].shape == value.shape:
-            own[key].copy_(value)
-        else:
-            left_out.append(key)
-    return left_out
+    wanted = {str(key): value for key, value in entries.items() if not ("head" in str(key) or "dist" in str(key))}
+    _check_size(path, {key: value for key, value in wanted.items() if isinstance(value, Tensor)})
+    resized = {key: _resized(key, value, own, model.architecture.grid) for key, value in wanted.items()}
+    fitting = {key: value for key, value in resized.items() if key in own and isinstance(value, Tensor) and value.shape == own[key].shape}
+    if not fitting:
+        raise CheckpointError(f"{path}: none of its {len(entries)} entries fits the transformer; expected timm's vit_small_patch16_224 of old")
+    _check_values(path, fitting)
+    for key, value in fitting.items():
+        own[key].copy_(value)
+    return [key for key in wanted if key not in fitting]
 
 
 def resize_position_embedding(embedding: Tensor, grid: int) -> Tensor:
@@ -190,29 +194,61 @@ def resize_position_embedding(embedding: Tensor, grid: int) -> Tensor:
     return torch.cat([cls_entry, plane.flatten(2).transpose(1, 2)], dim=1)
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint file")
+def _resized(key: str, value: Any, own: Mapping[str, Tensor], grid: int) -> Any:
+    """Fit ImageNet's patch kernel and position embedding to the network; what cannot be fitted comes back as it is."""
+    if not isinstance(value, Tensor) or key not in own or value.shape == own[key].shape:
+        return value
+    if key == "patch_embed.proj.weight" and value.ndim != 4 and value.numel() == own[key].numel():
+        return value.reshape(own[key].shape)
+    if key == "pos_embed" and value.ndim == 3 and value.shape[1] > 1 and math.isqrt(value.shape[1] - 1) ** 2 == value.shape[1] - 1:
+        return resize_position_embedding(value, grid)
+    return value
+
+
+# ---- what a file says of itself
+
+
+class _ToldSizes(BaseModel):
+    """The architecture of a file's metadata: what no shape tells, and what must agree with the shapes."""
+
+    model_config = ConfigDict(strict=True)
+
+    heads: int | None = Field(None, ge=1)
+    sampling: Sampling | None = None
+    drop_path: float | None = Field(None, ge=0, lt=1)
+    image_size: int | None = Field(None, ge=1)
+    patch_size: int | None = None
+    width: int | None = None
+    depth: int | None = None
+    parts: int | None = None
+    classes: int | None = None
+    embedding: int | None = None
+    loc_hidden: int | None = None
+
+
+class _Metadata(BaseModel):
+    """What `save_checkpoint` writes beside the weights."""
+
+    model_config = ConfigDict(strict=True)
+
+    architecture: _ToldSizes = _ToldSizes()
+    epoch: int | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    class_names: list[str] = Field(default_factory=list)
+
+
+def _metadata(path: Path, content: Mapping[Any, Any]) -> _Metadata:
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # a pickle of other making is refused below
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        if path.stat().st_size and "weights_only" in str(error).lower() and "GLOBAL" in str(error):
-            advice = "they are never run. Save it again as a plain state dict"
-            raise CheckpointError(f"{path}: holds pickled objects other than tensors; {advice}") from None
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged ({path.stat().st_size:,} bytes); copy or train it again") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged or truncated ({path.stat().st_size:,} bytes): {reason}; copy or train it again") from None
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected a state dict")
-    return content
+        return _Metadata.model_validate(content.get(METADATA_KEY, {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, (METADATA_KEY, *first["loc"])))
+        raise CheckpointError(f"{path}: its metadata is damaged: {where}: {first['msg']}; copy or train it again") from None
 
 
-def _unwrap(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    state: Mapping[str, Any] = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
-    named = {_own_name(key): value for key, value in state.items() if isinstance(value, Tensor)}
+def _unwrap(path: Path, content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    state: Mapping[Any, Any] = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
+    named = {_own_name(str(key)): value for key, value in state.items() if isinstance(value, Tensor)}
     if "transformer.cls_token" not in named:
         example = ", ".join(list(map(str, state))[:3]) or "nothing"
         raise CheckpointError(f"{path}: not a Safe-Net checkpoint: no transformer.cls_token; it holds {example} ...")
@@ -223,29 +259,50 @@ def _own_name(key: str) -> str:
     return key.removeprefix("module.").removeprefix("loc_model.")
 
 
-def _infer(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Architecture:
-    """Sizes from the shapes; heads, sampling and stochastic depth from the metadata."""
+def _check_size(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that repeat a few stored numbers over a huge shape, before anything of that shape is made."""
+    claimed, size = sum(value.numel() * value.element_size() for value in state.values()), path.stat().st_size
+    if claimed > size:
+        raise CheckpointError(f"{path}: its tensors claim {claimed:,} bytes, but the file has {size:,}; save it again as a plain state dict")
+
+
+def _infer(path: Path, state: Mapping[str, Tensor], told: _ToldSizes) -> Architecture:
+    """Sizes from the shapes; heads, sampling and stochastic depth as told."""
+    _, tokens, width = _shape(path, state, "transformer.pos_embed", 3)
+    patch = _shape(path, state, "transformer.patch_embed.proj.weight", 4)[-1]
+    sizes = {
+        "patch_size": patch,
+        "width": width,
+        "depth": len({key.split(".")[2] for key in state if key.startswith("transformer.blocks.")}),
+        "parts": sum(bool(re.fullmatch(r"part_classifier\d+\.classifier\.0\.weight", key)) for key in state),
+        "classes": _shape(path, state, "global_classifier.classifier.0.weight", 2)[0],
+        "embedding": _shape(path, state, "global_classifier.add_block.0.weight", 2)[0],
+        "loc_hidden": _shape(path, state, "loc_net.fc_loc.0.weight", 2)[0],
+    }
+    for key, size in sizes.items():
+        if getattr(told, key) not in (None, size):
+            raise CheckpointError(
+                f"{path}: its metadata says {key} = {getattr(told, key)}, its tensors {size}; they are of two networks. Save the checkpoint again"
+            )
+    untold = {"heads": _UPSTREAM_HEADS, "image_size": patch * round((tokens - 1) ** 0.5)}
+    untold |= told.model_dump(include={"heads", "sampling", "drop_path", "image_size"}, exclude_none=True)
+    mlp_ratio = _shape(path, state, "transformer.blocks.0.mlp.fc1.weight", 2)[0] / width
     try:
-        tokens, width = state["transformer.pos_embed"].shape[1:]
-        patch = state["transformer.patch_embed.proj.weight"].shape[-1]
-        sizes = {
-            "image_size": patch * round((tokens - 1) ** 0.5),
-            "patch_size": patch,
-            "width": width,
-            "depth": 1 + max(int(key.split(".")[2]) for key in state if key.startswith("transformer.blocks.")),
-            "mlp_ratio": state["transformer.blocks.0.mlp.fc1.weight"].shape[0] / width,
-            "parts": sum(bool(re.fullmatch(r"part_classifier\d+\.classifier\.0\.weight", key)) for key in state),
-            "classes": state["global_classifier.classifier.0.weight"].shape[0],
-            "embedding": state["global_classifier.add_block.0.weight"].shape[0],
-            "loc_hidden": state["loc_net.fc_loc.0.weight"].shape[0],
-        }
-    except KeyError as error:
-        raise CheckpointError(f"{path}: not a whole Safe-Net checkpoint: {error.args[0]} is missing") from None
-    untold = {"heads": _UPSTREAM_HEADS, **{key: metadata[key] for key in ("heads", "sampling", "drop_path", "image_size") if key in metadata}}
-    try:
-        return Architecture(**{**sizes, **untold})
+        return Architecture(**{**sizes, **untold, "mlp_ratio": mlp_ratio})
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
+
+
+def _shape(path: Path, state: Mapping[str, Tensor], key: str, dims: int) -> tuple[int, ...]:
+    if key not in state:
+        raise CheckpointError(f"{path}: not a whole Safe-Net checkpoint: {key} is missing")
+    shape = tuple(state[key].shape)
+    if len(shape) != dims or 0 in shape:
+        raise CheckpointError(f"{path}: does not fit Safe-Net: {key} has shape {shape}, expected {dims} sizes above 0")
+    return shape
+
+
+# ---- comparing it with the network
 
 
 @lru_cache(maxsize=4)
@@ -265,3 +322,15 @@ def _check_keys(path: Path, state: Mapping[str, Tensor], own: Mapping[str, torch
     if faults:
         more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
         raise CheckpointError(f"{path}: does not fit Safe-Net: {'; '.join(faults[:3])}{more}")
+
+
+def _check_values(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse weights of which no number can come; integers as the BatchNorms' counters pass."""
+    for key, value in state.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.device.type != "cpu":
+            raise CheckpointError(f"{path}: {key} is {value.type()}; expected plain real numbers. Save it again as a plain state dict")
+        low, high = value.float().aminmax()  # NaN if one is; many times faster than isfinite on every weight
+        if not (low.isfinite() and high.isfinite()):
+            count = value.numel() - int(value.float().isfinite().sum())
+            of_how_many = f"{count:,} of {value.numel():,} weights"
+            raise CheckpointError(f"{path}: {key} has {of_how_many} NaN or infinite; train it again, or take an earlier epoch")

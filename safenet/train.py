@@ -21,7 +21,7 @@ from tqdm import tqdm
 from safenet.architecture import Architecture
 from safenet.checkpoint import load_imagenet_backbone, save_atomically, save_checkpoint
 from safenet.model import SafeNet, SafeNetOutput, descriptor
-from safenet.preprocess import MEAN, STD
+from safenet.preprocess import MEAN, STD, open_photo, to_rgb
 
 UNTRAINED_EPOCH = -1
 _RESUME_FILE = "resume.pt"
@@ -188,8 +188,8 @@ class PairDataset(Dataset[tuple[Tensor, Tensor, int]]):
     def _draw(self, paths: Sequence[Path], view: str) -> Tensor:
         path = paths[int(torch.randint(len(paths), ()))]
         if path not in self._decoded:
-            with Image.open(path) as photo:
-                self._decoded[path] = photo.convert("RGB").resize((self.size_px, self.size_px), Image.Resampling.BICUBIC)
+            with path.open("rb") as file, open_photo(file) as photo:
+                self._decoded[path] = to_rgb(photo).resize((self.size_px, self.size_px), Image.Resampling.BICUBIC)
         image: Tensor = self.augment[view](self._decoded[path])
         return image
 

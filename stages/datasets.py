@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import os
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -133,7 +134,7 @@ def merge_duplicates(files: Iterable[ImageFile], headers: Mapping[str, ImageHead
     Returns
     -------
     DataFrame
-        Columns `MANIFEST_COLUMNS`. `sample` counts from 0; `id` is unique text; sizes are as stored, before any EXIF turn (0: unknown);
+        Columns `MANIFEST_COLUMNS`. `sample` counts from 0; `id` is unique text of one line; sizes are as stored, before any EXIF turn (0: unknown);
         `roles` and `variant` join several by "+"; `mask_path` is relative to the root like `path`; `problem` says why a photo
         cannot be used, `problem_since` is left empty.
 
@@ -169,10 +170,10 @@ def _manifest_row(first: ImageFile, same: list[ImageFile], header: ImageHeader, 
     return {
         "path": _legible(first.path),
         "view": first.view,
-        "place": _legible(first.place),
+        "place": _one_line(first.place),
         "split": first.split,
         "roles": "+".join(sorted({file.role for file in same})),
-        "variant": _legible(first.variant),
+        "variant": _one_line(first.variant),
         "height_px": header.height_px,
         "width_px": header.width_px,
         "digest": header.digest,
@@ -197,7 +198,7 @@ def _short_id(file: ImageFile) -> str:
     """``drone/0839/image-01``; the flight height joins in where the file name does not begin with it."""
     stem = PurePosixPath(file.path).stem
     parts = (file.view, file.place, "" if stem.startswith(file.variant) else file.variant, stem)
-    return _legible("/".join(part for part in parts if part))
+    return _one_line("/".join(part for part in parts if part))
 
 
 def _repeated(ids: list[str]) -> list[int]:
@@ -208,6 +209,15 @@ def _repeated(ids: list[str]) -> list[int]:
 def _legible(text: str) -> str:
     r"""Return file names that are not UTF-8 with their odd bytes written as ``\xff``, so that they can be stored and printed."""
     return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def _one_line(text: str) -> str:
+    r"""Return legible text with its control characters and line breaks written as ``\n``; a path keeps them, for opening the file."""
+    return "".join(character.encode("unicode_escape").decode() if _breaks_lines(character) else character for character in _legible(text))
+
+
+def _breaks_lines(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Zl", "Zp")
 
 
 # ---- selecting

@@ -529,9 +529,7 @@ def test_a_damaged_manifest(tmp_path):
     path = tmp_path / "manifest.parquet"
     write_manifest(path, indexed(university(tmp_path / "data")))
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(
-        ValueError, match=r"manifest\.parquet: damaged: its bytes do not match the checksum .* Run `atlas index` again, or res"
-    ):
+    with pytest.raises(ValueError, match=r"manifest\.parquet: damaged: its bytes do not match the checksum .* Run `atlas index` again, or res"):
         read_manifest(path)
     manifest_seal(path).remove()  # as in a run of schema version 1
     with pytest.raises(ValueError, match=r"manifest\.parquet: not a readable manifest \(.*\)\. Run `atlas index` again"):

@@ -1,0 +1,91 @@
+"""Runs `atlas` commands in processes that fail at a chosen step; started once, so that each trial costs no imports.
+
+A step is a call that changes what is on the disk: fsync, rename, unlink, mkdir, rmdir, write. Reads one JSON request a
+line: {"arguments", "fault", "at", "delay_s", "log"}; answers {"code", "steps"}, the code negative where a signal ended it.
+"""
+
+import errno
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+from pipeline.cli import main
+
+SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
+STEPS = ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir", "write")
+
+
+class Fault:
+    """Counts the steps of this process; at step `at` the fault happens, before the step is done (in the middle of it, for a write)."""
+
+    def __init__(self, kind, at):
+        self.kind, self.at, self.steps = kind, at, 0
+        self.lock = threading.Lock()
+
+    def watch(self, name):
+        original = getattr(os, name)
+
+        def step(*arguments, **options):
+            with self.lock:
+                self.steps += 1
+                now = self.steps
+            if self.at and (now == self.at or (self.kind == "full" and now > self.at and name in ("write", "mkdir"))):
+                if name == "write" and len(arguments[1]) > 1:
+                    original(arguments[0], arguments[1][: len(arguments[1]) // 2])
+                self.happen(name)
+            return original(*arguments, **options)
+
+        setattr(os, name, step)
+
+    def happen(self, name):
+        if self.kind in SIGNALS:
+            os.kill(os.getpid(), SIGNALS[self.kind])
+            time.sleep(0.01 if self.kind != "kill" else 10)  # a signal to Python is handled by its main thread, soon
+        elif self.kind == "full" and name in ("write", "mkdir", "replace"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "here")
+        elif self.kind == "error":
+            raise RuntimeError("an error that nobody expected")
+
+
+def run(request):
+    """In the child: run the command with its output in a file; never returns."""
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    fault = Fault(request.get("fault"), request.get("at", 0))
+    for name in STEPS:
+        fault.watch(name)
+    code = 3
+    try:
+        main(request["arguments"])
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException as error:  # noqa: BLE001  (a trace in the log, as an interpreter would leave)
+        sys.stderr.write(f"Traceback: {error!r}\n")
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(f"{request['log']}.steps", "w") as file:  # noqa: PTH123
+        file.write(str(fault.steps))
+    os._exit(code)
+
+
+def serve():
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            run(request)
+        if "delay_s" in request:
+            time.sleep(request["delay_s"])
+            os.kill(child, SIGNALS[request["fault"]])
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(json.dumps({"code": os.waitstatus_to_exitcode(status)}) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve()

@@ -26,7 +26,9 @@ def finished_checkpoints(run: Run, partial: bool = False) -> list[str]:
         store = run.features(name)
         missing, total = (1, 1) if is_swapping(run, name) else missing_blocks(store)
         if missing and not partial:
-            raise MissingProductError(f"{store}: unfinished, {missing} of {total} blocks missing; run `atlas extract` again, or pass --partial")
+            raise MissingProductError(
+                f"{store}: unfinished, {missing} of {total} blocks missing; run `atlas extract` again, or pass --partial (partial=True)"
+            )
         if not missing:
             epochs[name] = store.attributes["epoch"]
     if not epochs:

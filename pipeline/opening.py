@@ -19,7 +19,7 @@ from pipeline.config import Settings
 from pipeline.features import open_features, read_features
 from pipeline.run import MissingProductError, Run
 from pipeline.stats_run import JOINED
-from pipeline.stores import GroupStore, group_attributes, open_lazily
+from pipeline.stores import GroupStore, group_attributes, read_dataset
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,17 @@ class OpenRun:
     cams : Dataset
         One variable a product, named position/target/method, dims (checkpoint, sample, y, x); raw and signed.
     stats : Dataset
-        Dims (checkpoint, group, product, ...); empty before `atlas stats`.
+        Dims (checkpoint, group, product, ...), in memory; empty before `atlas stats`.
+    provenance : mapping
+        Checkpoint -> how its features were made: resolved config, digests, libraries, host, device, precision, times,
+        `made_by`, and the names of classes and heads.
     """
 
     manifest: pd.DataFrame
     features: xr.Dataset
     cams: xr.Dataset
     stats: xr.Dataset
+    provenance: Mapping[str, Mapping[str, Any]]
 
 
 def open_run(directory: str | Path, *, partial: bool = False) -> OpenRun:
@@ -81,8 +85,13 @@ def open_run(directory: str | Path, *, partial: bool = False) -> OpenRun:
     maps = [run.cams(store.name) for store, _ in drawn]
     shared = sorted(set.intersection(*(keys for _, keys in drawn))) if drawn else []
     cams = {key: _side_by_side(maps, key, _described(maps[0], key)) for key in shared}
-    stats = open_lazily(run.stats_path, JOINED) if group_attributes(run.stats_path, JOINED) else xr.Dataset()
-    return OpenRun(run.manifest, _labelled(features, described, stores), _labelled(cams, described, [store for store, _ in drawn]), stats)
+    return OpenRun(
+        run.manifest,
+        _labelled(features, described, stores),
+        _labelled(cams, described, [store for store, _ in drawn]),
+        _figures(run, stores, partial),
+        {store.name: store.attributes for store in stores},
+    )
 
 
 @dataclass(frozen=True)
@@ -137,10 +146,23 @@ def _labelled(variables: Mapping[str, xr.DataArray], described: xr.Dataset, stor
     return xr.Dataset(dict(variables), coords=coordinates)
 
 
+def _figures(run: Run, stores: Sequence[GroupStore], partial: bool) -> xr.Dataset:
+    """Read the figures, if they are of the features as they are."""
+    if not group_attributes(run.stats_path, JOINED):
+        return xr.Dataset()
+    found = read_dataset(run.stats_path, JOINED)
+    for store in stores if not partial else ():
+        made_with = group_attributes(run.stats_path, store.name).get("made_with", {})
+        if store.seal.exists and made_with.get("features") != content_stamp(store):
+            raise MissingProductError(f"{run.stats_path}: older than {store}; run `atlas stats`, or pass partial=True to have them as they are")
+    return found.assign_coords(checkpoint=found["checkpoint"].astype(object))
+
+
 def _described(store: GroupStore, key: str) -> xr.DataArray:
     array = store.array(key)
     lazy = dask.array.zeros(array.shape, dtype=array.dtype, chunks=array.shape)
-    return xr.DataArray(lazy, dims=("sample", "y", "x"), attrs=dict(array.attrs))
+    attributes = {key: value for key, value in array.attrs.items() if key != "stamp"}  # each checkpoint's map has its own
+    return xr.DataArray(lazy, dims=("sample", "y", "x"), attrs=attributes)
 
 
 def _finished_maps(run: Run, name: str, partial: bool) -> set[str] | None:

@@ -33,7 +33,7 @@ class Fault:
                 self.steps += 1
                 now = self.steps
             if self.at and (now == self.at or (self.kind == "full" and now > self.at and name in ("write", "mkdir"))):
-                if name == "write" and len(arguments[1]) > 1:
+                if name == "write" and len(arguments[1]) > 1 and self.kind in ("kill", "full"):
                     original(arguments[0], arguments[1][: len(arguments[1]) // 2])
                 self.happen(name)
             return original(*arguments, **options)

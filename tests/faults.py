@@ -45,8 +45,8 @@ class FaultServer:
         return int(Path(f"{self.log}.steps").read_text())
 
     def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(timeout=20)
+        with self._process:
+            self._process.stdin.close()
 
 
 @dataclass

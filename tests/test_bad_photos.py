@@ -15,6 +15,7 @@ from pipeline.images import PhotoFiles, PhotoReader
 from pipeline.index import index_dataset, read_header, read_manifest
 from pipeline.index_run import index
 from pipeline.quarantine import bad_images
+from pipeline.stamps import file_digest
 from safenet.preprocess import FORMATS, LARGEST_PHOTO_PX, decode_photo, resize_photo, to_rgb
 from stages.datasets import DatasetSettings
 from stages.layouts import IMAGE_SUFFIXES, walk
@@ -42,7 +43,7 @@ def odd_run(lab, tmp_path_factory):
 
 def reasons(run):
     """Sample id -> why it is void, as text."""
-    return {name: getattr(found, "reason", found) for name, found in bad_images(run).items()}
+    return {name: fault.reason for name, fault in bad_images(run).items()}
 
 
 def row_of(run, name):
@@ -122,8 +123,9 @@ def test_a_bomb_that_the_index_did_not_see_is_refused_in_a_worker_process(tmp_pa
     claiming(11_000, 11_000)(tmp_path / "near.png")
     claiming(100_000, 100_000)(tmp_path / "bomb.png")
     plain(tmp_path / "good.png")
-    files = PhotoFiles(tmp_path, ["near.png", "bomb.png", "good.png"], [""] * 3, [""] * 3, INPUT_PX, 8)
-    (batch,) = PhotoReader(files, workers=1).read([(0, 3)])
+    names = ["near.png", "bomb.png", "good.png"]
+    files = PhotoFiles(tmp_path, names, [file_digest(tmp_path / name) for name in names], [""] * 3, [""] * 3, INPUT_PX, 8)
+    (batch,) = PhotoReader(files, workers=1).read([[0, 1, 2]])
     near, huge, good = (photo.problem for photo in batch.photos)
     assert near == huge == "cannot be decoded: too large: its header claims more than 89478485 pixels"
     assert good == ""
@@ -194,7 +196,7 @@ def test_a_photo_cut_at_any_length_is_refused_or_whole(tmp_path, suffix):
     warnings.simplefilter("ignore")  # as the index does; Pillow warns of some cuts besides refusing them
     for length in sorted({*range(0, len(content), max(1, len(content) // 60)), len(content) - 2, len(content) - 1}):
         path.write_bytes(content[:length])
-        photo = PhotoFiles(tmp_path, [path.name], [""], [read_header(path).problem], INPUT_PX, 8)[0]
+        photo = PhotoFiles(tmp_path, [path.name], [file_digest(path)], [""], [read_header(path).problem], INPUT_PX, 8)[0]
         assert photo.problem or np.array_equal(photo.pixels, whole), length
         assert "\n" not in photo.problem
 

@@ -225,8 +225,12 @@ def _repair(run: Run, found: _Findings) -> None:
             store.seal.reopen()
     for seal in found.seals:
         seal.remove()
-        if seal.root == run.mosaics_path:
+        if seal.root.parent == run.stats_path:
+            seal.open()
+        elif seal.root == run.mosaics_path:
             (seal.root / INDEX).unlink(missing_ok=True)
+        elif seal.root == run.directory and run.manifest_path.is_file():  # without its seal it would be believed; kept, as it is the user's
+            run.manifest_path.replace(run.manifest_path.with_suffix(".damaged"))
     for path in found.roots:
         make_root(path)
     for path in found.files:

@@ -75,7 +75,7 @@ def cam(run: Run, *, partial: bool = False) -> Outcome:
     contexts = {name: _check(run.features(name), products) for name in names}  # all, before anything is computed
     computed = fresh = 0
     started = perf_counter()
-    with tqdm(total=len(names), unit="checkpoint", disable=not run.progress) as bar, telling_what_is_left(lambda: _left(bar)):
+    with tqdm(total=len(names), unit="checkpoint", disable=not run.progress) as bar, telling_what_is_left(lambda: _left(bar), run.directory):
         for name in names:
             bar.set_description(name)
             with run.locked(f"cams/{name}"):

@@ -20,7 +20,7 @@ from pipeline.plan import plan, plan_json, plan_table, predicted_bytes
 from pipeline.quarantine import bad_images
 from pipeline.run import Run
 from pipeline.settings_page import settings_page
-from pipeline.space import free_bytes, human_bytes
+from pipeline.space import human_bytes
 from pipeline.status import run_status
 from pipeline.training import train_run
 from pipeline.verify import verify
@@ -62,11 +62,10 @@ def _notes(error: BaseException) -> str:
 
 def _out_of_space(error: BaseException) -> str:
     """What is free and what is left to do, where a disk or a quota was full in the middle of the work."""
-    if not isinstance(error, OSError) or error.errno not in OUT_OF_SPACE or "are free" in str(error):
+    if not isinstance(error, OSError) or error.errno not in OUT_OF_SPACE or not error.strerror:
         return ""
-    where = error.filename or ""
-    free = f"{human_bytes(free_bytes(Path(where)))} are free" if where else "the disk is full"
-    return f"{where}: {error.strerror}: {free}; {_notes(error)}. What is done is kept: make room and call the same command again"
+    what = ": ".join(text for text in (error.filename, error.strerror, _notes(error)) if text)
+    return f"{what}. What is done is kept: make room and call the same command again"
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

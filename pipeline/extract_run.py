@@ -96,7 +96,7 @@ def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outc
             held.enter_context(run.locked(f"features/{name}"))
         jobs = [_prepare(run, name, checkpoint, replace, retry_bad) for name, checkpoint in checkpoints.items()]
         _check_space(run, jobs)
-        with telling_what_is_left(lambda: _left(run, jobs)):
+        with telling_what_is_left(lambda: _left(run, jobs), run.directory):
             for job in jobs:
                 _lay_out(run, job)
             _compute(run, jobs)

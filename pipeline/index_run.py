@@ -40,7 +40,7 @@ def index(run: Run, *, forget: bool = False) -> Outcome:
             "dataset.root is not set; name the photos' folder in the [dataset] table of the configuration, or pass --set dataset.root=FOLDER"
         )
     started = perf_counter()
-    with run.locked("manifest"), tqdm(unit="file", disable=not run.progress) as bar, telling_what_is_left(lambda: _left(bar)):
+    with run.locked("manifest"), tqdm(unit="file", disable=not run.progress) as bar, telling_what_is_left(lambda: _left(bar), run.directory):
 
         def show(done: int, total: int) -> None:
             check_stop()

@@ -8,7 +8,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+
+from pipeline.space import free_bytes, human_bytes
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL: call again; what batch systems take for "requeue"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -44,8 +47,8 @@ def check_stop() -> None:
 
 
 @contextmanager
-def telling_what_is_left(describe: Callable[[], str]) -> Iterator[None]:
-    """Note what is left to do on the way of a stop, or of a full disk, to the user."""
+def telling_what_is_left(describe: Callable[[], str], where: Path) -> Iterator[None]:
+    """Note what is left to do on the way of a stop to the user; on that of a full disk, what is free at `where`, too."""
     try:
         yield
     except Stopped as stop:
@@ -53,7 +56,7 @@ def telling_what_is_left(describe: Callable[[], str]) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in OUT_OF_SPACE:
-            error.add_note(describe())
+            error.add_note(f"{human_bytes(free_bytes(where))} are free at {where}, {describe()}")
         raise
 
 

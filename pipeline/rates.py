@@ -12,13 +12,12 @@ _LONG_ENOUGH_S = 0.05
 
 def note_rate(directory: Path, stage: str, units: float, elapsed_s: float) -> None:
     """Note that a stage did so many units of work."""
-    if not units or elapsed_s <= _LONG_ENOUGH_S:
-        return
     path = _path(directory)
     with locked(directory / "locks" / "rates.lock", str(path), wait=True):
         for left in path.parent.glob(f"{path.name}.*{PARTIAL}"):
             left.unlink()
-        write_record(path, {**rates(directory), stage: units / elapsed_s})
+        if units and elapsed_s > _LONG_ENOUGH_S:
+            write_record(path, {**rates(directory), stage: units / elapsed_s})
 
 
 def rates(directory: Path) -> dict[str, float]:

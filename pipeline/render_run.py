@@ -96,7 +96,7 @@ def render(run: Run, *, partial: bool = False) -> Outcome:
         sweep(run.mosaics_path)
         stale = stale_pictures(run, pictures)
         bar = tqdm(stale, unit="picture", disable=not run.progress)
-        with telling_what_is_left(lambda: f"left: {len(stale) - bar.n} of {len(pictures)} pictures"):
+        with telling_what_is_left(lambda: f"left: {len(stale) - bar.n} of {len(pictures)} pictures", run.directory):
             for picture in bar:
                 check_stop()
                 write_png(run.mosaics_path / picture.path, _DRAW[picture.kind](run, picture, scales), _text_chunks(run, picture))

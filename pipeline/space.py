@@ -22,7 +22,9 @@ def check_space(path: Path, needed: int, what: str, remedy: str) -> None:
     """Raise an OSError (ENOSPC) if less than `needed` bytes are free at `path`."""
     free = free_bytes(path)
     if needed > free:
-        raise OSError(errno.ENOSPC, f"{path}: {what} needs about {human_bytes(needed)}, and {human_bytes(free)} are free. {remedy}")
+        error = OSError(f"{path}: {what} needs about {human_bytes(needed)}, and {human_bytes(free)} are free. {remedy}")
+        error.errno = errno.ENOSPC
+        raise error
 
 
 def human_bytes(count: float) -> str:

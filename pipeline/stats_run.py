@@ -75,7 +75,7 @@ def stats(run: Run, *, partial: bool = False) -> Outcome:
     inputs = [_inputs(run, name) for name in names]
     computed, started = 0, perf_counter()
     bar = tqdm(total=len(names), unit="checkpoint", disable=not run.progress)
-    with run.locked("stats"), bar, telling_what_is_left(lambda: f"left: figures of {bar.total - bar.n} of {bar.total} checkpoints"):
+    with run.locked("stats"), bar, telling_what_is_left(lambda: f"left: figures of {bar.total - bar.n} of {bar.total} checkpoints", run.directory):
         sweep(run.stats_path)
         sweep(run.directory / "ledger" / "stats")
         for one in inputs:

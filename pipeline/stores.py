@@ -147,6 +147,8 @@ class GroupStore:
 
     def add_array(self, layout: ArrayLayout) -> None:
         """Make an array in a group without consolidated metadata, replacing one of that key; it counts when it is sealed."""
+        if self.has(layout.key):
+            self.seal.drop(f"{layout.key}/{_METADATA}")
         _create(zarr.open_group(self.path, path=self.name, mode="r+", use_consolidated=False), layout)
         self._forget_open()
         folders = [Path(layout.key), *Path(layout.key).parents]

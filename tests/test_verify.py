@@ -61,7 +61,7 @@ def flip(path: Path, place: int, bit: int) -> None:
 def places(path: Path, count: int, seed: str) -> list[tuple[int, int]]:
     """First and last byte, and some between."""
     draw, size = random.Random(seed), path.stat().st_size
-    chosen = [0, size - 1, *(draw.randrange(size) for _ in range(count - 2))]
+    chosen = [size - 1, 0, *(draw.randrange(size) for _ in range(count - 2))][:count]
     return [(place, draw.randrange(8)) for place in chosen]
 
 
@@ -124,8 +124,8 @@ def _kind(path: Path) -> tuple[str, str, int]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_flipped_bit_is_found_and_never_read_as_data(lab, copy, undamaged, kind):
-    """The first byte, the last, and one between."""
-    assert flip_bits(lab, copy, undamaged, kind, 3)["wrong"] == 0
+    """The last byte; `make test-faults` flips thousands."""
+    assert flip_bits(lab, copy, undamaged, kind, 1)["wrong"] == 0
 
 
 @pytest.mark.faults

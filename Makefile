@@ -41,6 +41,7 @@ $(STAGES) run train: $(READY)  ## One stage (or all: run) on your data: CONFIG=c
 bench: $(READY)  ## Benchmarks (side-by-side ratios)
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(VENV)/bin/python benchmarks/bench_extract.py
+	$(VENV)/bin/python benchmarks/bench_store.py
 	$(VENV)/bin/python benchmarks/bench_cam.py
 
 clean:  ## Remove the environment and caches (runs/ is kept)

@@ -39,8 +39,7 @@ def main() -> None:
         read, compute = [], []
         for _ in range(ROUNDS):
             read.append(seconds(lambda: read_all(run)))
-            (run.directory / "cams.zarr").rename(run.directory / f"old{len(read)}") if (run.directory / "cams.zarr").exists() else None
-            run.ledger("cams", "net_000").clear()
+            run.cams("net_000").clear()
             compute.append(seconds(lambda: cam(run)))
         peer = seconds(lambda: peer_maps(Path(folder), chosen)) / chosen.peer_images
     maps = len(products_of(run.settings.cam))

@@ -1,12 +1,11 @@
-"""The extract stage against a bare forward loop, and the writer against a raw file copy with fsync, side by side in one run.
+"""The extract stage against a bare forward loop, side by side in one run.
 
-Usage: python benchmarks/bench_extract.py [--images 64] [--blocks 16] [--preset upstream] [--every-tensor]
+Usage: python benchmarks/bench_extract.py [--images 64] [--preset upstream] [--every-tensor]
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,34 +16,28 @@ import torch
 from machine import print_table, scratch, seconds
 from PIL import Image
 
-from pipeline.blocks import Ledger, blocks_of
 from pipeline.config import load_settings
 from pipeline.extract_run import extract
 from pipeline.index_run import index
 from pipeline.run import Run
-from pipeline.stores import GroupStore
-from pipeline.streaming import BlockWriter
 from safenet import PRESETS, SafeNet, save_checkpoint
 from safenet.preprocess import load_image
 from safenet.train import pick_device
-from stages.extract import ExtractSettings, resolve_precision, written_by_network
-from stages.schema import dim_sizes
+from stages.extract import resolve_precision
 
 ROUNDS = 3
 
 
 def main() -> None:
-    """Run both comparisons."""
+    """Run the comparison."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--images", type=int, default=64)
-    options.add_argument("--blocks", type=int, default=16)
     options.add_argument("--batch", type=int, default=16)
     options.add_argument("--preset", default="upstream", choices=sorted(PRESETS))
     options.add_argument("--every-tensor", action="store_true", help="also block maps, attention and the flip embedding")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory(dir=scratch()) as folder:
         bench_stage(Path(folder), chosen)
-        bench_writer(Path(folder), chosen.preset, chosen.blocks)
 
 
 def bench_stage(folder: Path, chosen: argparse.Namespace) -> None:
@@ -103,65 +96,14 @@ def stage_run(folder: Path, count: int, chosen: argparse.Namespace, round_number
     return run
 
 
-def make_photos(folder: Path, count: int) -> None:
-    """Write smooth random photos of 512 px."""
+def make_photos(folder: Path, count: int, size_px: int = 512) -> None:
+    """Write smooth random photos."""
     rng = np.random.default_rng(0)
     for number in range(count):
         path = folder / "place" / f"{number:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         coarse = Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
-        coarse.resize((512, 512), Image.Resampling.BICUBIC).save(path, quality=90)
-
-
-def bench_writer(folder: Path, preset: str, count: int) -> None:
-    """Write blocks of ready-made tensors through BlockWriter, marks and checksums included; copy the same bytes with fsync."""
-    architecture, settings = PRESETS[preset], ExtractSettings()
-    block_samples = settings.block_samples
-    sizes = dim_sizes(architecture, count * block_samples, 0)
-    variables = written_by_network(settings)
-    rng = np.random.default_rng(0)
-    tensors = {}
-    for variable in variables:
-        shape = (block_samples, *(sizes[dim] for dim in variable.dims[1:]))
-        dtype = settings.map_dtype if variable.dtype == "map" else variable.dtype
-        tensors[variable.name] = torch.from_numpy(rng.standard_normal(shape).astype(dtype))
-    volume = count * sum(value.nbytes for value in tensors.values())
-    payload = folder / "payload"
-    payload.write_bytes(rng.bytes(volume // count))
-
-    def write() -> None:
-        store = GroupStore(folder / "writer.zarr", "net")
-        store.create(sizes["sample"], block_samples, {})
-        for variable in variables:
-            store.add_array(variable.name, variable, settings.map_dtype if variable.dtype == "map" else variable.dtype, sizes)
-        ledger = Ledger(folder / "ledger")
-
-        def write_block(block, arrays) -> None:
-            for key, values in arrays.items():
-                store.write(key, values, block.rows)
-            store.flush(arrays, block)
-            ledger.mark(block, arrays, dict.fromkeys(arrays, "stamp"))
-
-        with BlockWriter(write_block) as writer:
-            for block in blocks_of(sizes["sample"], block_samples):
-                writer.add(block, block.start, tensors, None, {})
-
-    def copy() -> None:
-        for number in range(count):
-            target = folder / f"copy{number}"
-            shutil.copyfile(payload, target)
-            descriptor = os.open(target, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-            target.unlink()
-
-    pairs = [(seconds(copy), seconds(write)) for _ in range(ROUNDS)]
-    raw, ours = (median(times) for times in zip(*pairs, strict=True))
-    rows = [
-        ["raw copy with fsync", f"{volume / raw / 1e6:,.0f}", "1.00"],
-        ["writer: zarr, crc32c, fsync, ledger", f"{volume / ours / 1e6:,.0f}", f"{raw / ours:.2f}"],
-    ]
-    print_table(f"writer, {preset} network, {count} blocks of {block_samples} samples, {volume / 1e6:,.0f} MB", ["", "MB/s", "ratio"], rows)
+        coarse.resize((size_px, size_px), Image.Resampling.BICUBIC).save(path, quality=90)
 
 
 if __name__ == "__main__":

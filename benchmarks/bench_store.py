@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -65,10 +66,8 @@ def bench_write(folder: Path, preset: str, count: int) -> None:
     ways: Mapping[str, Callable[[], None]] = {
         "raw copy, one file and one fsync a block": lambda: copy(folder, payload, count, flush=True),
         "raw copy, one file a block, never flushed": lambda: copy(folder, payload, count, flush=False),
-        "our files, no checksum, no mark": lambda: write_all(store, arrays, lambda block, values: bare(store, block, values, flush=True)),
-        "our files, no checksum, no mark, never flushed": lambda: write_all(
-            store, arrays, lambda block, values: bare(store, block, values, flush=False)
-        ),
+        "our files, no checksum, no mark": lambda: write_all(store, arrays, partial(bare, store, flush=True)),
+        "our files, no checksum, no mark, never flushed": lambda: write_all(store, arrays, partial(bare, store, flush=False)),
         "our files with checksums and marks (what extract does)": lambda: write_all(store, arrays, safe),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -80,9 +79,8 @@ def bench_write(folder: Path, preset: str, count: int) -> None:
     rows = [[name, f"{volume / median(found) / 1e6:,.0f}", f"{first / median(found):.2f}"] for name, found in times.items()]
     print_table(f"writing, {preset} network, {count} blocks of {len(store.blocks[0])} samples, {volume / 1e6:,.0f} MB", ["", "MB/s", "ratio"], rows)
     unsafe, ours = (median(times[name]) for name in list(ways)[2::2])
-    print(
-        f"\nprice of checksums and marks: {100 * (ours / unsafe - 1):.1f} % of the time; files per 10,000 images: {files_per_10000(store, arrays):,}"
-    )
+    print(f"\nprice of checksums and marks: {100 * (ours / unsafe - 1):.1f} % of the time")
+    print(f"files per 10,000 images: {files_per_10000(store, arrays):,}")
 
 
 def make_store(folder: Path, preset: str, count: int) -> tuple[GroupStore, Arrays]:
@@ -106,17 +104,17 @@ def write_all(store: GroupStore, arrays: Arrays, write: Callable[[Block, Arrays]
             writer.add(block, range(len(block)), tensors, None, {})
 
 
-def bare(store: GroupStore, block: Block, arrays: Mapping[str, NDArray[np.generic]], flush: bool) -> None:
+def bare(store: GroupStore, block: Block, arrays: Mapping[str, NDArray[np.generic]], *, flush: bool) -> None:
     """The same files by the same threads, of the same bytes but for the checksum."""
 
     def write(key: str) -> None:
         path = store.chunk_file(key, block.index)
-        partial = path.with_name(f"{path.name}.partial")
-        with partial.open("wb", buffering=0) as file:
+        unfinished = path.with_name(f"{path.name}.partial")
+        with unfinished.open("wb", buffering=0) as file:
             file.write(memoryview(arrays[key]).cast("B"))
             if flush:
                 os.fsync(file.fileno())
-        partial.replace(path)
+        unfinished.replace(path)
         if flush:
             sync_file(path.parent)
 
@@ -148,7 +146,7 @@ def bench_verify(folder: Path) -> None:
     """`verify` of the store that was written, against reading its files and against reading it with zarr."""
     run = Run(folder, load_settings(None), progress=False)
     store = run.features("net")
-    files = [path for path in store.root.rglob("c.*")]
+    files = list(store.root.rglob("c.*"))
     volume = sum(path.stat().st_size for path in files)
 
     def read_files() -> None:
@@ -156,7 +154,7 @@ def bench_verify(folder: Path) -> None:
             list(pool.map(lambda path: len(path.read_bytes()), files))
 
     def read_zarr() -> None:
-        for key in store.keys():
+        for key in store.attributes["block_arrays"]:
             for block in store.blocks:
                 store.array(key)[block.rows]
 

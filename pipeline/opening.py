@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dask.array
 import numpy as np
 import pandas as pd
 import xarray as xr
-from dask.tokenize import tokenize
 from numpy.typing import NDArray
 
 from pipeline.completeness import content_stamp, finished_checkpoints
@@ -102,6 +102,7 @@ class _SideBySide:
     key: str
     shape: tuple[int, ...]
     dtype: np.dtype
+    per_sample: bool
 
     @property
     def ndim(self) -> int:
@@ -115,6 +116,9 @@ class _SideBySide:
         return self._read(self.stores[chosen], samples, rest)
 
     def _read(self, store: GroupStore, samples: int | slice, rest: Sequence[int | slice]) -> NDArray[Any]:
+        if not self.per_sample:
+            whole: NDArray[Any] = store.read([self.key])[self.key].values[samples, *rest]
+            return whole
         wanted = range(self.shape[1])[samples]
         numbers = wanted if isinstance(wanted, range) else [wanted]
         start = min(numbers, default=0)
@@ -126,14 +130,13 @@ class _SideBySide:
 
 
 def _side_by_side(stores: Sequence[GroupStore], key: str, described: xr.DataArray) -> xr.DataArray:
-    shape, dims = (len(stores), *described.shape), ("checkpoint", *described.dims)
-    if described.dims[0] != "sample" or described.dtype.kind not in "biuf":
-        return xr.DataArray(np.stack([store.read([key])[key].values for store in stores]), dims=dims, attrs=described.attrs)
-    source = _SideBySide(stores, key, shape, described.dtype)
-    chunks = ((1,) * len(stores), tuple(len(block) for block in stores[0].blocks), *((length,) for length in described.shape[1:]))
-    name = f"{key}-{tokenize(*map(str, stores), key, [store.ledger.whole() for store in stores])}"
-    lazy = dask.array.from_array(source, chunks=chunks, name=name, meta=np.empty((0,) * source.ndim, source.dtype))
-    return xr.DataArray(lazy, dims=dims, attrs=described.attrs)
+    shape, per_sample = (len(stores), *described.shape), described.dims[0] == "sample"
+    source = _SideBySide(stores, key, shape, described.dtype, per_sample)
+    whole = tuple((length,) for length in described.shape)
+    cut = (tuple(len(block) for block in stores[0].blocks), *whole[1:]) if per_sample else whole
+    name = f"{key}-{uuid4().hex}"  # opened again, the store may have changed
+    lazy = dask.array.from_array(source, chunks=((1,) * len(stores), *cut), name=name, meta=np.empty((0,) * source.ndim, source.dtype))
+    return xr.DataArray(lazy, dims=("checkpoint", *described.dims), attrs=described.attrs)
 
 
 def _labelled(variables: Mapping[str, xr.DataArray], described: xr.Dataset, stores: Sequence[GroupStore]) -> xr.Dataset:

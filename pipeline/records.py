@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
+from crc32c import crc32c
 
 PARTIAL = ".partial"  # ends the name of a file that is being written; what a killed process left of them is swept
 
@@ -47,10 +47,19 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_record(path: Path, content: Mapping[str, Any]) -> None:
-    """Write plain values as a line of JSON and a line with its crc32c."""
+def write_record(path: Path, content: Mapping[str, Any], *, durable_name: bool = True) -> None:
+    """Write plain values as a line of JSON and a line with its crc32c.
+
+    Without `durable_name` the record may be lost with the power, until something is written durably beside it: fit for
+    marks, as a block without its mark is only done again.
+    """
     body = json.dumps(content).encode()
-    write_atomically(path, body, f"\n{google_crc32c.value(body):08x}\n".encode())
+    parts = (body, f"\n{crc32c(body):08x}\n".encode())
+    if durable_name:
+        write_atomically(path, *parts)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, parts)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -69,7 +78,7 @@ def read_record(path: Path) -> dict[str, Any]:
         body, newline, check = path.read_bytes().partition(b"\n")
     except FileNotFoundError:
         return {}
-    if newline and check != f"{google_crc32c.value(body):08x}\n".encode():
+    if newline and check != f"{crc32c(body):08x}\n".encode():
         raise DamagedRecordError(f"{path}: damaged record: it does not match its checksum")
     try:
         content = json.loads(body)

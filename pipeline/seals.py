@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
+from crc32c import crc32c
 
 from pipeline.records import PARTIAL, read_record, write_atomically, write_record
 
@@ -148,4 +148,4 @@ class Seal:
 
 
 def _checksum(content: bytes) -> list[int]:
-    return [google_crc32c.value(content), len(content)]
+    return [crc32c(content), len(content)]

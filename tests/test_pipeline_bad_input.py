@@ -18,6 +18,7 @@ from pipeline.index_run import index
 from pipeline.quarantine import TooManyBadImagesError, bad_images
 from pipeline.run import Run
 from pipeline.stats_run import open_stats
+from pipeline.status import run_status
 from safenet.checkpoint import CheckpointError, save_checkpoint
 from safenet.model import SafeNet
 
@@ -268,3 +269,24 @@ def test_photos_that_are_gone_are_drawn_from_the_store(lab, finished_copy, tmp_p
     write_manifest(finished_copy / "manifest.parquet", table)
     shutil.rmtree(finished_copy / "mosaics")
     assert STAGES[4].bring_up_to_date(lab.run(finished_copy, "render.mosaics=['paper']")).computed == 2
+
+
+# ---- activations
+
+
+def test_activations_that_overflow_are_counted_and_told_with_their_place(lab, fresh, make_network, tmp_path):
+    """Finite in float32, infinite in the float16 of the stored maps."""
+    model = make_network(0)
+    with torch.no_grad():
+        model.transformer.norm.weight[3] = 1e6
+    save_checkpoint(tmp_path / "net_000.pth", model, class_names=("0000", "0001", "0002"))
+    wide = f"extract.checkpoints=['{tmp_path}/net_000.pth']"
+    outcome = str(extract(lab.run(fresh, wide)))
+    with pytest.raises(ValueError, match=r"net_000: [\d,]+ values are not finite, first in patch_map, samples 0 to 3"):
+        raise ValueError(outcome)
+    run = lab.run(fresh, wide)
+    stored = run.features("net_000").read(["patch_map"])["patch_map"].values
+    assert run.features("net_000").ledger.whole()["non_finite"]["count"] >= np.count_nonzero(~np.isfinite(stored)) > 0
+    (row,) = run_status(run)
+    assert row["not finite"] != "0"
+    assert "not finite" not in str(extract(lab.run(fresh, wide, "extract.map_dtype=float32"), replace=True))

@@ -97,7 +97,7 @@ class CamState:
     stamps : mapping
         Product key -> stamp that it must have.
     origins : mapping
-        Block -> digest of the features that its maps must be made of.
+        Block -> digest of the features that its maps must be made of; empty where nothing is pending.
     pending : list of (Block, list of Product)
         What no mark proves.
     """
@@ -110,9 +110,11 @@ class CamState:
 def cam_state(run: Run, name: str, products: Sequence[Product]) -> CamState:
     """Compare a checkpoint's stored heat maps with its features and the settings; nothing is written."""
     features, cams = run.features(name), run.cams(name)
-    stamps, origins = product_stamps(features, products), _origins(features)
+    stamps = product_stamps(features, products)
     held = {product: cams.held_blocks([product.key]) if cams.has(product.key) else set() for product in products}
-    pending = []
+    if all(len(blocks) == len(features.blocks) for blocks in held.values()) and _are_noted_whole(features, cams, stamps):
+        return CamState(stamps, {}, [])
+    origins, pending = _origins(features), []
     for block, origin in origins.items():
         made = cams.ledger.record(block)
         arrays = made.get("arrays", {}) if made.get("made_of") == origin else {}
@@ -148,16 +150,22 @@ def finished_stamps(run: Run, name: str, products: Sequence[Product]) -> dict[st
     MissingProductError
         If some are missing, or were made of other features.
     """
-    features, whole = run.features(name), run.cams(name).ledger.whole()
+    features, cams = run.features(name), run.cams(name)
     stamps = product_stamps(features, products)
-    marks = len(run.cams(name).ledger.indices())
-    if whole.get("features") == content_stamp(features) and stamps.items() <= whole["products"].items() and marks == len(features.blocks):
+    if _are_noted_whole(features, cams, stamps):
         return stamps
     state = cam_state(run, name, products)
     if state.pending:
-        where = f"{run.cams_path}/{name}: {len(state.pending)} of {len(state.origins)} blocks"
+        where = f"{cams}: {len(state.pending)} of {len(state.origins)} blocks"
         raise MissingProductError(f"{where} lack heat maps that the settings ask for; run `atlas cam` first")
     return stamps
+
+
+def _are_noted_whole(features: GroupStore, cams: GroupStore, stamps: Mapping[str, str]) -> bool:
+    """Whether the note of the whole speaks for all these maps, so that not each mark has to be read."""
+    whole = cams.ledger.whole()
+    same_features = whole.get("features") == content_stamp(features) and len(cams.ledger.indices()) == len(features.blocks)
+    return same_features and stamps.items() <= whole["products"].items()
 
 
 def _left(bar: tqdm) -> str:

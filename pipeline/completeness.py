@@ -61,8 +61,16 @@ def mark_features_whole(store: GroupStore) -> None:
         return
     records = [store.ledger.record(block) for block in store.blocks]
     store.update_attributes({"made_by": _writers(records), "finished": max((r["finished"] for r in records if "finished" in r), default="")})
-    whole = {"stamp": attributes["stamp"], "content": _content(records), "reference": _reference(store, records)}
-    store.ledger.mark_whole({**whole, "non_finite": _non_finite(store.blocks, records), "noted": datetime.now(UTC).isoformat(timespec="seconds")})
+    store.ledger.mark_whole(
+        {
+            "stamp": attributes["stamp"],
+            "content": _content(records),
+            "reference": _reference(store, records),
+            "bytes": sum(made["bytes"] for record in records for made in record["arrays"].values()),
+            "non_finite": _non_finite(store.blocks, records),
+            "noted": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    )
 
 
 def content_stamp(store: GroupStore) -> str:

@@ -30,7 +30,7 @@ from pipeline.run import Outcome, Run, StaleStoreError
 from pipeline.schema_versions import upgrade_marks
 from pipeline.space import check_space, human_bytes
 from pipeline.stamps import stamp
-from pipeline.stores import GroupStore, bytes_on_disk
+from pipeline.stores import GroupStore
 from pipeline.streaming import Arrays, BlockWriter, HostCopy
 from safenet.architecture import Architecture
 from safenet.checkpoint import Checkpoint, read_checkpoint
@@ -42,7 +42,7 @@ _ROOM = 1.02  # metadata, marks and the blocks being replaced
 
 @dataclass
 class _Job:
-    """A checkpoint, the store that its features go to, and what that still lacks."""
+    """A checkpoint, the store that its features go to, what that still lacks, and the images known to be void."""
 
     name: str
     checkpoint: Checkpoint
@@ -50,6 +50,7 @@ class _Job:
     made_with: dict[str, Any]
     state: FeatureState
     known: KnownRows
+    void: dict[str, BadImage]
     written: int = 0
 
     @property
@@ -100,10 +101,6 @@ def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outc
             for job in jobs:
                 _lay_out(run, job)
             _compute(run, jobs)
-            for job in jobs:
-                mark_features_whole(job.store)
-                if job.store.name != job.name:
-                    swap_in(run, job.name)
     return _outcome(run, jobs)
 
 
@@ -127,7 +124,7 @@ def _prepare(run: Run, name: str, checkpoint: Checkpoint, replace: bool, retry_b
     state = feature_state(run, store, made_with, retry_bad=retry_bad)
     if state.kind != "stale":
         abandon_replacement(run, name)
-        return _Job(name, checkpoint, store, made_with, state, grown_rows(store, state))
+        return _Job(name, checkpoint, store, made_with, state, grown_rows(store, state), void_images(store))
     if not replace:
         raise StaleStoreError(f"{store}: {state.reason}. Name another --run directory to keep both, or pass --replace to compute this store anew")
     old, store = store, replacement_of(run, name)
@@ -136,11 +133,12 @@ def _prepare(run: Run, name: str, checkpoint: Checkpoint, replace: bool, retry_b
     if state.kind == "stale":  # left from another replacement
         store.clear()
         state = feature_state(run, store, made_with)
-    return _Job(name, checkpoint, store, made_with, state, replaced_rows(run, old, made_with, state))
+    return _Job(name, checkpoint, store, made_with, state, replaced_rows(run, old, made_with, state), {**void_images(old), **void_images(store)})
 
 
 def _check_space(run: Run, jobs: Sequence[_Job]) -> None:
-    needed = sum(image_bytes(run, job.checkpoint.info) * len(block) for job in jobs for block in job.state.pending if not _holds_files(job, block))
+    images = [(job, sum(len(block) for block in job.state.pending if not _holds_files(job, block))) for job in jobs]
+    needed = sum(count * image_bytes(run, job.checkpoint.info) for job, count in images)
     remedy = "Free some, name another --run directory, or store less (extract.aligned, extract.store, extract.blocks)"
     check_space(run.directory, int(_ROOM * needed), "extract", remedy)
 
@@ -176,6 +174,9 @@ def _compute(run: Run, jobs: Sequence[_Job]) -> None:
             if job.state.pending:
                 bar.set_description(job.name)
                 _extract_checkpoint(run, job, device, readers, bar)
+            mark_features_whole(job.store)
+            if job.store.name != job.name:
+                swap_in(run, job.name)
     note_rate(run.directory, "extract", images, perf_counter() - started)
 
 
@@ -183,9 +184,9 @@ def _extract_checkpoint(run: Run, job: _Job, device: torch.device, readers: dict
     reader = _reader(run, job.checkpoint.info.architecture, device, readers)
     extractor = FeatureExtractor(job.checkpoint.build(), run.settings.extract, device)
     copier, wanted = HostCopy(device), requested(run)
-    bad = {**void_images(job.store), **listed_problems(run.manifest)}
-    names = run.manifest["id"].tolist()
-    with BlockWriter(_writer(run, job, bad)) as writer:
+    bad = {**job.void, **listed_problems(run.manifest)}
+    names = run.columns["id"]
+    with BlockWriter(_writer(run, job, device, bad)) as writer:
         todo = {block: _batches(run, job, block) for block in job.state.pending}
         batches = iter(reader.read([samples for found in todo.values() for samples in found]))
         for block, found in todo.items():
@@ -213,17 +214,18 @@ def _note_faults(bad: dict[str, BadImage], names: Sequence[str], batch: PhotoBat
 
 def _batches(run: Run, job: _Job, block: Block) -> list[list[int]]:
     """Samples of a block that have to be computed, in the same batches whenever it is done: so that a resumed run gives the same bits."""
-    todo = [sample for sample in range(block.start, block.stop) if sample - block.start not in job.known.rows(block)]
+    known = job.known.rows(block)
+    todo = [sample for sample in range(block.start, block.stop) if sample - block.start not in known]
     size = run.settings.extract.batch_size
     return [todo[start : start + size] for start in range(0, len(todo), size)]
 
 
-def _writer(run: Run, job: _Job, bad: Mapping[str, BadImage]) -> Callable[[Block, Arrays], None]:
-    names, origin = run.manifest["id"].tolist(), {"device": str(run.settings.extract.device)}
+def _writer(run: Run, job: _Job, device: torch.device, bad: Mapping[str, BadImage]) -> Callable[[Block, Arrays], None]:
+    names, where = run.columns["id"], str(device)
 
     def write(block: Block, arrays: Arrays) -> None:
         void = {name: bad[name].as_dict() for name in names[block.rows] if name in bad}
-        job.store.write_block(block, arrays, dict.fromkeys(arrays, job.stamp), images=run.images(block), quarantined=void, **origin)
+        job.store.write_block(block, arrays, dict.fromkeys(arrays, job.stamp), images=run.images(block), quarantined=void, device=where)
         job.written += 1
 
     return write
@@ -267,7 +269,8 @@ def _left(run: Run, jobs: Sequence[_Job]) -> str:
 def _outcome(run: Run, jobs: Sequence[_Job]) -> Outcome:
     computed, total = (sum(len(blocks) for blocks in found) for found in zip(*((j.state.pending, j.state.blocks) for j in jobs), strict=True))
     bad = {name: found for job in jobs for name, found in void_images(run.features(job.name)).items()}
-    notes = [f"{len(jobs)} checkpoints, {len(run.manifest):,} images, {bytes_on_disk(run.features_path) / 1e6:,.0f} MB in {run.features_path}"]
+    size = sum(run.features(job.name).ledger.whole()["bytes"] for job in jobs)
+    notes = [f"{len(jobs)} checkpoints, {len(run.manifest):,} images, {human_bytes(size)} in {run.features_path}"]
     notes += [f"{len(bad)} bad images are void: `atlas status --bad` lists them"] if bad else []
     for job in jobs:
         overflow = run.features(job.name).ledger.whole().get("non_finite", {})

@@ -19,10 +19,9 @@ from pipeline.stores import ArrayLayout, GroupStore, array_layout
 from safenet.checkpoint import Checkpoint, CheckpointInfo
 from safenet.train import pick_device
 from stages.extract import RESOURCE_SETTINGS, resolve_precision
-from stages.schema import HEAD_PREFIX, MASKS, dim_sizes, feature_variables
+from stages.schema import HEAD_PREFIX, MASKS, SAMPLE_TEXTS, dim_sizes, feature_variables
 
 VERSION = 1
-FROM_MANIFEST = {"sample_id": "id", "place": "place", "view": "view", "split": "split", "roles": "roles", "digest": "digest"}
 _LIBRARIES = ("torch", "timm", "zarr", "numpy", "pillow", "safenet-atlas")
 
 
@@ -40,11 +39,6 @@ def requested(run: Run) -> frozenset[str]:
     return run.settings.extract.requested | set(masks)
 
 
-def texts_stamp(run: Run) -> str:
-    """Digest of what the store tells of its samples in words."""
-    return stamp(run.manifest[list(FROM_MANIFEST.values())].to_numpy(dtype=object).tolist())
-
-
 def image_bytes(run: Run, info: CheckpointInfo) -> int:
     """Bytes that one image takes in the store."""
     sizes = dim_sizes(info.architecture, 1, len(run.settings.extract.blocks))
@@ -57,7 +51,7 @@ def lay_out_features(run: Run, store: GroupStore, checkpoint: Checkpoint, made_w
     settings, table, info = run.settings.extract, run.manifest, checkpoint.info
     variables = feature_variables(requested(run))
     sizes = dim_sizes(info.architecture, len(table), len(settings.blocks))
-    whole = {name: table[column].to_numpy(dtype=object) for name, column in FROM_MANIFEST.items()} | _heads(checkpoint)
+    whole = {name: table[column].to_numpy(dtype=object) for name, column in SAMPLE_TEXTS.items()} | _heads(checkpoint)
     if settings.blocks:
         whole["block"] = np.array(sorted(settings.blocks), np.int16)
     arrays: list[ArrayLayout] = [array_layout(v, _dtype(run, v.dtype), sizes, block_samples, chunk, values=whole.get(v.name)) for v in variables]
@@ -70,7 +64,7 @@ def lay_out_features(run: Run, store: GroupStore, checkpoint: Checkpoint, made_w
         "block_samples": block_samples,
         "chunk_samples": chunk,
         "block_arrays": block_arrays,
-        "texts": texts_stamp(run),
+        "texts": run.texts_stamp,
     }
     store.lay_out(len(table), block_samples, attributes, arrays, notes)
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.blocks import Block, blocks_of
-from pipeline.feature_layout import texts_stamp
 from pipeline.run import Run
 from pipeline.schema_versions import images_of_version_1, is_unsealed, notes_of_unsealed
 from pipeline.stamps import stamp
@@ -68,12 +67,12 @@ def feature_state(run: Run, store: GroupStore, made_with: Mapping[str, Any], *, 
     retry_bad : bool
         Count blocks with photos that could not be read as not done.
     """
-    settings, images = run.settings.extract, run.manifest["digest"].tolist()
+    settings, samples = run.settings.extract, len(run.manifest)
     notes = layout_notes(store)
     if not notes:
-        blocks = blocks_of(len(images), settings.block_samples)
+        blocks = blocks_of(samples, settings.block_samples)
         return FeatureState("missing", "not extracted yet", blocks, blocks, settings.block_samples, settings.chunk_samples, True)
-    blocks = blocks_of(len(images), notes["block_samples"])
+    blocks = blocks_of(samples, notes["block_samples"])
     made = notes["made_with"]
     differing = [key for key in made_with if made.get(key) != made_with[key]]
     if differing:
@@ -86,7 +85,7 @@ def feature_state(run: Run, store: GroupStore, made_with: Mapping[str, Any], *, 
     lost = [index for index in store.ledger.indices() if index >= len(blocks)]
     changed = [row for state in found for row in state.changed]
     pending = [state.block for state in found if not state.done]
-    lay_out = not store.is_laid_out or store.lacks_files or notes["samples"] != len(images) or notes["texts"] != texts_stamp(run)
+    lay_out = not store.is_laid_out or store.lacks_files or notes["samples"] != samples or notes["texts"] != run.texts_stamp
     carried = {state.block.index: state.carried for state in found if state.carried}
     kind, reason = _judge(run, pending, changed, lost, len(blocks), notes["samples"])
     return FeatureState(kind, reason, blocks, pending, notes["block_samples"], notes["chunk_samples"], lay_out, carried)
@@ -121,11 +120,11 @@ class _BlockState:
         void = record.get("quarantined", {})
         made_of = record.get("images") or images_of_version_1(run, notes, block, record["rows"][1])
         differing = [row for row, (was, is_now) in enumerate(zip(made_of, images, strict=False)) if was != is_now]
-        names = run.manifest["id"].tolist()[block.rows]
+        names = run.columns["id"][block.rows]
         changed = tuple(block.start + row for row in differing if names[row] not in void)
         if differing or carried:
             return cls(block, False, 0 if differing else carried, changed)
-        listed = run.manifest["problem"].tolist()[block.rows]
+        listed = run.columns["problem"][block.rows]
         tried_again = retry_bad and any(names[row] in void and not listed[row] for row in range(len(block)))
         return cls(block, not tried_again)
 
@@ -135,7 +134,7 @@ def _judge(run: Run, pending: Sequence[Block], changed: Sequence[int], lost: Seq
     if lost or now < samples:
         return "stale", f"made of {samples} images, but {run.manifest_path} lists {now}"
     if changed:
-        name = run.manifest["id"].iloc[changed[0]]
+        name = run.columns["id"][changed[0]]
         return "stale", f"made of another list of images than {run.manifest_path} now holds ({len(changed)} changed, for instance {name})"
     if now > samples:
         return "partial", f"{now - samples} new images"

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import xarray as xr
 
-from pipeline.feature_layout import FROM_MANIFEST
 from pipeline.stores import GroupStore
 from stages.frames import derive_aligned
+from stages.schema import SAMPLE_TEXTS
 
 _DERIVED_FROM = ("patch_map", "source_cell")
 
@@ -28,5 +28,5 @@ def open_features(store: GroupStore) -> xr.Dataset:
     found = store.lazy()
     if "aligned_map" not in found:
         found["aligned_map"] = derive_aligned(found["patch_map"], found["source_cell"])
-    texts = [name for name in FROM_MANIFEST if name in found]
+    texts = [name for name in SAMPLE_TEXTS if name in found]
     return found.assign_coords({name: found[name].load() for name in texts})  # in memory: what samples are chosen by

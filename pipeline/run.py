@@ -14,7 +14,9 @@ from pipeline.blocks import Block
 from pipeline.config import Settings
 from pipeline.index import manifest_digest, read_manifest
 from pipeline.locks import locked
+from pipeline.stamps import stamp
 from pipeline.stores import GroupStore
+from stages.schema import SAMPLE_TEXTS
 
 
 class MissingProductError(FileNotFoundError):
@@ -103,11 +105,17 @@ class Run:
 
     def images(self, block: Block) -> list[str]:
         """Digests of a block's images."""
-        return self._digests[block.rows]
+        return self.columns["digest"][block.rows]
 
     @cached_property
-    def _digests(self) -> list[str]:
-        return list(self.manifest["digest"])
+    def columns(self) -> dict[str, list[str]]:
+        """The manifest's columns of text as lists, for what is asked block by block."""
+        return {name: self.manifest[name].tolist() for name in ("id", "digest", "problem")}
+
+    @cached_property
+    def texts_stamp(self) -> str:
+        """Digest of what stores tell of their samples in words."""
+        return stamp(self.manifest[list(SAMPLE_TEXTS.values())].to_numpy(dtype=object).tolist())
 
     def locked(self, product: str) -> AbstractContextManager[None]:
         """Hold the lock of a product, such as "manifest" or "features/net_000"; one process at a time may write it."""

@@ -28,7 +28,7 @@ def _row(run: Run, features: GroupStore, epoch: int | None) -> dict[str, str]:
         "features": f"{total - missing}/{total} blocks",
         "heat maps": _maps(features, cams),
         "figures": "yes" if group_attributes(run.stats_path, name) and name != JOINED else "no",
-        "size": human_bytes(bytes_on_disk(features.root) + (bytes_on_disk(cams.root) if cams.exists else 0)),
+        "size": human_bytes(_size(features, cams)),
         "not finite": f"{overflow.get('count', 0):,}",
         "age": _age(features),
     }
@@ -44,9 +44,15 @@ def _maps(features: GroupStore, cams: GroupStore) -> str:
     return f"{kinds} kinds" + (" (stale)" if stale else "")
 
 
+def _size(features: GroupStore, cams: GroupStore) -> int:
+    """Bytes of features and heat maps; of whole features by their note, as looking at every file takes long."""
+    return (features.ledger.whole().get("bytes") or bytes_on_disk(features.root)) + bytes_on_disk(cams.root)
+
+
 def _age(features: GroupStore) -> str:
     """Time since the last block was written."""
-    times = [path.stat().st_mtime for path in features.ledger.directory.glob("[0-9]*.json")]
+    noted = features.ledger.whole().get("noted")
+    times = [datetime.fromisoformat(noted).timestamp()] if noted else [path.stat().st_mtime for path in features.ledger.directory.glob("[0-9]*.json")]
     return _span(datetime.now(UTC).timestamp() - max(times)) if times else "-"
 
 

@@ -73,6 +73,9 @@ ON_REQUEST = frozenset(variable.name for variable in _ON_REQUEST)
 CHOICES = frozenset({"cls_attention", "rollout", "flip_embedding", "image"})  # the others follow from other settings or from the dataset
 MASKS = ("mask_share", "mask_centre")
 HEAD_PREFIX = "head_"
+SAMPLE_TEXTS: Mapping[str, str] = MappingProxyType(  # variable -> column of the manifest
+    {"sample_id": "id", "place": "place", "view": "view", "split": "split", "roles": "roles", "digest": "digest"}
+)
 
 
 def feature_variables(requested: Iterable[str]) -> tuple[Variable, ...]:

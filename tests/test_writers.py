@@ -130,10 +130,10 @@ def test_a_race_loses_no_shard(lab, indexed, extracted, tmp_path):
 
 @pytest.mark.faults
 def test_many_races(lab, indexed, extracted, tmp_path, capsys):
-    counts = race_rounds(lab, indexed, extracted, tmp_path, 20)
+    counts = race_rounds(lab, indexed, extracted, tmp_path, 10)
     with capsys.disabled():
-        print(f"\n20 races of 3 writers: {counts[0]} wrote or found it done, {counts[1]} were refused, 0 lost shards")  # noqa: T201
-    assert counts[0] >= 20
+        print(f"\n10 races of 3 writers: {counts[0]} wrote or found it done, {counts[1]} were refused, 0 lost shards")  # noqa: T201
+    assert counts[0] >= 10
 
 
 def test_two_processes_share_a_run_by_checkpoints(lab, finished, fresh):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pipeline.index import manifest_seal
 from pipeline.interrupts import check_stop
 from pipeline.records import PARTIAL, DamagedRecordError, read_record
 from pipeline.render_run import INDEX, index_seal
+from pipeline.replacing import is_swapping
 from pipeline.report_run import page_seal
 from pipeline.run import Run
 from pipeline.seals import Fault, Seal
@@ -73,25 +75,34 @@ def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verificati
     repair : bool
         Take the mark from what is wrong, so that the next call of its stage makes it again. Nothing else is touched.
 
+    Raises
+    ------
+    LockedError
+        If `repair` is set and another process writes one of the products.
+
     Returns
     -------
     Verification
         Damaged: the bytes do not match their checksum. Missing: marked as done, and not there. Foreign: there, and
         unknown to every mark, or not what was marked.
     """
-    found = _Findings()
-    units = []
-    for path in (run.features_path, run.cams_path):
-        for name in group_names(path):
-            store = GroupStore(path, name)
-            if _check_group(store, found):
+    stores = [GroupStore(path, name) for path in (run.features_path, run.cams_path) for name in group_names(path)]
+    found, units = _Findings(), []
+    with ExitStack() as held:
+        for product in [*(f"{store.path.stem}/{store.name}" for store in stores), "manifest", "stats", "mosaics", "report"] if repair else ():
+            held.enter_context(run.locked(product))
+        for store in stores:
+            if store.path == run.features_path and is_swapping(run, store.name):
+                found.notes.append(f"{store}: it is just being replaced; `atlas extract` finishes that")
+            elif _check_group(store, found):
                 units += list(_units(store, found))
-    chosen = [unit for unit in units if sample >= 1 or random.random() < sample]
-    _read_units(run, chosen, found)
-    _check_files(run, found)
-    if repair:
-        _repair(run, found)
-    return Verification(len({(str(u.store), u.block) for u in chosen}), sum(u.size for u in chosen), found.faults, found.notes)
+        drawn = {block for block in dict.fromkeys((str(unit.store), unit.block) for unit in units) if sample >= 1 or random.random() < sample}
+        chosen = [unit for unit in units if (str(unit.store), unit.block) in drawn]
+        _read_units(run, chosen, found)
+        _check_files(run, found)
+        if repair:
+            _repair(run, found)
+    return Verification(len(drawn), sum(unit.size for unit in chosen), found.faults, found.notes)
 
 
 def _check_group(store: GroupStore, found: _Findings) -> bool:
@@ -104,7 +115,7 @@ def _check_group(store: GroupStore, found: _Findings) -> bool:
     except DamagedRecordError as error:
         faults = [Fault(str(store.seal.path), "damaged", str(error))]
     if not store.seal.exists:
-        found.notes.append(f"{store}: schema version 1: its metadata has no checksums; `atlas extract` brings it up to date")
+        found.notes.append(f"{store}: schema version 1: its metadata has no checksums; its stage brings it up to date")
     if faults:
         found.faults += faults
         found.layouts.append(store)

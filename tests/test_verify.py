@@ -12,6 +12,7 @@ from disk_content import content
 import pipeline
 from pipeline.completeness import finished_checkpoints
 from pipeline.graph import STAGES
+from pipeline.locks import LockedError
 from pipeline.verify import verify
 
 KINDS = {  # kind of file -> where one lies; every file of a run is of one of these kinds
@@ -220,6 +221,24 @@ def test_repair_of_one_block_computes_one_block(lab, finished, finished_copy):
     assert STAGES[1].bring_up_to_date(lab.run(finished_copy)).computed == 1
     assert STAGES[2].bring_up_to_date(lab.run(finished_copy)).computed == 0  # the features came out the same
     assert content(finished_copy / "features.zarr") == content(finished.features_path)
+
+
+def test_a_replacement_that_is_being_swapped_in_is_no_fault(lab, finished_copy):
+    """Group and marks may be of different makings for an instant: to repair that would undo good work."""
+    (finished_copy / "ledger" / "features" / ".net_000.swap.json").write_text('{"swapping": "net_000"}')
+    (finished_copy / "ledger" / "features" / "net_000" / "layout.json").unlink()
+    found = verify(lab.run(finished_copy), repair=True)
+    assert found.faults == []
+    assert any("it is just being replaced; `atlas extract` finishes that" in note for note in found.notes)
+
+
+def test_nothing_is_repaired_under_a_writers_hands(lab, finished_copy):
+    flip(finished_copy / KINDS["block of features"], 30, 2)
+    run = lab.run(finished_copy)
+    with run.locked("features/net_000"):
+        assert len(verify(lab.run(finished_copy)).faults) == 1
+        with pytest.raises(LockedError, match="features/net_000: another process writes it"):
+            verify(lab.run(finished_copy), repair=True)
 
 
 def test_a_sample_reads_less(lab, finished):

@@ -1,5 +1,14 @@
-"""`python -m pipeline` is `atlas`."""
+"""The command `atlas`, and `python -m pipeline`."""
 
-from pipeline.cli import main
+from pipeline.interrupts import stopping_at_once
 
-main()
+
+def main() -> None:
+    """Run a command. Until its modules are imported, which takes seconds, a signal ends the process with the code that a stop has."""
+    with stopping_at_once():
+        from pipeline.cli import main as command
+    command()
+
+
+if __name__ == "__main__":
+    main()

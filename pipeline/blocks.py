@@ -89,7 +89,7 @@ class Ledger:
         write_record(self._path(block), content, durable_name=False)  # `mark_whole` makes all names durable
 
     def forget(self, block: Block, names: Iterable[str] | None = None) -> None:
-        """Take arrays (None: all) out of a block's mark, because their data is not to be trusted."""
+        """Take arrays (None: all) out of a block's mark, because their data is not to be trusted; a shorter mark is of that block, too."""
         self.forget_whole()
         record = self.record(block)
         arrays = {name: made for name, made in record.get("arrays", {}).items() if names is not None and name not in set(names)}
@@ -100,7 +100,7 @@ class Ledger:
 
     def indices(self) -> list[int]:
         """Numbers of the blocks that have a mark, damaged ones included."""
-        return sorted(int(path.stem) for path in self.directory.glob("[0-9]*.json"))
+        return sorted(int(path.stem) for path in self.directory.glob("[0-9]*.json") if path.stem.isdecimal())
 
     def record_of(self, index: int) -> dict[str, Any]:
         """Return the mark of the block of that number, whatever its rows; empty where there is none, or a damaged one."""

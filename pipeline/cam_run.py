@@ -123,6 +123,15 @@ def cam_state(run: Run, name: str, products: Sequence[Product]) -> CamState:
     return CamState(stamps, origins, pending)
 
 
+def current_maps(features: GroupStore, cams: GroupStore) -> set[str]:
+    """Keys of the maps that are noted as complete and were made of these features, texts included."""
+    whole = cams.ledger.whole()
+    if whole.get("features") != content_stamp(features):
+        return set()
+    wanted = product_stamps(features, [Product.parse(key) for key in whole["products"]])
+    return {key for key, made in whole["products"].items() if made == wanted[key] and cams.has(key)}
+
+
 def product_stamps(store: GroupStore, products: Sequence[Product]) -> dict[str, str]:
     """Product key -> stamp it must have, given the features in `store`."""
     mark, classes = store.attributes["stamp"], stamp(store.attributes["class_names"])
@@ -174,16 +183,18 @@ def _left(bar: tqdm) -> str:
 
 def _bring_up_to_date(run: Run, name: str, products: Sequence[Product], class_names: Sequence[str]) -> int:
     """Return the number of products that had to be computed, in full or in part."""
-    features, cams = run.features(name), run.cams(name)
+    features, cams, content = run.features(name), run.cams(name), content_stamp(run.features(name))
     cams.sweep()
     _lay_out(features, cams, products, product_stamps(features, products))
     state = cam_state(run, name, products)
+    whole = cams.ledger.whole()
+    kept = {key: whole["products"][key] for key in current_maps(features, cams) - {p.key for _, missing in state.pending for p in missing}}
     if state.pending:
-        cams.ledger.forget_whole()
+        cams.ledger.mark_whole({"features": content, "products": kept})
         _compute(run, features, cams, state, class_names)
-    content, whole = content_stamp(features), cams.ledger.whole()
-    others = whole.get("products", {}) if whole.get("features") == content else {}
-    cams.ledger.mark_whole({"features": content, "products": {**others, **state.stamps}})
+    if content_stamp(run.features(name)) != content:
+        raise MissingProductError(f"{features}: was written again while its heat maps were computed; run `atlas cam` again")
+    cams.ledger.mark_whole({"features": content, "products": {**kept, **state.stamps}})
     return len({product for _, missing in state.pending for product in missing})
 
 

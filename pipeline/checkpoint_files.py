@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.stores import JOINED
+
 
 def find_checkpoint_files(patterns: Sequence[str]) -> dict[str, Path]:
     """Expand the patterns; name -> file, sorted by name.
@@ -34,5 +36,7 @@ def find_checkpoint_files(patterns: Sequence[str]) -> dict[str, Path]:
         name = path.stem if shared[path.stem] == 1 else f"{path.resolve().parent.name}-{path.stem}"
         if name in named:
             raise ValueError(f"extract.checkpoints: {named[name]} and {path} would both be called {name!r}; rename a folder or a file")
+        if name == JOINED or name.startswith("."):
+            raise ValueError(f"extract.checkpoints: {path} would be called {name!r}, which the stores use themselves; rename the file")
         named[name] = path
     return named

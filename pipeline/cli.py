@@ -87,7 +87,7 @@ def common_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def open_run(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool) -> Run:
+def chosen_run(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool) -> Run:
     """Read the settings and name the run's directory."""
     if config is None and directory is None:
         raise click.UsageError("give --config FILE, --run DIR or both")
@@ -101,7 +101,7 @@ def _add_stage(stage: Stage) -> None:
 
     @common_options
     def command(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, **options: bool) -> None:
-        run = open_run(config, directory, assignments, quiet)
+        run = chosen_run(config, directory, assignments, quiet)
         run.say(str(stage.bring_up_to_date(run, **options)))
 
     for name in stage.options:
@@ -119,7 +119,7 @@ for _stage in STAGES:
 @common_options
 def run_all(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool) -> None:
     """Run all stages in order; what is up to date is left alone."""
-    run = open_run(config, directory, assignments, quiet)
+    run = chosen_run(config, directory, assignments, quiet)
     for stage in STAGES:
         run.say(str(stage.bring_up_to_date(run)))
 
@@ -128,7 +128,7 @@ def run_all(config: Path | None, directory: Path | None, assignments: tuple[str,
 @common_options
 def train(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool) -> None:
     """Train a network on the dataset's training split; one checkpoint an epoch in RUN/checkpoints. Goes on where it stopped."""
-    train_run(open_run(config, directory, assignments, quiet))
+    train_run(chosen_run(config, directory, assignments, quiet))
 
 
 @main.command()
@@ -136,7 +136,7 @@ def train(config: Path | None, directory: Path | None, assignments: tuple[str, .
 @common_options
 def status(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, bad: bool) -> None:
     """Show what a run holds."""
-    run = open_run(config, directory, assignments, quiet)
+    run = chosen_run(config, directory, assignments, quiet)
     rows, void = run_status(run), bad_images(run)
     run.say(f"{run.directory}: {len(run.manifest):,} images, {len(void)} bad")
     run.say(format_table(rows) if rows else "no features yet; run `atlas extract`")
@@ -150,7 +150,7 @@ def status(config: Path | None, directory: Path | None, assignments: tuple[str, 
 @common_options
 def show_plan(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, as_json: bool) -> None:
     """Show what every stage would do: fresh, stale and why, partial or missing; images, bytes and time."""
-    run = open_run(config, directory, assignments, quiet)
+    run = chosen_run(config, directory, assignments, quiet)
     rows = plan(run)
     run.say(json.dumps(plan_json(rows), indent=1) if as_json else format_table(plan_table(rows)))
 
@@ -161,7 +161,7 @@ def show_plan(config: Path | None, directory: Path | None, assignments: tuple[st
 @common_options
 def verify_run(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, sample: str, repair: bool) -> None:
     """Re-read the stores against their marks; name every damaged, missing or foreign block and file. Exit code 1 if there are any."""
-    run = open_run(config, directory, assignments, quiet)
+    run = chosen_run(config, directory, assignments, quiet)
     found = verify(run, sample=_share(sample), repair=repair)
     for note in found.notes:
         run.say(f"note: {note}")
@@ -171,7 +171,9 @@ def verify_run(config: Path | None, directory: Path | None, assignments: tuple[s
     if found.faults:
         remedy = "`atlas verify --repair` takes the marks from these and no others, so that their stages make them anew"
         run.say("the marks are taken from these: run their stages again" if repair else remedy)
-        click.get_current_context().exit(0 if repair else 1)
+        for fault in found.beyond_repair if repair else ():
+            run.say(f"left as it is: {fault.where}: {fault.text}")
+        click.get_current_context().exit(0 if repair and not found.beyond_repair else 1)
 
 
 def _share(text: str) -> float:

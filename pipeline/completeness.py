@@ -10,7 +10,7 @@ from pipeline.blocks import Block, blocks_of, runs_of
 from pipeline.replacing import is_swapping
 from pipeline.run import MissingProductError, Run, StaleStoreError
 from pipeline.stamps import stamp
-from pipeline.stores import GroupStore, checkpoint_order, group_names
+from pipeline.stores import GroupStore, checkpoint_order, known_groups
 
 
 def finished_checkpoints(run: Run, partial: bool = False) -> list[str]:
@@ -22,12 +22,13 @@ def finished_checkpoints(run: Run, partial: bool = False) -> list[str]:
         If there are none, or one is unfinished (and `partial` is not set).
     """
     epochs = {}
-    for name in group_names(run.features_path):
+    for name in known_groups(run.features_path):
         store = run.features(name)
         missing, total = (1, 1) if is_swapping(run, name) else missing_blocks(store)
         if missing and not partial:
             raise MissingProductError(
-                f"{store}: unfinished, {missing} of {total} blocks missing; run `atlas extract` again, or pass --partial (partial=True)"
+                f"{store}: unfinished, {missing} of {total} blocks missing; run `atlas extract` again, or pass --partial (partial=True). "
+                f"If its checkpoint is not wanted any more, delete this folder and {store.ledger.directory}"
             )
         if not missing:
             epochs[name] = store.attributes["epoch"]
@@ -38,10 +39,10 @@ def finished_checkpoints(run: Run, partial: bool = False) -> list[str]:
 
 def missing_blocks(store: GroupStore) -> tuple[int, int]:
     """Count the blocks that are not proven done, and all; the note of the whole, where there is one, speaks for all."""
-    if store.seal.is_open:
-        notes = store.seal.notes
+    if store.seal.is_open or not store.exists:
+        notes = {"samples": 1, "block_samples": 1, **store.seal.notes}
         total = len(blocks_of(notes["samples"], notes["block_samples"]))
-        return max(1, total - len(store.ledger.indices())), total
+        return (max(1, total - len(store.ledger.indices())) if store.exists else total), total
     attributes, blocks = store.attributes, store.blocks
     if not store.seal.exists and attributes.get("schema_version", 1) > 1:  # its seal is lost: `atlas extract` makes it anew
         return 1, len(blocks)
@@ -68,6 +69,7 @@ def mark_features_whole(store: GroupStore) -> None:
             "reference": _reference(store, records),
             "bytes": sum(made["bytes"] for record in records for made in record["arrays"].values()),
             "non_finite": _non_finite(store.blocks, records),
+            "quarantined": {name: fault for record in records for name, fault in record.get("quarantined", {}).items()},
             "noted": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )

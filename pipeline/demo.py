@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import json
 from pathlib import Path
 
 from pipeline.config import Settings, load_settings
@@ -17,7 +19,8 @@ CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
 
 def demo_settings(config: Path, directory: Path, assignments: tuple[str, ...]) -> Settings:
     """Read the demo's settings with its data inside the run's directory."""
-    own = (f"dataset.root='{directory / 'scenes'}'", f"extract.checkpoints=['{directory / 'checkpoints' / 'net_*.pth'}']")
+    pattern = f"{glob.escape(str(directory / 'checkpoints'))}/net_*.pth"
+    own = (f"dataset.root={json.dumps(str(directory / 'scenes'))}", f"extract.checkpoints={json.dumps([pattern])}")
     return load_settings(config, (*own, *assignments))
 
 

@@ -25,7 +25,7 @@ from pipeline.interrupts import check_stop, telling_what_is_left
 from pipeline.known_rows import KnownRows, grown_rows, replaced_rows
 from pipeline.quarantine import BadImage, check_bad_share, listed_problems, void_images
 from pipeline.rates import note_rate
-from pipeline.replacing import abandon_replacement, finish_swap, replacement_of, swap_in
+from pipeline.replacing import finish_swap, replacement_of, swap_in
 from pipeline.run import Outcome, Run, StaleStoreError
 from pipeline.schema_versions import upgrade_marks
 from pipeline.space import check_space, human_bytes
@@ -123,7 +123,6 @@ def _prepare(run: Run, name: str, checkpoint: Checkpoint, replace: bool, retry_b
     store.sweep()
     state = feature_state(run, store, made_with, retry_bad=retry_bad)
     if state.kind != "stale":
-        abandon_replacement(run, name)
         return _Job(name, checkpoint, store, made_with, state, grown_rows(store, state), void_images(store))
     if not replace:
         raise StaleStoreError(f"{store}: {state.reason}. Name another --run directory to keep both, or pass --replace to compute this store anew")
@@ -272,6 +271,8 @@ def _outcome(run: Run, jobs: Sequence[_Job]) -> Outcome:
     size = sum(run.features(job.name).ledger.whole()["bytes"] for job in jobs)
     notes = [f"{len(jobs)} checkpoints, {len(run.manifest):,} images, {human_bytes(size)} in {run.features_path}"]
     notes += [f"{len(bad)} bad images are void: `atlas status --bad` lists them"] if bad else []
+    beside = [job.name for job in jobs if replacement_of(run, job.name).root.is_dir()]
+    notes += [f"an unfinished replacement of {name} is kept: go on with --replace and its settings, or delete .{name}.next" for name in beside]
     for job in jobs:
         overflow = run.features(job.name).ledger.whole().get("non_finite", {})
         notes += [f"{job.name}: {overflow['count']:,} values are not finite, first in {overflow['first']}"] if overflow else []

@@ -40,6 +40,22 @@ def stop_on_signals() -> Iterator[None]:
         _clear()
 
 
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """End the process at the first signal: nothing has been begun."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, f"atlas: stopped by {signal.Signals(number).name} before anything was begun. Call the same command again\n".encode())
+        os._exit(EXIT_STOPPED)
+
+    before = {number: signal.signal(number, end) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def check_stop() -> None:
     """Raise Stopped if a signal came whose exception was lost, as in a finaliser; stages call this between blocks."""
     if _stop is not None:

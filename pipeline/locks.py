@@ -45,6 +45,8 @@ def locked(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
             if error.errno in _BUSY:
                 raise LockedError(f"{what}: another process writes it: {_holder(path)}. Wait for it, or stop it, and call again") from None
             raise LockedError(f"{path}: this file system has no file locks ({error.strerror}); keep the run on one that has") from error
+        if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
+            raise LockedError(f"{what}: its lock file {path} was deleted and made again under another process's hands; call again")
         mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
         file.truncate(0)
         file.write(json.dumps(mine).encode())

@@ -14,12 +14,12 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from pipeline.cam_run import current_maps
 from pipeline.completeness import content_stamp, finished_checkpoints
 from pipeline.config import Settings
 from pipeline.features import open_features, read_features
 from pipeline.run import MissingProductError, Run
-from pipeline.stats_run import JOINED
-from pipeline.stores import GroupStore, group_attributes, read_dataset
+from pipeline.stores import JOINED, GroupStore, group_attributes, read_dataset
 
 
 @dataclass(frozen=True)
@@ -175,17 +175,15 @@ def _finished_maps(run: Run, name: str, partial: bool) -> set[str] | None:
         if partial or not run.cams_path.is_dir():
             return None
         raise MissingProductError(f"{cams}: no heat maps; run `atlas cam`, or pass partial=True to leave it out")
-    if not cams.seal.exists:
-        return set(cams.all_keys())  # schema version 1
-    whole = cams.ledger.whole()
-    if whole.get("features") != content_stamp(features):
-        if partial:
-            return None
-        raise MissingProductError(f"{cams}: unfinished, or older than the features; run `atlas cam`, or pass partial=True to leave it out")
-    return {key for key in whole["products"] if cams.has(key)}
+    if not cams.seal.exists and cams.attributes.get("schema_version", 1) == 1:
+        return set(cams.all_keys())
+    current = current_maps(features, cams)
+    if not partial and (not current or current < set(cams.ledger.whole()["products"])):
+        raise MissingProductError(f"{cams}: unfinished, or older than the features; run `atlas cam`, or pass partial=True to leave these maps out")
+    return current or None
 
 
 def _shape(store: GroupStore) -> tuple[Any, ...]:
     attributes = store.attributes
     sizes = {key: value for key, value in attributes["architecture"].items() if key not in ("sampling", "drop_path")}
-    return sizes, attributes["samples"], attributes["block_samples"], sorted({*attributes["block_arrays"], "aligned_map"})
+    return sizes, attributes["samples"], sorted({*attributes["block_arrays"], "aligned_map"})

@@ -10,20 +10,22 @@ from typing import Any, Literal
 
 from pipeline.cam_run import CamState, cam_state
 from pipeline.checkpoint_files import find_checkpoint_files
-from pipeline.completeness import finished_checkpoints
+from pipeline.completeness import finished_checkpoints, missing_blocks
 from pipeline.config import load_settings
 from pipeline.feature_layout import image_bytes, ingredients
 from pipeline.feature_state import feature_state
 from pipeline.images import png_settings
 from pipeline.index import listing_stamp
+from pipeline.known_rows import replaced_rows
 from pipeline.rates import rates
 from pipeline.render_run import planned_pictures, stale_pictures
+from pipeline.replacing import replacement_of
 from pipeline.report_run import is_fresh, report_stamp
 from pipeline.run import MissingProductError, Run
 from pipeline.space import human_bytes
 from pipeline.stamps import difference
 from pipeline.stats_run import stale_figures
-from pipeline.stores import group_names
+from pipeline.stores import group_names, known_groups
 from safenet.checkpoint import read_checkpoint
 from stages.cam import products_of
 
@@ -116,6 +118,8 @@ def _index(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
         yield Row("index", "", "missing", "not indexed yet")
     elif run.settings.dataset is None or not run.settings.dataset.root.expanduser().is_dir():
         yield Row("index", "", "fresh", "the photos are not here, so that they cannot be compared")
+    elif run.manifest.attrs["root"] != str(run.settings.dataset.root.expanduser().absolute()):
+        yield Row("index", "", "stale", f"made of {run.manifest.attrs['root']}; dataset.root is another folder now", len(run.manifest))
     elif run.manifest.attrs.get("listing") != listing_stamp(run.settings.dataset):
         yield Row("index", "", "stale", "files were added, removed, renamed or changed in size since", len(run.manifest))
     else:
@@ -123,12 +127,31 @@ def _index(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def _extract(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
+    files = find_checkpoint_files(run.settings.extract.checkpoints)
+    for name, path in files.items():
+        try:
+            yield _extract_one(run, name, path)
+        except (ValueError, OSError) as error:  # one that cannot be used must not hide the others
+            yield Row("extract", name, "waits", " ".join(str(error).split()))
+    for name in known_groups(run.features_path):
+        missing, total = missing_blocks(run.features(name))
+        if name not in files and missing:
+            yield Row("extract", name, "waits", f"{missing} of {total} blocks missing, and no configured checkpoint file makes it")
+
+
+def _extract_one(run: Run, name: str, path: Path) -> Row:
     settings = run.settings.extract
-    for name, path in find_checkpoint_files(settings.checkpoints).items():
-        info = read_checkpoint(path, heads=settings.heads, sampling=settings.sampling).info
-        state = feature_state(run, run.features(name), ingredients(run, path))
-        reason = f"{state.reason}; needs --replace" if state.kind == "stale" else state.reason
-        yield Row("extract", name, state.kind, reason, state.pending_images, state.pending_images * image_bytes(run, info))
+    info = read_checkpoint(path, heads=settings.heads, sampling=settings.sampling).info
+    made_with, store = ingredients(run, path), run.features(name)
+    state = feature_state(run, store, made_with)
+    if state.kind != "stale":
+        return Row("extract", name, state.kind, state.reason, state.pending_images, state.pending_images * image_bytes(run, info))
+    beside = feature_state(run, replacement_of(run, name), made_with)  # what an interrupted --replace has made
+    target = beside if beside.kind != "stale" else state
+    known = replaced_rows(run, store, made_with, target)
+    images = sum(len(block) - len(known.rows(block)) for block in target.pending)
+    written = sum(len(block) for block in target.pending) * image_bytes(run, info)
+    return Row("extract", name, "stale", f"{state.reason}; needs --replace", images, written)
 
 
 def _cam(run: Run, rows: Sequence[Row]) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from pipeline.run import Run
-from pipeline.stores import GroupStore, group_names
+from pipeline.stores import GroupStore, known_groups
 
 
 class TooManyBadImagesError(ValueError):
@@ -38,17 +38,16 @@ def listed_problems(manifest: pd.DataFrame) -> dict[str, BadImage]:
 
 def void_images(store: GroupStore) -> dict[str, BadImage]:
     """Return sample id -> fault of the void images of a feature store, from the marks of its blocks."""
-    found: dict[str, BadImage] = {}
-    for index in store.ledger.indices():
-        for name, fault in store.ledger.record_of(index).get("quarantined", {}).items():
-            found[name] = BadImage(fault, "") if isinstance(fault, str) else BadImage(**fault)  # schema version 1 noted no time
-    return found
+    whole = store.ledger.whole()
+    notes = [whole] if "quarantined" in whole else [store.ledger.record_of(index) for index in store.ledger.indices()]
+    faults = {name: fault for note in notes for name, fault in note.get("quarantined", {}).items()}
+    return {name: BadImage(fault, "") if isinstance(fault, str) else BadImage(**fault) for name, fault in faults.items()}  # a str: schema version 1
 
 
 def bad_images(run: Run) -> dict[str, BadImage]:
     """Return sample id -> fault, of all checkpoints and of the manifest."""
     found = listed_problems(run.manifest)
-    for name in group_names(run.features_path):
+    for name in known_groups(run.features_path):
         found |= void_images(run.features(name))
     return found
 

@@ -79,7 +79,7 @@ def read_record(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     if newline and check != f"{crc32c(body):08x}\n".encode():
-        raise DamagedRecordError(f"{path}: damaged record: it does not match its checksum")
+        raise DamagedRecordError(f"{path}: damaged record: it does not match its checksum. Run `atlas verify --repair`")
     try:
         content = json.loads(body)
     except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -27,8 +27,8 @@ from pipeline.records import sweep
 from pipeline.run import MissingProductError, Outcome, Run
 from pipeline.seals import Seal
 from pipeline.stamps import file_digest, stamp
-from pipeline.stats_run import JOINED, open_stats
-from pipeline.stores import group_attributes
+from pipeline.stats_run import open_stats
+from pipeline.stores import JOINED, group_attributes
 from safenet.preprocess import open_photo, to_rgb
 from stages.cam import Product, products_of
 from stages.cam_methods import METHODS
@@ -58,6 +58,7 @@ class Picture:
     target: str
     checkpoints: tuple[str, ...]
     stamps: tuple[str, ...]
+    images: pd.DataFrame = field(compare=False, repr=False)
 
     @property
     def path(self) -> Path:
@@ -141,7 +142,9 @@ def planned_pictures(run: Run, names: Sequence[str]) -> list[Picture]:
     for name in stamps:
         check_same_images(run, name)
     pictures = []
-    for place in choose_places(_usable_images(run), settings):
+    usable = _usable_images(run)
+    for place in choose_places(usable, settings):
+        images = choose_images(usable, place, settings)
         for method, target in choose_drawn(products, settings):
             for kind in settings.mosaics:
                 groups = [strip] if kind == "epochs" else [(name,) for name in chosen]
@@ -156,7 +159,7 @@ def planned_pictures(run: Run, names: Sequence[str]) -> list[Picture]:
                     )
                     for group in groups
                 ]
-                pictures += [Picture(kind, place, method, target, group, marks) for group, marks in zip(groups, used, strict=True)]
+                pictures += [Picture(kind, place, method, target, group, marks, images) for group, marks in zip(groups, used, strict=True)]
     return pictures
 
 
@@ -168,14 +171,13 @@ def _stamp(run: Run, picture: Picture) -> str:
     """Digest of what the picture shows; the scale of a wider scope comes from the figures of all images."""
     chosen = {"mosaics", "methods", "targets", "places", "place_count", "checkpoints", "columns"}
     figures = group_attributes(run.stats_path, JOINED).get("stamp") if _scope(run, picture) in ("checkpoint", "dataset") else None
-    images = choose_images(_usable_images(run), picture.place, run.settings.render)
     ingredients = {
         "maps": picture.stamps,
         "checkpoints": picture.checkpoints,
         "settings": run.settings.render.model_dump(mode="json", exclude=chosen),
         "flat_below": run.settings.stats.flat_below,
-        "images": images["digest"].tolist(),
-        "content": [_content_of(run, name, sample) for name in picture.checkpoints for sample in images["sample"]],
+        "images": picture.images["digest"].tolist(),
+        "content": [_content_of(run, name, sample) for name in picture.checkpoints for sample in picture.images["sample"]],
         "figures": figures,
         "version": VERSION,
     }
@@ -256,7 +258,7 @@ def _draw_settings(run: Run) -> DrawSettings:
 def _draw_positions(run: Run, picture: Picture, scales: _Scales) -> NDArray[np.uint8]:
     name, style = picture.checkpoints[0], _style(run, picture)
     products = [p for p in products_of(run.settings.cam) if (p.method, p.target) == picture.style]
-    views = [_view(run, row, name, products, picture) for row in _images(run, picture)]
+    views = [_view(run, row, name, products, picture) for row in _images(picture)]
     found = {p.position: scales.find(_scope(run, picture), name, p, style.kind) for p in products}
     return positions_mosaic(views, style, _draw_settings(run), _title(picture, f"checkpoint {name}"), _all_or_none(found))
 
@@ -264,7 +266,7 @@ def _draw_positions(run: Run, picture: Picture, scales: _Scales) -> NDArray[np.u
 def _draw_paper(run: Run, picture: Picture, scales: _Scales) -> NDArray[np.uint8]:
     name, style, position = picture.checkpoints[0], _style(run, picture), run.settings.render.position
     product = Product(position, picture.target, picture.method)
-    views = [_view(run, row, name, [product], picture) for row in _images(run, picture)]
+    views = [_view(run, row, name, [product], picture) for row in _images(picture)]
     scale = scales.find(_scope(run, picture), name, product, style.kind)
     return paper_mosaic(views, style, position, _draw_settings(run), _title(picture, f"checkpoint {name}"), scale)
 
@@ -273,7 +275,7 @@ def _draw_epochs(run: Run, picture: Picture, scales: _Scales) -> NDArray[np.uint
     style, position = _style(run, picture), run.settings.render.position
     product = Product(position, picture.target, picture.method)
     rows = []
-    for row in _images(run, picture):
+    for row in _images(picture):
         views = [_view(run, row, name, [product], picture) for name in picture.checkpoints]
         maps = [view.maps.get(position) for view in views]
         rows.append(EpochRow(views[0].label, views[0].photo, maps, [view.reasons.get(position, "") for view in views]))
@@ -304,8 +306,8 @@ def _head(run: Run, name: str) -> str:
     return name if epoch is None else "untrained" if epoch < 0 else f"epoch {epoch}"
 
 
-def _images(run: Run, picture: Picture) -> list[pd.Series]:
-    return [row for _, row in choose_images(_usable_images(run), picture.place, run.settings.render).iterrows()]
+def _images(picture: Picture) -> list[pd.Series]:
+    return [row for _, row in picture.images.iterrows()]
 
 
 def _view(run: Run, row: pd.Series, name: str, products: Sequence[Product], picture: Picture) -> SampleView:

@@ -15,14 +15,6 @@ def replacement_of(run: Run, name: str) -> GroupStore:
     return run.features(f".{name}.next")
 
 
-def abandon_replacement(run: Run, name: str) -> None:
-    """Delete a replacement that was begun and is not wanted any more."""
-    store = replacement_of(run, name)
-    if store.root.is_dir() or store.ledger.directory.is_dir():
-        store.clear()
-        shutil.rmtree(store.ledger.directory, ignore_errors=True)
-
-
 def swap_in(run: Run, name: str) -> None:
     """Put a complete replacement in place of the old features. Killed at any instant, `finish_swap` goes on."""
     for folder in _folders(run, name):

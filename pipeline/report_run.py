@@ -14,8 +14,8 @@ from pipeline.render_run import INDEX, index_seal
 from pipeline.run import MissingProductError, Outcome, Run
 from pipeline.seals import BrokenSealError, Seal
 from pipeline.stamps import stamp
-from pipeline.stats_run import JOINED, open_stats
-from pipeline.stores import group_attributes
+from pipeline.stats_run import open_stats
+from pipeline.stores import JOINED, group_attributes
 from stages.report import Mosaic, report_page
 
 VERSION = 1

@@ -65,12 +65,8 @@ class Seal:
         return sorted(read_record(self.path).get("files", {}))
 
     def open(self, **notes: object) -> None:
-        """Declare that the files are about to change."""
+        """Declare that the files are about to change; without notes, what was noted before is kept."""
         write_record(self.path, {"notes": notes or self.notes, "open": True, "files": {}})
-
-    def reopen(self) -> None:
-        """Declare that the files are to be written again; what was noted is kept."""
-        self.open()
 
     def close(self, names: Iterable[str]) -> None:
         """Seal these files as they are now, and no others."""

@@ -21,7 +21,7 @@ from pipeline.rates import note_rate
 from pipeline.records import sweep
 from pipeline.run import MissingProductError, Outcome, Run
 from pipeline.stamps import difference, stamp
-from pipeline.stores import dataset_seal, group_attributes, read_dataset, write_dataset
+from pipeline.stores import JOINED, dataset_seal, group_attributes, read_dataset, write_dataset
 from stages.cam import Product, products_of
 from stages.schema import MASKS
 from stages.stats import (
@@ -38,7 +38,6 @@ from stages.stats import (
 )
 
 VERSION = 2
-JOINED = "all_checkpoints"
 
 
 @dataclass(frozen=True)
@@ -211,7 +210,7 @@ def _comparable(run: Run, before: _Inputs, after: _Inputs) -> bool:
     one, other = (run.features(inputs.name).attributes for inputs in (before, after))
     grids = [attributes["architecture"]["image_size"] // attributes["architecture"]["patch_size"] for attributes in (one, other)]
     same_images = images_stamp(run.features(before.name)) == images_stamp(run.features(after.name))
-    return same_images and grids[0] == grids[1] and len(before.blocks) == len(after.blocks)
+    return same_images and grids[0] == grids[1]
 
 
 def _run(run: Run, work: Any, blocks: Sequence[Block]) -> Any:

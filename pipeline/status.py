@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from pipeline.completeness import content_stamp, missing_blocks
+from pipeline.cam_run import current_maps
+from pipeline.completeness import missing_blocks
 from pipeline.run import Run
 from pipeline.space import human_bytes
-from pipeline.stats_run import JOINED
-from pipeline.stores import GroupStore, bytes_on_disk, checkpoint_order, group_attributes, group_names
+from pipeline.stores import JOINED, GroupStore, bytes_on_disk, checkpoint_order, group_attributes, known_groups
 
 
 def run_status(run: Run) -> list[dict[str, str]]:
     """Return one row a checkpoint: the share of each stage that is done, bytes, void images, values that are not finite, age."""
-    stores = {name: run.features(name) for name in group_names(run.features_path)}
-    epochs = {name: None if store.seal.is_open else store.attributes.get("epoch") for name, store in stores.items()}
+    stores = {name: run.features(name) for name in known_groups(run.features_path)}
+    epochs = {name: None if store.seal.is_open or not store.exists else store.attributes.get("epoch") for name, store in stores.items()}
     return [_row(run, stores[name], epochs[name]) for name in checkpoint_order(epochs)]
 
 
@@ -40,8 +40,8 @@ def _maps(features: GroupStore, cams: GroupStore) -> str:
         return "0 kinds"
     whole = cams.ledger.whole()
     kinds = len(whole.get("products", ())) if cams.seal.exists else len(cams.all_keys())
-    stale = whole and not features.seal.is_open and whole["features"] != content_stamp(features)
-    return f"{kinds} kinds" + (" (stale)" if stale else "")
+    current = current_maps(features, cams) if features.exists and not features.seal.is_open else set()
+    return f"{kinds} kinds" + (" (stale)" if whole and len(current) < kinds else "")
 
 
 def _size(features: GroupStore, cams: GroupStore) -> int:

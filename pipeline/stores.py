@@ -7,6 +7,7 @@ that blocks never share a file. Every chunk carries a crc32c, so that a flipped 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ from pipeline.records import PARTIAL, replace_file, sweep, sync_file, write_atom
 from pipeline.seals import BrokenSealError, Seal
 from stages.schema import SCHEMA_VERSION, Variable
 
+JOINED = "all_checkpoints"  # the group of figures that joins those of every checkpoint
 _FLUSHES = 8
 _METADATA = "zarr.json"
 _ROOT = b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}'
@@ -179,7 +181,7 @@ class GroupStore:
         numbers = {block.index for block in blocks}
         for key in keys:
             for path in (self.root / key).glob("c.*"):
-                if int(path.name.split(".")[1]) in numbers:
+                if _block_number(path) in numbers:
                     path.unlink()
 
     def sweep(self) -> None:
@@ -210,8 +212,8 @@ class GroupStore:
 
     def held_blocks(self, keys: Iterable[str]) -> set[int]:
         """Numbers of the blocks whose files are all there; their content is checked when they are read."""
-        held = [{int(path.name.split(".")[1]) for path in (self.root / key).glob("c.*") if not path.name.endswith(PARTIAL)} for key in keys]
-        return set.intersection(*held) if held else {block.index for block in self.blocks}
+        held = [{_block_number(path) for path in (self.root / key).glob("c.*")} - {None} for key in keys]
+        return {number for number in set.intersection(*held) if number is not None} if held else {block.index for block in self.blocks}
 
     def read(self, keys: Iterable[str], rows: slice = slice(None)) -> xr.Dataset:
         """Read arrays into memory; variables are named by their keys. Per-sample arrays are cut to `rows`.
@@ -389,6 +391,12 @@ def _consolidate(path: Path, group: str) -> None:
         zarr.consolidate_metadata(str(path), path=group, zarr_format=3)
 
 
+def _block_number(path: Path) -> int | None:
+    """Number of the block that a file holds; None for any other file."""
+    found = re.fullmatch(r"c\.(\d+)(\.0)*", path.name)
+    return int(found[1]) if found else None
+
+
 def _is_cut_in_blocks(array: zarr.Array[Any]) -> bool:
     return _dims(array)[0] == "sample" and array.dtype.kind in "biuf"
 
@@ -488,6 +496,13 @@ def _read_json(path: Path) -> Any:
 def open_lazily(path: Path, group: str) -> xr.Dataset:
     """Open a group with xarray; values are read where they are used."""
     return xr.open_zarr(path, group=group or None, consolidated=False, chunks={})
+
+
+def known_groups(path: Path) -> list[str]:
+    """Names of the groups that are there, and of those that have marks or a seal: one whose folder is gone is missing, not unknown."""
+    ledger = path.parent / "ledger" / path.stem
+    noted = {entry.name for entry in ledger.iterdir() if entry.is_dir() and any(entry.iterdir())} if ledger.is_dir() else set()
+    return sorted({*group_names(path), *(name for name in noted if not name.startswith("."))})
 
 
 def group_names(path: Path) -> list[str]:

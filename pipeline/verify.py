@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.blocks import Block
+from pipeline.blocks import Block, checksum_of
 from pipeline.chunk_files import is_intact
 from pipeline.executors import run_blocks
 from pipeline.images import is_whole_png
@@ -23,7 +25,7 @@ from pipeline.replacing import is_swapping
 from pipeline.report_run import page_seal
 from pipeline.run import Run
 from pipeline.seals import Fault, Seal
-from pipeline.stores import DamagedStoreError, GroupStore, dataset_seal, group_names, is_whole_root, make_root
+from pipeline.stores import DamagedStoreError, GroupStore, dataset_seal, is_whole_root, known_groups, make_root
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Verification:
     checked_bytes: int
     faults: Sequence[Fault]
     notes: Sequence[str] = ()
+    beyond_repair: Sequence[Fault] = ()
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,11 @@ class _Findings:
     faults: list[Fault] = field(default_factory=list)
     blocks: list[tuple[GroupStore, Block, str]] = field(default_factory=list)
     layouts: list[GroupStore] = field(default_factory=list)
+    gone: list[GroupStore] = field(default_factory=list)
     seals: list[Seal] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     roots: list[Path] = field(default_factory=list)
+    strays: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -86,7 +91,9 @@ def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verificati
         Damaged: the bytes do not match their checksum. Missing: marked as done, and not there. Foreign: there, and
         unknown to every mark, or not what was marked.
     """
-    stores = [GroupStore(path, name) for path in (run.features_path, run.cams_path) for name in group_names(path)]
+    stores = [GroupStore(path, name) for path in (run.features_path, run.cams_path) for name in known_groups(path)]
+    if not stores and not run.manifest_path.exists():
+        raise FileNotFoundError(f"{run.directory}: no run here: neither a manifest nor a store. Check --run")
     found, units = _Findings(), []
     with ExitStack() as held:
         for product in [*(f"{store.path.stem}/{store.name}" for store in stores), "manifest", "stats", "mosaics", "report"] if repair else ():
@@ -102,11 +109,16 @@ def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verificati
         _check_files(run, found)
         if repair:
             _repair(run, found)
-    return Verification(len(drawn), sum(unit.size for unit in chosen), found.faults, found.notes)
+    faults = [*found.faults, *found.strays]
+    return Verification(len(drawn), sum(unit.size for unit in chosen), faults, found.notes, found.strays)
 
 
 def _check_group(store: GroupStore, found: _Findings) -> bool:
     """Check metadata, heads and texts; return whether the blocks can be read."""
+    if not store.exists and not (store.seal.exists and _is_open(store)):
+        found.faults.append(Fault(str(store), "missing", "its marks are there, and the group is not"))
+        found.gone.append(store)
+        return False
     try:
         if store.seal.is_open:
             found.notes.append(f"{store}: its layout is unfinished; the stage that writes it will finish it")
@@ -114,37 +126,32 @@ def _check_group(store: GroupStore, found: _Findings) -> bool:
         faults = store.seal.faults()
     except DamagedRecordError as error:
         faults = [Fault(str(store.seal.path), "damaged", str(error))]
-    if not store.seal.exists:
+    if not store.seal.exists and store.attributes.get("schema_version", 1) == 1:
         found.notes.append(f"{store}: schema version 1: its metadata has no checksums; its stage brings it up to date")
+    elif not store.seal.exists:
+        faults = [Fault(str(store.seal.path), "missing", "the seal of the metadata is not there")]
     if faults:
         found.faults += faults
         found.layouts.append(store)
     return not faults
 
 
+def _is_open(store: GroupStore) -> bool:
+    try:
+        return store.seal.is_open
+    except DamagedRecordError:
+        return False
+
+
 def _units(store: GroupStore, found: _Findings) -> Iterator[_Unit]:
     """Everything that a mark vouches for; and tell of files and marks that do not belong to each other."""
     blocks = {block.index: block for block in store.blocks}
     keys = [key for key in store.all_keys() if store.is_cut_in_blocks(key)]
-    held = {key: store.held_blocks([key]) for key in keys}
+    records = dict(_records(store, blocks, found))
+    held = {key: store.held_blocks([key]) for key in keys}  # after the marks: a block that was finished in between is not missing
     marked: dict[str, set[int]] = {key: set() for key in keys}
-    seen: set[int] = set()
-    for index in store.ledger.indices():
-        path = store.ledger.directory / f"{index:06d}.json"
-        try:
-            record = store.ledger.read_strictly(index)
-        except DamagedRecordError as error:
-            found.faults.append(Fault(f"{store}, block {index}", "damaged", str(error)))
-            found.files.append(path)
-            continue
-        block = blocks.get(index)
-        if block is None or record.get("rows") != [block.start, block.stop]:
-            found.notes.append(f"{store}, block {index}: its mark is of rows {record.get('rows')}, from before the dataset grew; its stage goes on")
-            seen.add(index)
-            for key in keys:
-                marked[key].add(index)
-            continue
-        seen.add(index)
+    for index, record in records.items():
+        block = Block(index, *record["rows"])
         for key, made in record["arrays"].items():
             if key not in held or store.array_attributes(key).get("stamp", made["stamp"]) != made["stamp"]:
                 continue  # an array that was made anew since: its old marks count for nothing
@@ -157,10 +164,26 @@ def _units(store: GroupStore, found: _Findings) -> Iterator[_Unit]:
     marks_are_whole = "block_arrays" in store.attributes  # a block's heat maps are marked one by one: one without a mark was just being written
     for key in keys:
         for index in sorted(held[key] - marked[key]):
-            if index not in blocks or (index in seen and marks_are_whole):
+            if index not in blocks or (index in records and marks_are_whole):
                 found.faults.append(Fault(f"{store}/{key}, block {index}", "foreign", "the file is there, and no mark knows it"))
                 found.files.append(store.chunk_file(key, index))
-    _tell_leftovers(store, keys, set(blocks) - seen, found)
+    _tell_leftovers(store, keys, set(blocks) - set(records), found)
+
+
+def _records(store: GroupStore, blocks: Mapping[int, Block], found: _Findings) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Marks that vouch for something: whole blocks, and what the last block was before the dataset grew."""
+    for index in store.ledger.indices():
+        try:
+            record = store.ledger.read_strictly(index)
+        except DamagedRecordError as error:
+            found.faults.append(Fault(f"{store}, block {index}", "damaged", str(error)))
+            found.files.append(store.ledger.directory / f"{index:06d}.json")
+            continue
+        block = blocks.get(index)
+        if block is not None and record["rows"][0] == block.start and record["rows"][1] <= block.stop:
+            yield index, record
+        else:
+            found.notes.append(f"{store}, block {index}: its mark is of rows {record['rows']}, from when the dataset was larger; its stage goes on")
 
 
 def _tell_leftovers(store: GroupStore, keys: Sequence[str], undone: set[int], found: _Findings) -> None:
@@ -176,7 +199,7 @@ def _tell_leftovers(store: GroupStore, keys: Sequence[str], undone: set[int], fo
     for path in store.root.rglob("*"):
         in_blocks = path.name.startswith("c.") and path.parent.relative_to(store.root).as_posix() in keys
         if path.is_file() and store.seal.exists and path not in known and not in_blocks:
-            found.faults.append(Fault(str(path), "foreign", "no stage wrote this file; look at it, and delete it"))
+            found.strays.append(Fault(str(path), "foreign", "no stage wrote this file; look at it, and delete it"))
 
 
 def _read_units(run: Run, units: Sequence[_Unit], found: _Findings) -> None:
@@ -186,7 +209,9 @@ def _read_units(run: Run, units: Sequence[_Unit], found: _Findings) -> None:
         try:
             if is_intact(unit.store.chunk_file(unit.key, unit.block.index).read_bytes(), unit.proof):
                 return ""
-            unit.store.read([unit.key], unit.block.rows)
+            values = unit.store.read([unit.key], unit.block.rows)[unit.key].values
+            if checksum_of(values) != unit.proof["crc32c"]:
+                return "are foreign: not the values that were marked as written"
         except (DamagedStoreError, OSError) as error:
             return str(error)
         return ""
@@ -208,14 +233,20 @@ def _check_files(run: Run, found: _Findings) -> None:
         if path.is_dir() and not is_whole_root(path):
             found.faults.append(Fault(str(path / "zarr.json"), "damaged", "it is not the metadata of a group of checkpoints"))
             found.roots.append(path)
-    seals = [dataset_seal(run.stats_path, name) for name in group_names(run.stats_path)]
-    for seal in (*seals, index_seal(run), page_seal(run), manifest_seal(run.manifest_path)):
+    seals = [dataset_seal(run.stats_path, name) for name in known_groups(run.stats_path)]
+    sealed_once = any(GroupStore(run.features_path, name).seal.exists for name in known_groups(run.features_path))
+    small = ((index_seal(run), run.mosaics_path / INDEX), (page_seal(run), run.report_path), (manifest_seal(run.manifest_path), run.manifest_path))
+    for seal, made in (*((seal, seal.root) for seal in seals), *small):
         try:
             faults = seal.faults()
         except DamagedRecordError as error:
             faults = [Fault(str(seal.path), "damaged", str(error))]
+        if not seal.exists and made.exists() and sealed_once:
+            faults = [Fault(str(seal.path), "missing", f"the seal of {made} is not there")]
         found.faults += faults
         found.seals += [seal] if faults else []
+    listed = _listed_pictures(run)
+    found.faults += [Fault(str(path), "missing", "this mosaic is not there") for path in listed if not path.is_file()]
     for path in sorted(run.mosaics_path.rglob("*.png")):
         if not is_whole_png(path.read_bytes()):
             found.faults.append(Fault(str(path), "damaged", "a chunk of this PNG does not match its checksum"))
@@ -230,10 +261,20 @@ def _check_files(run: Run, found: _Findings) -> None:
                     found.files.append(path)
 
 
+def _listed_pictures(run: Run) -> list[Path]:
+    try:
+        return [run.mosaics_path / entry["path"] for entry in json.loads((run.mosaics_path / INDEX).read_bytes())]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # not there, or damaged, which its seal tells
+
+
 def _repair(run: Run, found: _Findings) -> None:
     """Undo what is wrong, and nothing else; the next call of each stage makes it again."""
     for store, block, key in found.blocks:
         store.ledger.forget(block, None if store.path == run.features_path else [key])  # a network gives all its tensors at once
+    for store in found.gone:
+        store.clear()
+        shutil.rmtree(store.ledger.directory, ignore_errors=True)
     for store in found.layouts:
         store.ledger.forget_whole()
         if store.path != run.features_path:
@@ -241,11 +282,14 @@ def _repair(run: Run, found: _Findings) -> None:
         elif any(fault.where == str(store.seal.path) for fault in found.faults):
             store.seal.remove()
         else:
-            store.seal.reopen()
+            store.seal.open()
     for seal in found.seals:
         seal.remove()
         if seal.root.parent == run.stats_path:
-            seal.open()
+            if seal.root.is_dir():
+                seal.open()
+            else:
+                shutil.rmtree(seal.path.parent)
         elif seal.root == run.mosaics_path:
             (seal.root / INDEX).unlink(missing_ok=True)
         elif seal.root == run.directory and run.manifest_path.is_file():  # without its seal it would be believed; kept, as it is the user's
@@ -261,6 +305,8 @@ def _drop_arrays(store: GroupStore) -> None:
     try:
         faults = store.seal.faults()
     except DamagedRecordError:
+        faults = []
+    if not faults:  # it is the seal itself that is damaged or gone
         store.clear()
         return
     names = {fault.where.removeprefix(f"{store.root}/") for fault in faults}

@@ -72,7 +72,8 @@ def _match(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> dict[int, in
     """Old row -> new row: by content first, so that renamed files are known, then by path, so that changed ones are."""
     match: dict[int, int] = {}
     for key in (_content, _path):
-        places = {key(row): number for number, row in reversed(list(enumerate(new))) if number not in set(match.values())}
+        taken = set(match.values())
+        places = {key(row): number for number, row in reversed(list(enumerate(new))) if number not in taken}
         for number, row in enumerate(old):
             wanted = key(row)
             if number not in match and wanted is not None and wanted in places:

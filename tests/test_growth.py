@@ -303,12 +303,15 @@ def test_the_old_features_stay_until_the_new_are_complete(lab, extracted_copy, m
     assert [path.name for path in (extracted_copy / "features.zarr").iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_replacement_that_is_not_wanted_any_more_is_deleted(lab, extracted_copy, monkeypatch):
+def test_an_unfinished_replacement_is_kept_and_told(lab, extracted_copy, monkeypatch):
+    """It may have cost hours: only another --replace takes its place."""
     monkeypatch.setattr(extract_run, "_compute", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         extract(lab.run(extracted_copy, "extract.map_dtype=float32", checkpoints=ONE), replace=True)
-    assert (extracted_copy / "features.zarr" / ".net_000.next").is_dir()
     monkeypatch.undo()
-    assert extract(lab.run(extracted_copy, checkpoints=ONE)).computed == 0
+    outcome = extract(lab.run(extracted_copy, checkpoints=ONE))
+    assert outcome.computed == 0
+    assert "an unfinished replacement of net_000 is kept: go on with --replace and its settings, or delete .net_000.next" in str(outcome)
+    assert (extracted_copy / "features.zarr" / ".net_000.next").is_dir()
+    assert extract(lab.run(extracted_copy, "extract.map_dtype=float32", checkpoints=ONE), replace=True).computed == 4
     assert not (extracted_copy / "features.zarr" / ".net_000.next").exists()
-    assert not (extracted_copy / "ledger" / "features" / ".net_000.next").exists()

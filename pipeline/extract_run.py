@@ -268,7 +268,7 @@ def _left(run: Run, jobs: Sequence[_Job]) -> str:
 def _outcome(run: Run, jobs: Sequence[_Job]) -> Outcome:
     computed, total = (sum(len(blocks) for blocks in found) for found in zip(*((j.state.pending, j.state.blocks) for j in jobs), strict=True))
     bad = {name: found for job in jobs for name, found in void_images(run.features(job.name)).items()}
-    size = sum(run.features(job.name).ledger.whole()["bytes"] for job in jobs)
+    size = sum(run.features(job.name).ledger.whole().get("bytes", 0) for job in jobs)
     notes = [f"{len(jobs)} checkpoints, {len(run.manifest):,} images, {human_bytes(size)} in {run.features_path}"]
     notes += [f"{len(bad)} bad images are void: `atlas status --bad` lists them"] if bad else []
     beside = [job.name for job in jobs if replacement_of(run, job.name).root.is_dir()]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pipeline.blocks import Block, blocks_of
 from pipeline.run import Run
-from pipeline.schema_versions import images_of_version_1, is_unsealed, notes_of_unsealed
+from pipeline.schema_versions import images_of_version_1, is_unsealed, notes_of_unsealed, refuse_later
 from pipeline.stamps import stamp
 from pipeline.stores import GroupStore
 
@@ -66,7 +66,13 @@ def feature_state(run: Run, store: GroupStore, made_with: Mapping[str, Any], *, 
         Of `ingredients`.
     retry_bad : bool
         Count blocks with photos that could not be read as not done.
+
+    Raises
+    ------
+    ValueError
+        If a later version of the schema wrote the store.
     """
+    refuse_later(store)
     settings, samples = run.settings.extract, len(run.manifest)
     notes = layout_notes(store)
     if not notes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from pipeline.stats_run import stale_figures
 from pipeline.stores import group_names, known_groups
 from safenet.checkpoint import read_checkpoint
 from stages.cam import products_of
+from stages.datasets import DatasetSettings
 
 State = Literal["fresh", "stale", "partial", "missing", "waits"]
 _MAP_BYTES = 4
@@ -102,8 +103,8 @@ def plan_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def human_seconds(seconds: float) -> str:
     """Write 3725 as "1 h 02 min"."""
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 1 else "1 s"
+    if round(seconds) < 60:
+        return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
@@ -118,16 +119,23 @@ def _index(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
         yield Row("index", "", "missing", "not indexed yet")
     elif run.settings.dataset is None or not run.settings.dataset.root.expanduser().is_dir():
         yield Row("index", "", "fresh", "the photos are not here, so that they cannot be compared")
-    elif run.manifest.attrs["root"] != str(run.settings.dataset.root.expanduser().absolute()):
-        yield Row("index", "", "stale", f"made of {run.manifest.attrs['root']}; dataset.root is another folder now", len(run.manifest))
-    elif run.manifest.attrs.get("listing") != listing_stamp(run.settings.dataset):
-        yield Row("index", "", "stale", "files were added, removed, renamed or changed in size since", len(run.manifest))
+    elif reason := _why_listed_again(run.manifest.attrs, run.settings.dataset):
+        yield Row("index", "", "stale", reason, len(run.manifest))
     else:
         yield Row("index", "", "fresh", "by names and sizes; `atlas index` compares the bytes")
 
 
+def _why_listed_again(listed: Mapping[Hashable, Any], wanted: DatasetSettings) -> str:
+    if "listing" not in listed:
+        return "listed by schema version 1"
+    if listed["root"] != str(wanted.root.expanduser().absolute()):
+        return f"the photos were in {listed['root']} when they were listed"
+    changed = listed["listing"] != listing_stamp(wanted)
+    return "files were added, removed, renamed or changed in size since, or [dataset] asks for others" if changed else ""
+
+
 def _extract(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
-    files = find_checkpoint_files(run.settings.extract.checkpoints)
+    files, _ = find_checkpoint_files(run.settings.extract.checkpoints), run.manifest  # without a manifest, all wait alike
     for name, path in files.items():
         try:
             yield _extract_one(run, name, path)
@@ -156,9 +164,10 @@ def _extract_one(run: Run, name: str, path: Path) -> Row:
 
 def _cam(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
     products = products_of(run.settings.cam)
-    waiting = {row.what: row for row in rows if row.stage == "extract" and row.state != "fresh"}
-    finished = set(finished_checkpoints(run, partial=True)) if len(waiting) < len(group_names(run.features_path)) or not waiting else set()
-    for name in sorted(finished | set(waiting)):
+    waiting = {row.what for row in rows if row.stage == "extract" and row.what and row.state != "fresh"}
+    others = not waiting or set(group_names(run.features_path)) - waiting
+    finished = set(finished_checkpoints(run, partial=True)) if others else set()
+    for name in sorted(finished | waiting):
         if name in waiting:
             yield Row("cam", name, "waits", "for extract", len(run.manifest) * len(products))
             continue
@@ -217,7 +226,7 @@ def _why_drawn(run: Run, stale: Sequence[Any], there: Sequence[Any]) -> str:
     if not made:
         return f"{len(there)} damaged"
     changed = _changed_setting(made.get("settings", "{}"), run.settings.render.model_dump_json())
-    return f"{len(stale)} pictures: {changed or 'their maps, photos or the version changed'}"
+    return f"{len(stale)} pictures: {changed or 'their maps, figures, photos, stats.flat_below or the version changed'}"
 
 
 def _changed_setting(made: str, wanted: str) -> str:

@@ -14,7 +14,13 @@ from pipeline.index import manifest_digest
 from pipeline.records import write_record
 from pipeline.run import Run
 from pipeline.stamps import stamp
-from pipeline.stores import GroupStore
+from pipeline.stores import GroupStore, check_version
+
+
+def refuse_later(store: GroupStore) -> None:
+    """Raise a ValueError if a later version wrote a store, before anything is written over; damaged metadata tell no version, and are made anew."""
+    if store.exists and store.seal.fault("zarr.json") is None:
+        check_version(str(store), store.attributes)
 
 
 def is_unsealed(store: GroupStore) -> bool:
@@ -40,7 +46,8 @@ def notes_of_unsealed(store: GroupStore) -> dict[str, Any]:
 def images_of_version_1(run: Run, notes: Mapping[str, Any], block: Block, stop: int) -> list[str]:
     """Digests of a block's images up to sample `stop`: the manifest's, where the store's digest of the whole list vouches for it."""
     first = run.manifest.iloc[: notes["samples"]]
-    same = manifest_digest(first) == notes["made_with"].get("manifest")
+    digest = run.manifest_digest if len(first) == len(run.manifest) else manifest_digest(first)  # of the whole list: reckoned once a run
+    same = digest == notes["made_with"].get("manifest")
     digests: list[str] = first["digest"].tolist()[block.start : stop]
     return digests if same else ["unknown"] * (stop - block.start)
 

@@ -100,7 +100,7 @@ def stale_figures(run: Run, names: Sequence[str]) -> dict[str, str]:
     inputs = [_inputs(run, name) for name in names]
     found = {one.name: _why_stale(run, one) for one in inputs if not _is_fresh(run, one.name, one.stamp)}
     if not _is_fresh(run, JOINED, _joined_stamp(inputs)):
-        found[JOINED] = "a checkpoint's figures change" if found else "the checkpoints changed"
+        found[JOINED] = "a checkpoint's figures change" if found else "the checkpoints changed, or its files are damaged"
     return found
 
 

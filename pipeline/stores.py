@@ -483,13 +483,14 @@ def make_root(path: Path) -> None:
 
 def is_whole_root(path: Path) -> bool:
     """Whether the store's own metadata is there and undamaged; it is the same in every store."""
-    return (path / _METADATA).is_file() and json.loads(_ROOT) == _read_json(path / _METADATA)
+    return (path / _METADATA).is_file() and json.loads(_ROOT) == read_json(path / _METADATA)
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Read a file of JSON; None where it is not there, or not JSON."""
     try:
         return json.loads(path.read_bytes())
-    except ValueError:
+    except (OSError, ValueError):
         return None
 
 
@@ -501,7 +502,7 @@ def open_lazily(path: Path, group: str) -> xr.Dataset:
 def known_groups(path: Path) -> list[str]:
     """Names of the groups that are there, and of those that have marks or a seal: one whose folder is gone is missing, not unknown."""
     ledger = path.parent / "ledger" / path.stem
-    noted = {entry.name for entry in ledger.iterdir() if entry.is_dir() and any(entry.iterdir())} if ledger.is_dir() else set()
+    noted = {entry.name for entry in ledger.iterdir() if entry.is_dir() and any(entry.glob("*.json"))} if ledger.is_dir() else set()
     return sorted({*group_names(path), *(name for name in noted if not name.startswith("."))})
 
 

@@ -25,7 +25,7 @@ from pipeline.replacing import is_swapping
 from pipeline.report_run import page_seal
 from pipeline.run import Run
 from pipeline.seals import Fault, Seal
-from pipeline.stores import DamagedStoreError, GroupStore, dataset_seal, is_whole_root, known_groups, make_root
+from pipeline.stores import DamagedStoreError, GroupStore, dataset_seal, is_whole_root, known_groups, make_root, read_json
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ def _check_group(store: GroupStore, found: _Findings) -> bool:
     except DamagedRecordError as error:
         faults = [Fault(str(store.seal.path), "damaged", str(error))]
     if not store.seal.exists and store.attributes.get("schema_version", 1) == 1:
-        found.notes.append(f"{store}: schema version 1: its metadata has no checksums; its stage brings it up to date")
+        command = "cam" if store.path.stem == "cams" else "extract"
+        found.notes.append(f"{store}: schema version 1: its metadata has no checksums; `atlas {command}` brings it up to date")
     elif not store.seal.exists:
         faults = [Fault(str(store.seal.path), "missing", "the seal of the metadata is not there")]
     if faults:
@@ -234,15 +235,13 @@ def _check_files(run: Run, found: _Findings) -> None:
             found.faults.append(Fault(str(path / "zarr.json"), "damaged", "it is not the metadata of a group of checkpoints"))
             found.roots.append(path)
     seals = [dataset_seal(run.stats_path, name) for name in known_groups(run.stats_path)]
-    sealed_once = any(GroupStore(run.features_path, name).seal.exists for name in known_groups(run.features_path))
-    small = ((index_seal(run), run.mosaics_path / INDEX), (page_seal(run), run.report_path), (manifest_seal(run.manifest_path), run.manifest_path))
-    for seal, made in (*((seal, seal.root) for seal in seals), *small):
+    for seal in (*seals, index_seal(run), page_seal(run), manifest_seal(run.manifest_path)):
         try:
             faults = seal.faults()
         except DamagedRecordError as error:
             faults = [Fault(str(seal.path), "damaged", str(error))]
-        if not seal.exists and made.exists() and sealed_once:
-            faults = [Fault(str(seal.path), "missing", f"the seal of {made} is not there")]
+        if not seal.exists and _is_of_today(run, seal):
+            faults = [Fault(str(seal.path), "missing", "the seal is not there")]
         found.faults += faults
         found.seals += [seal] if faults else []
     listed = _listed_pictures(run)
@@ -259,6 +258,15 @@ def _check_files(run: Run, found: _Findings) -> None:
                 if not any(fault.where == str(path) for fault in found.faults):
                     found.faults.append(Fault(str(path), "damaged", str(error)))
                     found.files.append(path)
+
+
+def _is_of_today(run: Run, seal: Seal) -> bool:
+    """Whether what has no seal was made by a version that seals; schema version 1 did not."""
+    if seal.root.parent == run.stats_path:
+        return dict(read_json(seal.root / "zarr.json") or {}).get("attributes", {}).get("schema_version", 1) > 1
+    if seal.root == run.directory:
+        return run.manifest_path.is_file() and "listing" in run.manifest.attrs
+    return seal.root.is_dir() and manifest_seal(run.manifest_path).exists
 
 
 def _listed_pictures(run: Run) -> list[Path]:

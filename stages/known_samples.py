@@ -91,7 +91,7 @@ def _path(row: dict[str, Any]) -> tuple[str, ...] | None:
 
 def _make_unique(rows: Iterable[dict[str, Any]], taken: set[str]) -> None:
     for row in rows:
-        if row["id"] in taken:
+        while row["id"] in taken:
             row["id"] += f"~{row['digest'][:12] or row['path']}"
         taken.add(row["id"])
 

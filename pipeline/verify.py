@@ -94,7 +94,7 @@ def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verificati
     stores = [GroupStore(path, name) for path in (run.features_path, run.cams_path) for name in known_groups(path)]
     if not stores and not run.manifest_path.exists():
         raise FileNotFoundError(f"{run.directory}: no run here: neither a manifest nor a store. Check --run")
-    found, units = _Findings(), []
+    found, blocks, size = _Findings(), 0, 0
     with ExitStack() as held:
         for product in [*(f"{store.path.stem}/{store.name}" for store in stores), "manifest", "stats", "mosaics", "report"] if repair else ():
             held.enter_context(run.locked(product))
@@ -102,15 +102,16 @@ def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verificati
             if store.path == run.features_path and is_swapping(run, store.name):
                 found.notes.append(f"{store}: it is just being replaced; `atlas extract` finishes that")
             elif _check_group(store, found):
-                units += list(_units(store, found))
-        drawn = {block for block in dict.fromkeys((str(unit.store), unit.block) for unit in units) if sample >= 1 or random.random() < sample}
-        chosen = [unit for unit in units if (str(unit.store), unit.block) in drawn]
-        _read_units(run, chosen, found)
+                units = list(_units(store, found))
+                drawn = {block for block in dict.fromkeys(unit.block for unit in units) if sample >= 1 or random.random() < sample}
+                chosen = [unit for unit in units if unit.block in drawn]
+                _read_units(run, store, chosen, found)
+                blocks, size = blocks + len(drawn), size + sum(unit.size for unit in chosen)
         _check_files(run, found)
         if repair:
             _repair(run, found)
     faults = [*found.faults, *found.strays]
-    return Verification(len(drawn), sum(unit.size for unit in chosen), faults, found.notes, found.strays)
+    return Verification(blocks, size, faults, found.notes, found.strays)
 
 
 def _check_group(store: GroupStore, found: _Findings) -> bool:
@@ -203,7 +204,7 @@ def _tell_leftovers(store: GroupStore, keys: Sequence[str], undone: set[int], fo
             found.strays.append(Fault(str(path), "foreign", "no stage wrote this file; look at it, and delete it"))
 
 
-def _read_units(run: Run, units: Sequence[_Unit], found: _Findings) -> None:
+def _read_units(run: Run, store: GroupStore, units: Sequence[_Unit], found: _Findings) -> None:
     """Read each array of each block, in parallel: its file as it is, and what is not plainly right as the stages read it."""
 
     def read(unit: _Unit) -> str:
@@ -218,7 +219,8 @@ def _read_units(run: Run, units: Sequence[_Unit], found: _Findings) -> None:
         return ""
 
     compute = run.settings.compute
-    with tqdm(total=sum(u.size for u in units), unit="B", unit_scale=True, disable=not run.progress) as bar:
+    total = sum(unit.size for unit in units)
+    with tqdm(total=total, desc=f"{store.path.stem}/{store.name}", unit="B", unit_scale=True, disable=not run.progress) as bar:
         for unit, text in zip(units, run_blocks(compute.executor, compute.workers, read, units), strict=True):
             check_stop()
             bar.update(unit.size)

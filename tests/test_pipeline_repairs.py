@@ -1,6 +1,10 @@
 """Faults that were found once and mended: kills at awkward moments, deleted files, renumbered samples, odd settings."""
 
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +12,23 @@ import pytest
 import zarr
 from disk_content import content
 
-from pipeline import render_run, stores
+import pipeline
+from pipeline import cam_run, render_run, stores
 from pipeline.cam_run import cam
+from pipeline.checkpoint_files import find_checkpoint_files
+from pipeline.demo import demo_settings
 from pipeline.extract_run import extract
 from pipeline.graph import STAGES
 from pipeline.index_run import index
+from pipeline.interrupts import EXIT_STOPPED
 from pipeline.quarantine import bad_images
 from pipeline.render_run import render
 from pipeline.run import MissingProductError, StaleStoreError
 from pipeline.seals import Seal
 from pipeline.stats_run import open_stats, stats
+from pipeline.status import run_status
 from pipeline.stores import DamagedStoreError
+from pipeline.verify import verify
 
 ONE = "net_000.pth"
 
@@ -174,3 +184,131 @@ def test_another_photo_at_the_same_path_is_not_drawn(lab, finished_copy, tmp_pat
     drawn = render_run._photo(run, row, "net_000")
     assert drawn.shape == (32, 32, 3)
     assert np.abs(drawn.mean(axis=(0, 1)) - expected.mean(axis=(0, 1))).max() < 3
+
+
+# ---- found by trying to break it
+
+
+@pytest.mark.parametrize("gone", ["features.zarr/net_000", "features.zarr/net_000/zarr.json", "features.zarr"])
+def test_a_checkpoint_whose_store_is_gone_is_missing_and_not_unknown(lab, finished, finished_copy, gone):
+    path = finished_copy / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run = lab.run(finished_copy)
+    with pytest.raises(MissingProductError, match=r"net_000: unfinished, \d of \d blocks missing.* delete this folder and .*ledger/features/net_000"):
+        stats(run)
+    assert any(fault.kind == "missing" and fault.where.endswith("features.zarr/net_000") for fault in verify(run).faults)
+    assert [row["features"].split("/")[0] for row in run_status(run) if row["checkpoint"] == "net_000"] == ["0"]
+    extract(run)
+    assert verify(run).faults == []
+    assert content(finished_copy / "features.zarr") == content(finished.features_path)
+
+
+def test_maps_of_other_texts_are_not_opened(lab, finished_copy, tmp_path):
+    """A photo that moves to another split changes what `match` compares with, though no feature changes."""
+    photos = Path(shutil.copytree(lab.photos, tmp_path / "photos"))
+    for view in ("drone", "satellite"):
+        (photos / "train" / view / "0000").rename(photos / "test" / f"gallery_{view}" / "0000")
+    run = lab.run(finished_copy, photos=photos)
+    index(run)
+    assert extract(lab.run(finished_copy, photos=photos)).computed == 0
+    with pytest.raises(MissingProductError, match=r"cams\.zarr/net_000: unfinished, or older than the features; run `atlas cam`"):
+        pipeline.open_run(finished_copy)
+    assert "aligned/match/grad_cam" not in pipeline.open_run(finished_copy, partial=True).cams
+    assert {row["heat maps"] for row in run_status(run)} == {"9 kinds (stale)"}
+    cam(lab.run(finished_copy, "cam.methods=['l2_norm']", photos=photos))  # does not vouch for the maps that it did not make
+    with pytest.raises(MissingProductError):
+        stats(lab.run(finished_copy, photos=photos))
+
+
+def test_maps_are_not_noted_of_features_that_changed_meanwhile(lab, extracted_copy, monkeypatch):
+    original = cam_run._compute
+
+    def replaced_meanwhile(run, features, cams, state, class_names):
+        original(run, features, cams, state, class_names)
+        extract(lab.run(extracted_copy, "extract.map_dtype=float32", checkpoints=ONE), replace=True)
+
+    monkeypatch.setattr(cam_run, "_compute", replaced_meanwhile)
+    with pytest.raises(MissingProductError, match="net_000: was written again while its heat maps were computed; run `atlas cam` again"):
+        cam(lab.run(extracted_copy, "cam.targets=['match']", checkpoints=ONE))
+
+
+def test_checkpoints_of_other_block_lengths_lie_side_by_side(lab, extracted_copy):
+    """The length of a block is a resource: it decides nothing."""
+    extract(lab.run(extracted_copy, "extract.block_samples=6", checkpoints="net_001.pth"))
+    run = lab.run(extracted_copy, "cam.methods=['l2_norm','max']")
+    cam(run)
+    stats(run)
+    assert np.isfinite(open_stats(run)["cosine_to_previous"].sel(checkpoint="net_001")).any()
+    opened = pipeline.open_run(extracted_copy)
+    for name in ("net_000", "net_001"):
+        expected = run.features(name).read(["patch_map"])["patch_map"].values
+        np.testing.assert_array_equal(opened.features["patch_map"].sel(checkpoint=name), expected)
+        np.testing.assert_array_equal(opened.features["patch_map"].sel(checkpoint=name)[5, 1, ::2], expected[5, 1, ::2])
+
+
+def test_damage_in_a_block_that_is_about_to_grow_has_a_way_out(lab, extracted_copy, tmp_path):
+    photos = Path(shutil.copytree(lab.photos, tmp_path / "photos"))
+    shutil.copytree(photos / "train" / "satellite" / "0000", photos / "train" / "satellite" / "0009")
+    index(lab.run(extracted_copy, photos=photos))
+    path = extracted_copy / "features.zarr" / "net_000" / "patch_map" / "c.3.0.0.0"
+    found = bytearray(path.read_bytes())
+    found[5] ^= 1
+    path.write_bytes(bytes(found))
+    run = lab.run(extracted_copy, photos=photos, checkpoints=ONE)
+    with pytest.raises(DamagedStoreError, match="Run `atlas verify --repair`"):
+        extract(run)
+    assert len(verify(lab.run(extracted_copy, photos=photos, checkpoints=ONE), repair=True).faults) == 1
+    assert extract(lab.run(extracted_copy, photos=photos, checkpoints=ONE)).computed == 1
+    assert verify(run).faults == []
+
+
+@pytest.mark.parametrize("name", ["features.zarr/net_000/patch_map/c.old", "ledger/features/net_000/000001 (copy).json"])
+def test_a_stray_file_stops_nothing(lab, finished_copy, name):
+    (finished_copy / name).write_text("stray")
+    run = lab.run(finished_copy)
+    verify(run)
+    assert [stage.bring_up_to_date(run).computed for stage in STAGES[:5]] == [0] * 5
+
+
+def test_what_cannot_be_repaired_is_told_and_fails(lab, finished_copy):
+    (finished_copy / "features.zarr" / "net_000" / "notes.txt").write_text("mine")
+    result = lab.atlas("verify", finished_copy, "--repair")
+    assert result.exit_code == 1
+    assert "left as it is: " in result.stdout
+    assert (finished_copy / "features.zarr" / "net_000" / "notes.txt").is_file()
+
+
+def test_verifying_what_is_no_run_is_an_error(lab, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nope: no run here: neither a manifest nor a store. Check --run"):
+        verify(lab.run(tmp_path / "nope"))
+
+
+def test_a_checkpoint_may_not_have_the_name_of_the_joined_figures(lab, fresh, tmp_path):
+    shutil.copy(lab.checkpoints / ONE, tmp_path / "all_checkpoints.pth")
+    with pytest.raises(ValueError, match=r"all_checkpoints\.pth would be called 'all_checkpoints', which the stores use themselves; rename the file"):
+        extract(lab.run(fresh, f"extract.checkpoints=['{tmp_path}/all_checkpoints.pth']"))
+
+
+def test_a_demo_runs_in_a_folder_of_any_name(tmp_path):
+    folder = tmp_path / "it's [1] ünï"
+    settings = demo_settings(lab_config(), folder, ())
+    assert settings.dataset.root == folder / "scenes"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "net_000.pth").write_bytes(b"")
+    assert list(find_checkpoint_files(settings.extract.checkpoints)) == ["net_000"]
+
+
+def lab_config() -> Path:
+    return Path(__file__).parent.parent / "configs" / "tiny.toml"
+
+
+def test_a_signal_while_a_command_is_starting_has_the_code_of_a_stop():
+    """Importing torch takes seconds."""
+    command = [sys.executable, "-m", "pipeline", "status", "--run", "nowhere"]
+    environment = {**os.environ, "PYTHONPATH": str(lab_config().parent.parent)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        time.sleep(1.0)
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode in (EXIT_STOPPED, 1)  # 1: it was faster than the signal
+    assert len(said.strip().splitlines()) == 1

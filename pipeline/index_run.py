@@ -57,7 +57,7 @@ def index(run: Run, *, forget: bool = False) -> Outcome:
                 f"Bring them back (or the former [dataset] settings), name another --run, or pass --forget to take them out of this run"
             )
         table = relisted.table
-        same = known is not None and manifest_seal(run.manifest_path).exists and _is_same(known, table)
+        same = known is not None and manifest_seal(run.manifest_path).holds(run.manifest_path.name) and _is_same(known, table)
         if not same:
             write_manifest(run.manifest_path, table)
     note_rate(run.directory, "index", len(table), perf_counter() - started)

@@ -88,9 +88,9 @@ class Seal:
         if target.is_file():
             old = files.get(name, [_checksum(target.read_bytes())])
             write_record(self.path, {**record, "files": {**files, name: [*old, new]}})
-            write_atomically(target, content)
         else:
-            write_atomically(target, content)
+            write_record(self.path, {**record, "files": files, "open": True})  # a new file that is not sealed yet is unfinished, not damaged
+        write_atomically(target, content)
         write_record(self.path, {"notes": notes or self.notes, "files": {**files, name: [new]}})
 
     def drop(self, name: str) -> None:

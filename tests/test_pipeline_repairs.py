@@ -13,7 +13,7 @@ import zarr
 from disk_content import content
 
 import pipeline
-from pipeline import cam_run, render_run, stores
+from pipeline import cam_run, render_run, seals, stores
 from pipeline.cam_run import cam
 from pipeline.checkpoint_files import find_checkpoint_files
 from pipeline.demo import demo_settings
@@ -312,3 +312,26 @@ def test_a_signal_while_a_command_is_starting_has_the_code_of_a_stop():
         _, said = process.communicate(timeout=60)
     assert process.returncode in (EXIT_STOPPED, 1)  # 1: it was faster than the signal
     assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("stage", [0, 4, 5], ids=["index", "render", "report"])
+def test_a_kill_between_a_new_file_and_its_seal_is_unfinished_work(lab, finished, finished_copy, monkeypatch, stage):
+    products = {0: ("manifest.parquet", "manifest.json"), 4: ("mosaics/index.json", "mosaics.json"), 5: ("report/index.html", "report.json")}
+    for path in (finished_copy / products[stage][0], finished_copy / "ledger" / products[stage][1]):
+        path.unlink()
+    written, original = [], seals.write_record
+
+    def killed(path, content, **options):
+        written.append(path)
+        if len(written) > 1:
+            raise KeyboardInterrupt
+        original(path, content, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seals, "write_record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            STAGES[stage].bring_up_to_date(lab.run(finished_copy))
+    assert (finished_copy / products[stage][0]).is_file()
+    assert verify(lab.run(finished_copy)).faults == []
+    STAGES[stage].bring_up_to_date(lab.run(finished_copy))
+    assert content(finished_copy / "ledger") == content(finished.directory / "ledger")

@@ -22,6 +22,7 @@ from machine import print_table, scratch, seconds
 from numpy.typing import NDArray
 
 import pipeline
+from pipeline.array_layout import array_layout
 from pipeline.blocks import Block
 from pipeline.cam_run import cam
 from pipeline.config import load_settings
@@ -29,7 +30,7 @@ from pipeline.extract_run import extract
 from pipeline.index_run import index
 from pipeline.records import sync_file
 from pipeline.run import Run
-from pipeline.stores import GroupStore, array_layout
+from pipeline.stores import GroupStore
 from pipeline.streaming import WRITERS, Arrays, BlockWriter
 from pipeline.verify import verify
 from safenet import PRESETS, SafeNet, save_checkpoint

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
+from pipeline.array_layout import array_layout
 from pipeline.blocks import Block
 from pipeline.completeness import block_content, content_stamp, finished_checkpoints, reference_stamp
 from pipeline.executors import run_blocks
@@ -19,7 +20,7 @@ from pipeline.interrupts import check_stop, telling_what_is_left
 from pipeline.rates import note_rate
 from pipeline.run import MissingProductError, Outcome, Run
 from pipeline.stamps import stamp
-from pipeline.stores import GroupStore, array_layout
+from pipeline.stores import GroupStore
 from stages.cam import CamContext, Product, compute_cams, needed_features, products_of, without_closed_form
 from stages.cam_methods import METHODS
 from stages.positions import ON_ALIGNED_GRID, block_number

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.array_layout import ArrayLayout, array_layout
 from pipeline.run import Run
 from pipeline.stamps import file_digest, stamp
-from pipeline.stores import ArrayLayout, GroupStore, array_layout
+from pipeline.stores import GroupStore
 from safenet.checkpoint import Checkpoint, CheckpointInfo
 from safenet.train import pick_device
 from stages.extract import RESOURCE_SETTINGS, resolve_precision

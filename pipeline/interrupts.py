@@ -31,13 +31,11 @@ def stop_on_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _clear()
+    with _handling(_on_signal):
+        try:
+            yield
+        finally:
+            _clear()
 
 
 @contextmanager
@@ -48,12 +46,8 @@ def stopping_at_once() -> Iterator[None]:
         os.write(2, f"atlas: stopped by {signal.Signals(number).name} before anything was begun. Call the same command again\n".encode())
         os._exit(EXIT_STOPPED)
 
-    before = {number: signal.signal(number, end) for number in SIGNALS}
-    try:
+    with _handling(end):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def check_stop() -> None:
@@ -74,6 +68,16 @@ def telling_what_is_left(describe: Callable[[], str], where: Path) -> Iterator[N
         if error.errno in OUT_OF_SPACE:
             error.add_note(f"{human_bytes(free_bytes(where))} are free at {where}, {describe()}")
         raise
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

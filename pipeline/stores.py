@@ -12,7 +12,6 @@ import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -24,12 +23,13 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
+from pipeline.array_layout import ArrayLayout
 from pipeline.blocks import Block, Ledger, blocks_of, checksum_of
 from pipeline.chunk_files import encode_block
 from pipeline.locks import locked
 from pipeline.records import PARTIAL, replace_file, sweep, sync_file, write_atomically
 from pipeline.seals import BrokenSealError, Seal
-from stages.schema import SCHEMA_VERSION, Variable
+from stages.schema import SCHEMA_VERSION
 
 JOINED = "all_checkpoints"  # the group of figures that joins those of every checkpoint
 _FLUSHES = 8
@@ -41,20 +41,6 @@ zarr.config.set({"array.write_empty_chunks": True})  # a chunk that exists was w
 
 class DamagedStoreError(ValueError):
     """Bytes of a store that do not match their checksum."""
-
-
-@dataclass(frozen=True)
-class ArrayLayout:
-    """An array to be made; `values` where it is written as a whole and not block by block."""
-
-    key: str
-    variable: Variable
-    dtype: str
-    shape: tuple[int, ...]
-    chunk: tuple[int, ...]
-    shard: tuple[int, ...] | None = None
-    values: NDArray[Any] | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class GroupStore:
@@ -338,33 +324,6 @@ class GroupStore:
         """Names of all metadata, and of the files of arrays that are not cut in blocks."""
         paths = [*self.root.rglob(_METADATA), *(path for key in whole_keys for path in (self.root / key).glob("c*"))]
         return [path.relative_to(self.root).as_posix() for path in paths]
-
-
-def array_layout(
-    variable: Variable, dtype: str, sizes: Mapping[str, int], block_samples: int, chunk_samples: int = 0, key: str = "", **more: Any
-) -> ArrayLayout:
-    """Describe an array: one file a block where it has samples, or one file.
-
-    Parameters
-    ----------
-    variable : Variable
-    dtype : str
-    sizes : mapping
-        Of its dims.
-    block_samples, chunk_samples : int
-        Samples a file, and samples a chunk within it (0, or not a divisor: the file is one chunk).
-    key : str
-        Where it lies in the group; default: the variable's name.
-    **more
-        `values` and `attributes` of ArrayLayout.
-    """
-    shape = tuple(sizes[dim] for dim in variable.dims)
-    chunk, shard = shape, None
-    if variable.per_sample and dtype != "str":
-        whole = (block_samples, *shape[1:])
-        sharded = 0 < chunk_samples < block_samples and block_samples % chunk_samples == 0
-        chunk, shard = ((chunk_samples, *shape[1:]), whole) if sharded else (whole, None)
-    return ArrayLayout(key or variable.name, variable, dtype, shape, tuple(max(1, length) for length in chunk), shard, **more)
 
 
 def _create(group: zarr.Group, layout: ArrayLayout) -> zarr.Array[Any]:

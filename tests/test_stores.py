@@ -9,10 +9,10 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.array_layout import array_layout
 from pipeline.stores import (
     DamagedStoreError,
     GroupStore,
-    array_layout,
     bytes_on_disk,
     group_attributes,
     group_names,

@@ -1,0 +1,52 @@
+"""How an array of a store is cut: its shape, and the samples a file and a chunk hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from stages.schema import Variable
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """An array to be made; `values` where it is written as a whole and not block by block."""
+
+    key: str
+    variable: Variable
+    dtype: str
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+    shard: tuple[int, ...] | None = None
+    values: NDArray[Any] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def array_layout(
+    variable: Variable, dtype: str, sizes: Mapping[str, int], block_samples: int, chunk_samples: int = 0, key: str = "", **more: Any
+) -> ArrayLayout:
+    """Describe an array: one file a block where it has samples, or one file.
+
+    Parameters
+    ----------
+    variable : Variable
+    dtype : str
+    sizes : mapping
+        Of its dims.
+    block_samples, chunk_samples : int
+        Samples a file, and samples a chunk within it (0, or not a divisor: the file is one chunk).
+    key : str
+        Where it lies in the group; default: the variable's name.
+    **more
+        `values` and `attributes` of ArrayLayout.
+    """
+    shape = tuple(sizes[dim] for dim in variable.dims)
+    chunk, shard = shape, None
+    if variable.per_sample and dtype != "str":
+        whole = (block_samples, *shape[1:])
+        sharded = 0 < chunk_samples < block_samples and block_samples % chunk_samples == 0
+        chunk, shard = ((chunk_samples, *shape[1:]), whole) if sharded else (whole, None)
+    return ArrayLayout(key or variable.name, variable, dtype, shape, tuple(max(1, length) for length in chunk), shard, **more)

@@ -42,7 +42,7 @@ _ROOM = 1.02  # metadata, marks and the blocks being replaced
 
 @dataclass
 class _Job:
-    """A checkpoint, the store that its features go to, what that still lacks, and the images known to be void."""
+    """A checkpoint, the store that its features go to, what that still lacks, and the images that were void before."""
 
     name: str
     checkpoint: Checkpoint
@@ -183,7 +183,7 @@ def _extract_checkpoint(run: Run, job: _Job, device: torch.device, readers: dict
     reader = _reader(run, job.checkpoint.info.architecture, device, readers)
     extractor = FeatureExtractor(job.checkpoint.build(), run.settings.extract, device)
     copier, wanted = HostCopy(device), requested(run)
-    bad = {**job.void, **listed_problems(run.manifest)}
+    bad = {**void_images(job.store), **listed_problems(run.manifest)}  # those of pending blocks are tried again: not bad until they are
     names = run.columns["id"]
     with BlockWriter(_writer(run, job, device, bad)) as writer:
         todo = {block: _batches(run, job, block) for block in job.state.pending}
@@ -194,7 +194,7 @@ def _extract_checkpoint(run: Run, job: _Job, device: torch.device, readers: dict
             for samples in found:
                 check_stop()
                 batch = next(batches)
-                _note_faults(bad, [names[sample] for sample in samples], batch)
+                _note_faults(bad, job.void, [names[sample] for sample in samples], batch)
                 check_bad_share(run, bad)
                 pixels = batch.pixels()
                 host, ready = copier.start(extractor(pixels.pin_memory() if device.type == "cuda" else pixels))
@@ -202,11 +202,11 @@ def _extract_checkpoint(run: Run, job: _Job, device: torch.device, readers: dict
                 bar.update(len(samples))
 
 
-def _note_faults(bad: dict[str, BadImage], names: Sequence[str], batch: PhotoBatch) -> None:
+def _note_faults(bad: dict[str, BadImage], before: Mapping[str, BadImage], names: Sequence[str], batch: PhotoBatch) -> None:
     """Keep since when a photo has been bad; one that is good now is no longer."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     for name, photo in zip(names, batch.photos, strict=True):
-        known = bad.pop(name, None)
+        known = bad.pop(name, None) or before.get(name)
         if photo.problem:
             bad[name] = BadImage(photo.problem, known.since if known else now)
 

@@ -19,7 +19,7 @@ from pipeline.stores import GroupStore, check_version
 
 def refuse_later(store: GroupStore) -> None:
     """Raise a ValueError if a later version wrote a store, before anything is written over; damaged metadata tell no version, and are made anew."""
-    if store.exists and store.seal.fault("zarr.json") is None:
+    if store.exists and not store.seal.is_open and store.seal.fault("zarr.json") is None:
         check_version(str(store), store.attributes)
 
 

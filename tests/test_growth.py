@@ -13,6 +13,7 @@ from pipeline.completeness import finished_checkpoints
 from pipeline.extract_run import extract
 from pipeline.index_run import index
 from pipeline.quarantine import bad_images
+from pipeline.records import read_record, write_record
 from pipeline.render_run import render
 from pipeline.run import MissingProductError, StaleStoreError
 from pipeline.stats_run import open_stats, stats
@@ -251,6 +252,39 @@ def test_bad_photos_are_tried_again_when_asked(lab, marred, photos, monkeypatch,
     assert extract(again(lab, run, photos), retry_bad=True).computed == 1
     assert bad_images(run) == {}
     assert extract(again(lab, run, photos), retry_bad=True).computed == 0
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_photo_that_is_still_bad_is_so_since_the_same_time(lab, marred, photos, replaced):
+    run, _, _ = marred
+    path = run.directory / "ledger" / "features" / "net_000" / "000001.json"
+    record = read_record(path)
+    (name,) = record["quarantined"]
+    record["quarantined"][name]["since"] = "2020-01-01T00:00:00+00:00"
+    write_record(path, record)
+    (path.parent / "whole.json").unlink()  # it tells of them too
+    more = ("extract.map_dtype=float32",) if replaced else ()
+    changed = lab.run(run.directory, "extract.max_bad_share=0.2", *more, photos=photos, checkpoints=ONE)
+    assert extract(changed, replace=replaced, retry_bad=True).computed > 0
+    assert bad_images(changed)[name].since == "2020-01-01T00:00:00+00:00"
+
+
+def test_mended_photos_do_not_count_as_bad_while_others_wait_for_their_turn(lab, photos, tmp_path):
+    """Both were bad, both are good now: no bad image is allowed any more."""
+    paths = [photos / "train" / "drone" / place / "image-01.jpeg" for place in ("0000", "0002")]
+    good = [path.read_bytes() for path in paths]
+    for path, content in zip(paths, good, strict=True):
+        path.write_bytes(content[: len(content) // 2])
+    run = lab.run(tmp_path / "run", "extract.max_bad_share=0.2", photos=photos, checkpoints=ONE)
+    index(run)
+    extract(run)
+    assert len(bad_images(run)) == 2
+    for path, content in zip(paths, good, strict=True):
+        path.write_bytes(content)
+    index(lab.run(run.directory, photos=photos, checkpoints=ONE))
+    run = lab.run(run.directory, "extract.max_bad_share=0", photos=photos, checkpoints=ONE)
+    assert extract(run).computed == 2
+    assert bad_images(run) == {}
 
 
 def test_maps_of_a_mended_photo_refresh_themselves(lab, marred, photos):

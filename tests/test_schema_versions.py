@@ -499,6 +499,15 @@ def test_a_later_version_is_never_written_over(later, no_network, what):
     assert whole_run() == before
 
 
+def test_damaged_metadata_in_an_unfinished_layout_tell_no_version(here, no_network):
+    """A writer was killed while it laid the store out, and then the disk failed: `extract` lays it out again."""
+    unpack(max(VERSIONS))
+    run_here().features("net_000").seal.open()
+    flip(Path("run/features.zarr/net_000/zarr.json"))
+    assert extract(run_here()).computed == 0
+    assert verify(run_here()).faults == []
+
+
 @pytest.mark.parametrize(("store", "command"), [("cams.zarr", "cam"), ("stats.zarr", "stats")])
 def test_later_maps_and_figures_are_refused(here, store, command):
     unpack(max(VERSIONS))

@@ -268,7 +268,8 @@ def _is_of_today(run: Run, seal: Seal) -> bool:
         return dict(read_json(seal.root / "zarr.json") or {}).get("attributes", {}).get("schema_version", 1) > 1
     if seal.root == run.directory:
         return run.manifest_path.is_file() and "listing" in run.manifest.attrs
-    return seal.root.is_dir() and manifest_seal(run.manifest_path).exists
+    made = run.mosaics_path / INDEX if seal.root == run.mosaics_path else run.report_path
+    return made.is_file() and manifest_seal(run.manifest_path).exists
 
 
 def _listed_pictures(run: Run) -> list[Path]:

@@ -335,3 +335,23 @@ def test_a_kill_between_a_new_file_and_its_seal_is_unfinished_work(lab, finished
     assert verify(lab.run(finished_copy)).faults == []
     STAGES[stage].bring_up_to_date(lab.run(finished_copy))
     assert content(finished_copy / "ledger") == content(finished.directory / "ledger")
+
+
+def test_a_kill_while_the_first_pictures_are_drawn_is_unfinished_work(lab, finished_copy, monkeypatch):
+    shutil.rmtree(finished_copy / "mosaics")
+    (finished_copy / "ledger" / "mosaics.json").unlink()
+    drawn, original = [], render_run.write_png
+
+    def killed(path, picture, settings):
+        drawn.append(path)
+        if len(drawn) > 2:
+            raise KeyboardInterrupt
+        original(path, picture, settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(render_run, "write_png", killed)
+        with pytest.raises(KeyboardInterrupt):
+            render(lab.run(finished_copy))
+    assert verify(lab.run(finished_copy)).faults == []
+    outcome = render(lab.run(finished_copy))
+    assert (outcome.computed, outcome.fresh) == (4, 2)

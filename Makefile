@@ -27,7 +27,7 @@ demo: $(READY)  ## Scenes, a few epochs of training, all stages, a report
 test: $(READY)  ## Run the tests
 	$(VENV)/bin/python -m pytest
 
-test-faults: $(READY)  ## Break every stage at hundreds of steps (half an hour)
+test-faults: $(READY)  ## Break every stage at hundreds of steps (20 to 30 minutes)
 	$(VENV)/bin/python -m pytest -m faults -v
 
 lint: $(READY)  ## ruff, mypy, import-linter

@@ -115,13 +115,13 @@ class GroupStore:
         self.seal.open(**notes)
         make_root(self.path)
         described = {"schema_version": SCHEMA_VERSION, **attributes, "samples": samples, "block_samples": block_samples}
-        group = zarr.create_group(self.path, path=scratch.name, zarr_format=3, attributes=described)
+        group = zarr.create_group(scratch, zarr_format=3, attributes=described)  # as a store of its own: zarr leaves the root alone
         for layout in arrays:
             made = _create(group, layout)
             if layout.values is not None:
                 made[...] = layout.values
         if arrays:
-            _consolidate(self.path, scratch.name)
+            _consolidate(scratch)
         for source in sorted(scratch.rglob("*")):
             if source.is_file():
                 write_atomically(self.root / source.relative_to(scratch), source.read_bytes())
@@ -140,7 +140,7 @@ class GroupStore:
         """Make an array in a group without consolidated metadata, replacing one of that key; it counts when it is sealed."""
         if self.has(layout.key):
             self.seal.drop(f"{layout.key}/{_METADATA}")
-        _create(zarr.open_group(self.path, path=self.name, mode="r+", use_consolidated=False), layout)
+        _create(zarr.open_group(self.root, mode="r+", use_consolidated=False), layout)
         self._forget_open()
         folders = [Path(layout.key), *Path(layout.key).parents]
         names = ((folder / _METADATA).as_posix() for folder in folders)
@@ -345,10 +345,10 @@ def _create(group: zarr.Group, layout: ArrayLayout) -> zarr.Array[Any]:
     )
 
 
-def _consolidate(path: Path, group: str) -> None:
+def _consolidate(path: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")  # known: it lies within the group's own file
-        zarr.consolidate_metadata(str(path), path=group, zarr_format=3)
+        zarr.consolidate_metadata(str(path), zarr_format=3)
 
 
 def _block_number(path: Path) -> int | None:
@@ -397,9 +397,9 @@ def write_dataset(path: Path, group: str, dataset: xr.Dataset, attributes: Mappi
     seal = dataset_seal(path, group)
     seal.open()
     encoding = {name: {"compressors": [Crc32cCodec()]} for name in dataset.variables}
-    dataset.drop_attrs().to_zarr(path, group=group, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
-    zarr.open_group(path, path=group, mode="r+").attrs.update({"schema_version": SCHEMA_VERSION, **attributes})
-    _consolidate(path, group)
+    dataset.drop_attrs().to_zarr(path / group, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
+    zarr.open_group(path / group, mode="r+").attrs.update({"schema_version": SCHEMA_VERSION, **attributes})
+    _consolidate(path / group)
     files = [file for file in seal.root.rglob("*") if file.is_file()]
     for file in files:
         sync_file(file)

@@ -233,7 +233,7 @@ def _read_units(run: Run, store: GroupStore, units: Sequence[_Unit], found: _Fin
 def _check_files(run: Run, found: _Findings) -> None:
     """Figures, pictures, page, manifest, and what holds the groups together."""
     for path in (run.features_path, run.cams_path, run.stats_path):
-        if path.is_dir() and not is_whole_root(path):
+        if (known_groups(path) or (path / "zarr.json").exists()) and not is_whole_root(path):  # an empty folder was just being made
             found.faults.append(Fault(str(path / "zarr.json"), "damaged", "it is not the metadata of a group of checkpoints"))
             found.roots.append(path)
     seals = [dataset_seal(run.stats_path, name) for name in known_groups(run.stats_path)]

@@ -4,7 +4,7 @@ VENV   ?= .venv
 CONFIG ?= configs/demo.toml
 RUN    ?= runs/$(basename $(notdir $(CONFIG)))
 ATLAS   = $(VENV)/bin/atlas
-STAGES  = index extract cam stats render report
+STAGES  = index extract cam stats render report pixels
 READY   = $(VENV)/.ready
 
 .DEFAULT_GOAL := help
@@ -35,13 +35,13 @@ lint: $(READY)  ## ruff, mypy, import-linter
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-$(STAGES) run train: $(READY)  ## One stage (or all: run) on your data: CONFIG=configs/x.toml RUN=runs/x
+$(STAGES) run train: $(READY)  ## One stage (or all but pixels: run) on your data: CONFIG=configs/x.toml RUN=runs/x
 	$(ATLAS) $@ --config $(CONFIG) --run $(RUN)
 
 bench: $(READY)  ## Benchmarks (side-by-side ratios)
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(VENV)/bin/python benchmarks/bench_extract.py
 	$(VENV)/bin/python benchmarks/bench_store.py
+	$(VENV)/bin/python benchmarks/bench_layout.py
 	$(VENV)/bin/python benchmarks/bench_cam.py
 
 clean:  ## Remove the environment and caches (runs/ is kept)

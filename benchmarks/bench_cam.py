@@ -1,91 +1,186 @@
-"""All heat maps from the store against pytorch-grad-cam from the images, side by side in one run; and against just reading the features.
+"""Heat maps from the store: against just reading it, against the peers, all classes at once, and in how much memory. Side by side in one run.
 
-Usage: python benchmarks/bench_cam.py [--images 64] [--peer-images 8] [--preset upstream]
+Usage: python benchmarks/bench_cam.py [--images 256] [--peer-images 8] [--preset upstream]
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import resource
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 from bench_extract import make_photos
 from machine import print_table, scratch, seconds
 
 from pipeline.cam_run import cam
+from pipeline.compared import Compared
 from pipeline.config import load_settings
+from pipeline.executors import run_blocks
 from pipeline.extract_run import extract
 from pipeline.features import read_features
 from pipeline.index_run import index
 from pipeline.run import Run
+from pipeline.wanted_maps import wanted_products
 from safenet import PRESETS, SafeNet, save_checkpoint
+from safenet.alignment import resample
+from safenet.partition import pool_rings
 from safenet.preprocess import load_image
-from stages.cam import needed_features, products_of
+from stages.cam import needed_features
+from stages.cam_methods import METHODS
+from stages.class_maps import class_maps
+from stages.positions import POSITIONS
 
 ROUNDS = 3
+AT_MAPS = [name for name, method in METHODS.items() if method.where != "blocks"]
+SETS = {
+    "l2_norm, max, mean, grad_cam, hires_cam": ["l2_norm", "max", "mean", "grad_cam", "hires_cam"],
+    "all but the two with eigenvectors": [name for name in AT_MAPS if "eigen" not in name],
+    "all": AT_MAPS,
+}
+PEER_CLASSES = 8
+MEMORY_IMAGES = (128, 512, 2048)
 
 
 def main() -> None:
-    """Extract once, then time reading, all closed forms, and the peer."""
+    """Extract once, then time everything against it."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--images", type=int, default=64)
+    options.add_argument("--images", type=int, default=256)
     options.add_argument("--peer-images", type=int, default=8)
     options.add_argument("--preset", default="upstream", choices=sorted(PRESETS))
+    options.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    options.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     chosen = options.parse_args()
-    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
-        run = prepare(Path(folder), chosen)
-        read, compute = [], []
-        for _ in range(ROUNDS):
-            read.append(seconds(lambda: read_all(run)))
-            run.cams("net_000").clear()
-            compute.append(seconds(lambda: cam(run)))
-        peer = seconds(lambda: peer_maps(Path(folder), chosen)) / chosen.peer_images
-    maps = len(products_of(run.settings.cam))
-    reading, ours = median(read) / chosen.images, median(compute) / chosen.images
-    rows = [
-        ["reading the features", f"{1e3 * reading:.2f}", "-", "-"],
-        [f"atlas cam: {maps} maps an image, stored", f"{1e3 * ours:.2f}", f"{ours / reading:.2f} x reading", "-"],
-        ["pytorch-grad-cam, Grad-CAM alone, from the image", f"{1e3 * peer:.0f}", "-", f"{peer / ours:,.0f} x ours"],
-    ]
-    print_table(f"heat maps, {chosen.preset} network, {chosen.images} images ({chosen.peer_images} for the peer)", ["", "ms an image", "", ""], rows)
+    if chosen.memory:
+        measure_memory(chosen.folder, chosen.memory)
+        return
+    with tempfile.TemporaryDirectory(dir=scratch()) as name:
+        folder = Path(name)
+        prepare(folder, chosen.images, chosen.preset)
+        ours = against_reading(folder, chosen)
+        against_peers(folder, chosen, ours)
+        every_class(folder, chosen)
+        memory(folder)
 
 
-def prepare(folder: Path, chosen: argparse.Namespace) -> Run:
+def prepare(folder: Path, images: int, preset: str) -> None:
     """Extract random photos with a random network."""
     torch.manual_seed(0)
-    save_checkpoint(folder / "net_000.pth", SafeNet(PRESETS[chosen.preset]), epoch=0)
-    make_photos(folder / "photos", chosen.images)
+    save_checkpoint(folder / "net_000.pth", SafeNet(PRESETS[preset]), epoch=0, class_names=[str(c) for c in range(PRESETS[preset].classes)])
+    make_photos(folder / "photos", images)
+    run = open_run(folder, SETS["all"])
+    index(run)
+    extract(run)
+
+
+def open_run(folder: Path, methods: Sequence[str]) -> Run:
+    """The run with these methods at patch, aligned and part, of one target."""
     assignments = [
         f"dataset.root='{folder / 'photos'}'",
         "dataset.layout='folder'",
         f"extract.checkpoints=['{folder / 'net_000.pth'}']",
+        "extract.store=[]",
         "cam.targets=['predicted']",
+        f"cam.methods={list(methods)}",
     ]
-    run = Run(folder / "run", load_settings(None, assignments), progress=False)
-    index(run)
-    extract(run)
-    names = [str(number) for number in range(PRESETS[chosen.preset].classes)]
-    run.features("net_000").update_attributes({"class_names": names})
-    return run
+    return Run(folder / "run", load_settings(None, assignments), progress=False)
+
+
+def against_reading(folder: Path, chosen: argparse.Namespace) -> float:
+    """(a) Reading the features by the same threads, from the page cache and from the disk, and all maps, stored; seconds an image of the last."""
+    rows = []
+    for name, methods in SETS.items():
+        run = open_run(folder, methods)
+        count = len(wanted_products(run, "net_000"))
+        times: dict[str, list[float]] = {"reading": [], "reading, cold": [], "cam": [], "cam, cold": []}
+        for _ in range(ROUNDS):
+            for cold in (False, True) if drop_caches() else (False,):
+                suffix = ", cold" if cold else ""
+                times[f"reading{suffix}"].append(timed(lambda run=run: read_all(run), cold))
+                run.cams("net_000").clear()
+                times[f"cam{suffix}"].append(timed(lambda run=run: cam(run), cold))
+        each = {key: median(values) / chosen.images for key, values in times.items() if values}
+        for suffix in ("", ", cold"):
+            if f"cam{suffix}" in each:
+                reading, computing = each[f"reading{suffix}"], each[f"cam{suffix}"]
+                cells = [f"{1e3 * reading:.2f}", f"{1e3 * computing:.2f}", f"{computing / reading:.2f}"]
+                rows.append([f"{name}: {count} maps{suffix}", *cells])
+    head = ["", "reading, ms an image", "atlas cam, ms an image", "ratio"]
+    print_table(f"(a) against reading, {chosen.preset} network, {chosen.images} images", head, rows)
+    return each["cam"]
+
+
+def timed(work: Callable[[], object], cold: bool) -> float:
+    """Seconds, from the disk where `cold`."""
+    if cold:
+        drop_caches()
+    return seconds(work)
+
+
+def drop_caches() -> bool:
+    """Empty the page cache, where that is allowed."""
+    os.sync()
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3\n")
+    except OSError:
+        return False
+    return True
 
 
 def read_all(run: Run) -> None:
-    """Read, block by block, every feature that the maps are made of."""
+    """Read, block by block and by as many threads as `cam` uses, every feature that the maps are made of."""
     store = run.features("net_000")
-    for block in store.blocks:
-        read_features(store, needed_features(products_of(run.settings.cam)), block.rows)
+    needed = needed_features(wanted_products(run, "net_000"))
+    for _ in run_blocks(run.settings.compute.executor, None, lambda block: read_features(store, needed, block.rows).nbytes, store.blocks):
+        pass
 
 
-def peer_maps(folder: Path, chosen: argparse.Namespace) -> None:
-    """Grad-CAM of the mean part logit by pytorch-grad-cam: hooks on the backbone's last norm, gradients through the whole network."""
+def against_peers(folder: Path, chosen: argparse.Namespace, ours: float) -> None:
+    """(b) One Grad-CAM of the peers, from the image, against all of ours from the store."""
+    model = SafeNet(PRESETS[chosen.preset]).eval()
+    paths = sorted((folder / "photos").rglob("*.jpg"))[: chosen.peer_images]
+    images = torch.stack([load_image(path, model.architecture.image_size) for path in paths])
+    rows = [["ours: all maps of an image, read, computed and stored", f"{1e3 * ours:.2f}", "-"]]
+    for name, work in (("pytorch-grad-cam, Grad-CAM", peer_gradcam), ("torch-cam, Grad-CAM", peer_torchcam)):
+        peer = seconds(lambda work=work: work(model, images)) / len(images)
+        rows.append([name, f"{1e3 * peer:.0f}", f"{peer / ours:,.0f} x ours"])
+    print_table(f"(b) against the peers from {len(images)} images", ["", "ms an image", ""], rows)
+
+
+class PatchMap(torch.nn.Module):
+    """The network with its patch map [B, K, y, x] as a layer of its own, to be hooked; mean part logits out."""
+
+    def __init__(self, model: SafeNet) -> None:
+        super().__init__()
+        self.model, self.map = model, torch.nn.Identity()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Backbone, map, and the rest."""
+        tokens = self.model.transformer.forward_features(images)
+        side = self.model.architecture.grid
+        patch = self.map(tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side)))
+        aligned = resample(patch, self.model.loc_net(tokens[:, 0]), self.model.architecture.sampling)
+        with torch.no_grad():
+            boundary = self.model(images).boundary if self.boundary is None else self.boundary
+        part = pool_rings(aligned, boundary)
+        return torch.stack([head(value)[1] for head, value in zip(self.model.heads[:-1], part.unbind(2), strict=True)]).mean(dim=0)
+
+    boundary: torch.Tensor | None = None
+
+
+def peer_gradcam(model: SafeNet, images: torch.Tensor) -> None:
+    """Hooks on the backbone's last norm, gradients through the whole network."""
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    torch.manual_seed(0)
-    model = SafeNet(PRESETS[chosen.preset]).eval()
-    grid = model.architecture.grid
+    side = model.architecture.grid
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
@@ -96,12 +191,89 @@ def peer_maps(folder: Path, chosen: argparse.Namespace) -> None:
             return self.model(images).logit[:, :, :-1].mean(dim=2)
 
     def to_grid(tokens: torch.Tensor) -> torch.Tensor:
-        return tokens[:, 1:].transpose(1, 2).unflatten(2, (grid, grid))
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side))
 
-    paths = sorted((folder / "photos").rglob("*.jpg"))[: chosen.peer_images]
-    images = torch.stack([load_image(path, model.architecture.image_size) for path in paths])
     with GradCAM(model=Logits(), target_layers=[model.transformer.norm], reshape_transform=to_grid) as peer:
         peer(input_tensor=images, targets=[ClassifierOutputTarget(0)] * len(images))
+
+
+def peer_torchcam(model: SafeNet, images: torch.Tensor) -> None:
+    """It takes maps, not tokens: the patch map as a layer; boundaries given, so that nothing runs twice."""
+    from torchcam.methods import GradCAM
+
+    wrapped = PatchMap(model)
+    with torch.no_grad():
+        wrapped.boundary = model(images).boundary
+    with GradCAM(wrapped, target_layer="map") as peer:
+        peer([0] * len(images), wrapped(images.requires_grad_()))
+
+
+def every_class(folder: Path, chosen: argparse.Namespace) -> None:
+    """(c) Grad-CAM of all classes on the stored maps; the peer for a few classes, extrapolated."""
+    run = open_run(folder, ["grad_cam"])
+    store = run.features("net_000")
+    read = read_features(store, ["valid", "source_cell", "aligned_map", "boundary", "logit"], store.blocks[0].rows)
+    block = {str(key): read[key].values for key in read}
+    context = Compared(store).context
+    classes, count = len(context.targets.class_names), len(block["valid"])
+    view = POSITIONS["aligned"].open(block, context.sampling, context.pooling, True)
+    ours = median(
+        seconds(lambda: class_maps(view.cells.values, view.weights.values, context.targets.heads.folded, "grad_cam")) for _ in range(ROUNDS)
+    )
+    peer = seconds(lambda: peer_classes(folder, chosen.preset, block)) / min(PEER_CLASSES, classes) * classes
+    rows = [
+        [f"ours, {classes} classes", f"{1e3 * ours / count:.2f}", "-"],
+        [
+            f"pytorch-grad-cam on the stored maps, from {min(PEER_CLASSES, classes)} classes",
+            f"{1e3 * peer / count:,.0f}",
+            f"{peer / ours:,.0f} x ours",
+        ],
+    ]
+    print_table(f"(c) Grad-CAM of every class, {count} images", ["", "ms an image", ""], rows)
+
+
+def peer_classes(folder: Path, preset: str, block: dict[str, np.ndarray]) -> None:
+    """Grad-CAM of a few classes, one after the other, on the aligned map behind which only pooling and heads are run."""
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    torch.manual_seed(0)
+    model = SafeNet(PRESETS[preset]).eval()
+    boundary = torch.from_numpy(block["boundary"].astype(np.int64))
+
+    class Tail(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.map, self.heads = torch.nn.Identity(), torch.nn.ModuleList(model.heads[:-1])
+
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            part = pool_rings(self.map(maps), boundary)
+            return torch.stack([head(value)[1] for head, value in zip(self.heads, part.unbind(2), strict=True)]).mean(dim=0)
+
+    maps = torch.from_numpy(block["aligned_map"].astype(np.float32)).permute(0, 3, 1, 2).contiguous().requires_grad_()
+    tail = Tail()
+    with GradCAM(model=tail, target_layers=[tail.map]) as peer:
+        for number in range(PEER_CLASSES):
+            peer(input_tensor=maps, targets=[ClassifierOutputTarget(number)] * len(maps))
+
+
+def memory(folder: Path) -> None:
+    """(d) Largest resident memory of a process that makes all maps, by number of images (the small network)."""
+    rows = []
+    for images in MEMORY_IMAGES:
+        place = folder / f"memory-{images}"
+        place.mkdir()
+        prepare(place, images, "small")
+        command = [sys.executable, __file__, "--memory", str(images), "--folder", str(place)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        rows.append([f"{images:,}", done.stdout.strip()])
+    print_table("(d) memory of `atlas cam`, all methods, small network", ["images", "largest resident memory, MB"], rows)
+
+
+def measure_memory(folder: Path, images: int) -> None:
+    """In a process of its own."""
+    cam(open_run(folder, SETS["all"]))
+    print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
 
 
 if __name__ == "__main__":

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
-import numpy as np
-import xarray as xr
 from tqdm import tqdm
 
 from pipeline.array_layout import array_layout
 from pipeline.blocks import Block
+from pipeline.compared import Compared
 from pipeline.completeness import block_content, content_stamp, finished_checkpoints, reference_stamp
 from pipeline.executors import run_blocks
 from pipeline.feature_state import layout_notes
@@ -21,38 +21,19 @@ from pipeline.rates import note_rate
 from pipeline.run import MissingProductError, Outcome, Run
 from pipeline.stamps import stamp
 from pipeline.stores import GroupStore
-from stages.cam import CamContext, Product, compute_cams, needed_features, products_of, without_closed_form
+from pipeline.target_checks import check_targets
+from pipeline.wanted_maps import check_positions, notes_on_left_out, wanted_products
+from safenet.architecture import Architecture
+from stages.cam import compute_cams, needed_features
 from stages.cam_methods import METHODS
-from stages.positions import ON_ALIGNED_GRID, block_number
-from stages.schema import HEAD_PREFIX, Variable
-from stages.targets import (
-    CLASS_PREFIX,
-    NEEDS_REFERENCE,
-    UNDEFINED,
-    ReferenceGroups,
-    TargetContext,
-    check_target,
-    label_index,
-    part_heads,
-    reference_embeddings,
-    reference_groups,
-    rival_embeddings,
-)
+from stages.map_status import FACTS, STATUS
+from stages.positions import ON_ALIGNED_GRID
+from stages.products import Product
+from stages.scales import FLAT_BELOW
+from stages.schema import Variable
+from stages.target_names import NO_TARGET, parse_target
 
-VERSION = 1
-_TEXTS = ("place", "view", "split", "roles")
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """What the targets need of every sample, small enough to hold."""
-
-    class_index: np.ndarray
-    groups: ReferenceGroups
-
-    def attach(self, features: xr.Dataset, block: Block) -> xr.Dataset:
-        columns = {"class_index": self.class_index, "reference_group": self.groups.wanted}
-        return features.assign({name: ("sample", values[block.rows]) for name, values in columns.items()})
+VERSION = 2
 
 
 def cam(run: Run, *, partial: bool = False) -> Outcome:
@@ -71,22 +52,19 @@ def cam(run: Run, *, partial: bool = False) -> Outcome:
     ValueError
         If a target or a position cannot be had from the stored features.
     """
-    products = products_of(run.settings.cam)
     names = finished_checkpoints(run, partial)
-    contexts = {name: _check(run.features(name), products) for name in names}  # all, before anything is computed
+    wanted = {name: _check(run, name) for name in names}  # all, before anything is computed
     computed = fresh = 0
     started = perf_counter()
     with tqdm(total=len(names), unit="checkpoint", disable=not run.progress) as bar, telling_what_is_left(lambda: _left(bar), run.directory):
         for name in names:
             bar.set_description(name)
             with run.locked(f"cams/{name}"):
-                done = _bring_up_to_date(run, name, products, contexts[name])
-            computed, fresh = computed + done, fresh + len(products) - done
+                done = _bring_up_to_date(run, name, wanted[name])
+            computed, fresh = computed + done, fresh + len(wanted[name]) - done
             bar.update()
     note_rate(run.directory, "cam", computed * len(run.manifest), perf_counter() - started)
-    left_out = without_closed_form(run.settings.cam)
-    notes = (f"left out, since a gradient at a block needs the backbone: {', '.join(left_out)}",) if left_out else ()
-    return Outcome("cam", computed, fresh, "maps (checkpoint x position x target x method)", notes)
+    return Outcome("cam", computed, fresh, "maps (checkpoint x position x target x method)", notes_on_left_out(run, names))
 
 
 @dataclass(frozen=True)
@@ -112,16 +90,21 @@ def cam_state(run: Run, name: str, products: Sequence[Product]) -> CamState:
     """Compare a checkpoint's stored heat maps with its features and the settings; nothing is written."""
     features, cams = run.features(name), run.cams(name)
     stamps = product_stamps(features, products)
-    held = {product: cams.held_blocks([product.key]) if cams.has(product.key) else set() for product in products}
+    held = {p: cams.held_blocks([p.key, p.facts_key]) if cams.has(p.key) and cams.has(p.facts_key) else set() for p in products}
     if all(len(blocks) == len(features.blocks) for blocks in held.values()) and _are_noted_whole(features, cams, stamps):
         return CamState(stamps, {}, [])
     origins, pending = _origins(features), []
     for block, origin in origins.items():
         made = cams.ledger.record(block)
         arrays = made.get("arrays", {}) if made.get("made_of") == origin else {}
-        missing = [p for p in products if block.index not in held[p] or arrays.get(p.key, {}).get("stamp") != stamps[p.key]]
+        missing = [p for p in products if block.index not in held[p] or not _is_marked(arrays, p, stamps[p.key])]
         pending += [(block, missing)] if missing else []
     return CamState(stamps, origins, pending)
+
+
+def _is_marked(arrays: Mapping[str, Mapping[str, Any]], product: Product, mark: str) -> bool:
+    """Whether maps and facts are both proven."""
+    return all(arrays.get(key, {}).get("stamp") == mark for key in (product.key, product.facts_key))
 
 
 def current_maps(features: GroupStore, cams: GroupStore) -> set[str]:
@@ -129,22 +112,27 @@ def current_maps(features: GroupStore, cams: GroupStore) -> set[str]:
     whole = cams.ledger.whole()
     if whole.get("features") != content_stamp(features):
         return set()
-    wanted = product_stamps(features, [Product.parse(key) for key in whole["products"]])
-    return {key for key, made in whole["products"].items() if made == wanted[key] and cams.has(key)}
+    products = [Product.parse(key) for key in whole["products"]]
+    known = [product_stamps(features, products, version) for version in range(1, VERSION + 1)]  # what an earlier version made can still be read
+    return {key for key, made in whole["products"].items() if any(made == stamps[key] for stamps in known) and cams.has(key)}
 
 
-def product_stamps(store: GroupStore, products: Sequence[Product]) -> dict[str, str]:
+def product_stamps(store: GroupStore, products: Sequence[Product], version: int = VERSION) -> dict[str, str]:
     """Product key -> stamp it must have, given the features in `store`."""
     mark, classes = store.attributes["stamp"], stamp(store.attributes["class_names"])
-    common = {"features": mark, "version": VERSION}
+    common = {"features": mark, "version": version}
     return {product.key: stamp({**common, "product": product.key, **_beyond(store, product, classes)}) for product in products}
 
 
 def _beyond(store: GroupStore, product: Product, classes: str) -> dict[str, str]:
     """What a map depends on beyond the features of its own block."""
-    if product.target in NEEDS_REFERENCE:
-        return {"reference": reference_stamp(store)}
-    return {"classes": classes} if product.target == "label" or product.target.startswith(CLASS_PREFIX) else {}
+    if product.target == NO_TARGET:
+        return {}
+    target = parse_target(product.target)
+    if target.row.kind == "similarity":
+        flipped = {"flipped": content_stamp(store)} if target.flip else {}
+        return {"reference": reference_stamp(store), **flipped}
+    return {"classes": classes} if target.base in ("label", "class_") else {}
 
 
 def _origins(features: GroupStore) -> dict[Block, str]:
@@ -182,7 +170,7 @@ def _left(bar: tqdm) -> str:
     return f"left: heat maps of {bar.total - bar.n} of {bar.total} checkpoints; finished blocks are kept"
 
 
-def _bring_up_to_date(run: Run, name: str, products: Sequence[Product], class_names: Sequence[str]) -> int:
+def _bring_up_to_date(run: Run, name: str, products: Sequence[Product]) -> int:
     """Return the number of products that had to be computed, in full or in part."""
     features, cams, content = run.features(name), run.cams(name), content_stamp(run.features(name))
     cams.sweep()
@@ -192,27 +180,26 @@ def _bring_up_to_date(run: Run, name: str, products: Sequence[Product], class_na
     kept = {key: whole["products"][key] for key in current_maps(features, cams) - {p.key for _, missing in state.pending for p in missing}}
     if state.pending:
         cams.ledger.mark_whole({"features": content, "products": kept})
-        _compute(run, features, cams, state, class_names)
+        _compute(run, features, cams, state)
     if content_stamp(run.features(name)) != content:
         raise MissingProductError(f"{features}: was written again while its heat maps were computed; run `atlas cam` again")
     cams.ledger.mark_whole({"features": content, "products": {**kept, **state.stamps}})
     return len({product for _, missing in state.pending for product in missing})
 
 
-def _compute(run: Run, features: GroupStore, cams: GroupStore, state: CamState, class_names: Sequence[str]) -> None:
-    samples = _samples(features, class_names)
-    heads = part_heads(features.read([f"{HEAD_PREFIX}{key}" for key in ("w1", "b1", "bn_weight", "bn_bias", "bn_mean", "bn_var", "w2", "b2")]))
-    targets = TargetContext(heads, class_names)
-    if any(product.target in NEEDS_REFERENCE for _, missing in state.pending for product in missing):
-        reference = _reference(features, samples.groups)
-        targets = replace(targets, reference=reference, rivals=rival_embeddings(reference, samples.groups.family))
-    context = CamContext(targets, features.attributes["architecture"]["sampling"])
+def _compute(run: Run, features: GroupStore, cams: GroupStore, state: CamState) -> None:
+    compared = Compared(features)
+    compared.prepare({product for _, missing in state.pending for product in missing})
+    context, exactness = compared.context, compared.exactness.as_dict()
+    if cams.attributes.get("exactness") != exactness:
+        cams.update_attributes({"exactness": exactness})
 
     def work(item: tuple[Block, Sequence[Product]]) -> None:
         block, missing = item
-        maps = compute_cams(samples.attach(read_features(features, needed_features(missing), block.rows), block), missing, context)
+        maps = compute_cams(compared.attach(read_features(features, needed_features(missing), block.rows), block.rows, missing), missing, context)
         arrays = {str(key): maps[key].values for key in maps}
-        cams.write_block(block, arrays, {key: state.stamps[key] for key in arrays}, made_of=state.origins[block])
+        stamps = {key: state.stamps[product.key] for product in missing for key in (product.key, product.facts_key)}
+        cams.write_block(block, arrays, stamps, made_of=state.origins[block])
 
     for _ in run_blocks(run.settings.compute.executor, run.settings.compute.workers, work, state.pending):
         check_stop()
@@ -228,58 +215,36 @@ def _lay_out(features: GroupStore, cams: GroupStore, products: Sequence[Product]
     elif cams.attributes["samples"] < samples:
         cams.extend(samples)
     grid = attributes["architecture"]["image_size"] // attributes["architecture"]["patch_size"]
-    sizes = {"sample": samples, "y": grid, "x": grid}
-    for product in products:
-        if cams.array_attributes(product.key).get("stamp") != stamps[product.key]:
-            method = METHODS[product.method]
-            frame = "aligned" if product.position in ON_ALIGNED_GRID else "patch"
-            variable = Variable(
-                product.key, ("sample", "y", "x"), "float32", f"{product.method} at {product.position}, target {product.target}", frame=frame
-            )
-            described = {"stamp": stamps[product.key], "kind": method.kind, "additive": product.additive, "source": method.source}
-            cams.add_array(array_layout(variable, "float32", sizes, block_samples, attributes=described))
+    sizes = {"sample": samples, "y": grid, "x": grid, "fact": len(FACTS)}
+    is_linear = Architecture(**attributes["architecture"]).is_linear
+    missing = [p for p in products if cams.array_attributes(p.key).get("stamp") != stamps[p.key] or not cams.has(p.facts_key)]
+    cams.add_arrays(
+        [
+            array_layout(variable, "float32", sizes, block_samples, attributes={"stamp": stamps[product.key], **described})
+            for product in missing
+            for variable, described in _described(product, is_linear)
+        ]
+    )
 
 
-def _check(features: GroupStore, products: Sequence[Product]) -> list[str]:
-    """Refuse positions that were not stored and targets that no sample of this checkpoint has; return its class names."""
-    stored = features.read(["block"])["block"].values.tolist() if features.has("block") else []
-    for product in products:
-        number = block_number(product.position)
-        if number is not None and number not in stored:
-            raise ValueError(
-                f"cam.positions: {product.position} is not in {features}, which holds blocks {stored}. "
-                f"Add {number} to extract.blocks and extract again"
-            )
-    class_names: list[str] = features.attributes["class_names"]
-    for target in sorted({product.target for product in products}):
-        if target == "label" or target.startswith(CLASS_PREFIX):
-            if not class_names:
-                classes = features.attributes["architecture"]["classes"]
-                raise ValueError(
-                    f"{features}: target {target!r} needs the names of the {classes} training classes, and neither the checkpoint nor the manifest's "
-                    f"training places give them. Index the training split too, or use another target"
-                )
-            check_target(target, class_names)
-        if target == "label" and (label_index(features.read(["place"])["place"].values.tolist(), class_names) == UNDEFINED).all():
-            raise ValueError(f"{features}: target 'label': none of the images shows a trained place. Use target 'match_share' or 'predicted'")
-        if target in NEEDS_REFERENCE and not (_groups(features).wanted != UNDEFINED).any():
-            raise ValueError(
-                f"{features}: target {target!r} needs images of the same place in another view, and there are none. Use target 'predicted'"
-            )
-    return class_names
+def _described(product: Product, is_linear: bool) -> list[tuple[Variable, dict[str, Any]]]:
+    """The two arrays of a product, and what their attributes tell."""
+    method, frame = METHODS[product.method], "aligned" if product.position in ON_ALIGNED_GRID else "patch"
+    what = f"{product.method} at {product.position}, target {product.target}"
+    codes = {str(code): row.name for code, row in STATUS.items()}
+    facts = {"facts": list(FACTS), "status": codes, "flat_below": FLAT_BELOW}
+    return [
+        (
+            Variable(product.key, ("sample", "y", "x"), "float32", what, frame=frame),
+            {"kind": method.kind, "additive": product.additive, "exact": product.exact and is_linear, "source": method.source},
+        ),
+        (Variable(product.facts_key, ("sample", "fact"), "float32", f"facts of {what}"), facts),
+    ]
 
 
-def _samples(features: GroupStore, class_names: Sequence[str]) -> _Samples:
-    places = features.read(["place"])["place"].values.tolist()
-    return _Samples(label_index(places, class_names), _groups(features))
-
-
-def _groups(features: GroupStore) -> ReferenceGroups:
-    texts = features.read([*_TEXTS, "valid"])
-    return reference_groups(*(texts[name].values.tolist() for name in (*_TEXTS, "valid")))
-
-
-def _reference(features: GroupStore, groups: ReferenceGroups) -> np.ndarray:
-    """Mean unit embedding of each place and view, read block by block."""
-    embeddings = ((features.read(["embedding"], block.rows)["embedding"].values[:, :-1], groups.member[block.rows]) for block in features.blocks)
-    return reference_embeddings(embeddings, groups.count)
+def _check(run: Run, name: str) -> list[Product]:
+    """Refuse positions that were not stored and targets that no sample of this checkpoint has; return what is to be made."""
+    check_positions(run, name)
+    products = wanted_products(run, name)
+    check_targets(run.features(name), sorted({p.target for p in products if p.target != NO_TARGET and not p.is_stored_gradient}))
+    return products

@@ -14,8 +14,9 @@ from pipeline import demo as demo_module
 from pipeline.config import load_settings
 from pipeline.demo import format_table
 from pipeline.doctor import Asked, doctor
-from pipeline.graph import STAGES, Stage
+from pipeline.graph import OPTIONAL_STAGES, STAGES, Stage
 from pipeline.interrupts import EXIT_STOPPED, OUT_OF_SPACE, Stopped, stop_on_signals
+from pipeline.methods_page import methods_page
 from pipeline.plan import plan, plan_json, plan_table, predicted_bytes
 from pipeline.quarantine import bad_images
 from pipeline.run import Run
@@ -111,7 +112,7 @@ def _add_stage(stage: Stage) -> None:
     main.command(stage.name, help=f"{summary}\n\n{reads}")(command)
 
 
-for _stage in STAGES:
+for _stage in (*STAGES, *OPTIONAL_STAGES):
     _add_stage(_stage)
 
 
@@ -194,6 +195,12 @@ def _one_line(text: str) -> str:
 def settings() -> None:
     """Print every setting with its default and meaning."""
     click.echo(settings_page(), nl=False)
+
+
+@main.command()
+def methods() -> None:
+    """Print every method, target and position: what it is, where it exists, what it needs and costs, whether it is exact."""
+    click.echo(methods_page(), nl=False)
 
 
 @main.command("doctor")

@@ -142,7 +142,7 @@ def _non_finite(blocks: Sequence[Block], records: Sequence[Mapping[str, Any]]) -
         (f"{name}, samples {block.start} to {block.stop - 1}", made["non_finite"])
         for block, record in zip(blocks, records, strict=True)
         for name, made in record["arrays"].items()
-        if made["non_finite"] and not name.startswith("mask_")  # an image without a mask has none, which is stored as NaN
+        if made["non_finite"] and not name.startswith(("mask_", "block_cam"))  # NaN there: the image has no mask, or no such target
     ]
     return {"first": found[0][0], "count": sum(count for _, count in found)} if found else {}
 

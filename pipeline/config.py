@@ -14,10 +14,11 @@ from pipeline.executors import EXECUTORS
 from safenet.architecture import PRESETS, Architecture
 from safenet.scenes import SceneSettings
 from safenet.train import TrainSettings
-from stages.cam import CamSettings
 from stages.datasets import DatasetSettings
 from stages.extract import ExtractSettings
 from stages.naming import known, suggestion
+from stages.pixels import PixelSettings
+from stages.products import CamSettings
 from stages.render import RenderSettings
 from stages.stats import StatsSettings
 
@@ -70,6 +71,7 @@ class Settings(BaseModel):
     extract: ExtractSettings = ExtractSettings()
     cam: CamSettings = CamSettings()
     stats: StatsSettings = StatsSettings()
+    pixels: PixelSettings = PixelSettings()
     render: RenderSettings = RenderSettings()
     compute: ComputeSettings = ComputeSettings()
     model: ModelSettings = ModelSettings()

@@ -24,9 +24,9 @@ from safenet.checkpoint import save_checkpoint
 from safenet.model import SafeNet
 from safenet.scenes import SceneSettings, write_scenes
 from safenet.train import pick_device
-from stages.cam import CamSettings
 from stages.datasets import DatasetSettings
 from stages.extract import ExtractSettings
+from stages.products import CamSettings
 from stages.render import RenderSettings
 
 PACKAGE = "safenet-atlas"

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 import dask
+from threadpoolctl import threadpool_limits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,11 +22,16 @@ def serial(work: Callable[[Item], Result], items: Sequence[Item], workers: int) 
 
 
 def threads(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    """Dask's threaded scheduler, a wave of blocks at a time; numpy, torch and zarr let go of the interpreter lock."""
+    """Dask's threaded scheduler, a wave of blocks at a time; numpy, torch and zarr let go of the interpreter lock.
+
+    Each thread computes alone: matrix products that start threads of their own would fight over the cores.
+    """
     size = workers * _WAVE
     for start in range(0, len(items), size):
         tasks = [dask.delayed(work, pure=False)(item) for item in items[start : start + size]]
-        yield from dask.compute(*tasks, scheduler="threads", num_workers=workers)
+        with threadpool_limits(1):
+            found = dask.compute(*tasks, scheduler="threads", num_workers=workers)
+        yield from found
 
 
 EXECUTORS: Mapping[str, Callable[[Callable[[Item], Result], Sequence[Item], int], Iterator[Result]]] = MappingProxyType(

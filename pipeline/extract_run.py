@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.blocks import Block
 from pipeline.checkpoint_files import find_checkpoint_files
 from pipeline.completeness import mark_features_whole
-from pipeline.feature_layout import image_bytes, ingredients, lay_out_features, requested
+from pipeline.feature_layout import class_names, image_bytes, ingredients, lay_out_features, requested
 from pipeline.feature_state import FeatureState, feature_state
 from pipeline.images import FEW_IMAGES, PhotoBatch, PhotoFiles, PhotoReader
 from pipeline.interrupts import check_stop, telling_what_is_left
@@ -33,9 +34,10 @@ from pipeline.stamps import stamp
 from pipeline.stores import GroupStore
 from pipeline.streaming import Arrays, BlockWriter, HostCopy
 from safenet.architecture import Architecture
-from safenet.checkpoint import Checkpoint, read_checkpoint
+from safenet.checkpoint import Checkpoint, CheckpointInfo, read_checkpoint
 from safenet.train import pick_device
 from stages.extract import FeatureExtractor
+from stages.targets import UNDEFINED, label_index
 
 _ROOM = 1.02  # metadata, marks and the blocks being replaced
 
@@ -106,14 +108,30 @@ def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outc
 
 def _read_checkpoint(run: Run, path: Path) -> Checkpoint:
     settings = run.settings.extract
-    checkpoint = read_checkpoint(path, heads=settings.heads, sampling=settings.sampling)
+    checkpoint = read_checkpoint(path, **settings.told)
     checkpoint.check()
     architecture = checkpoint.info.architecture
     if settings.aligned == "derived" and architecture.sampling != "nearest":
         raise ValueError(f"{path}: extract.aligned = 'derived' needs nearest sampling; this network's is {architecture.sampling}. Set it to 'stored'")
     if settings.blocks and settings.blocks[-1] >= architecture.depth:
         raise ValueError(f"{path}: extract.blocks: block {settings.blocks[-1]} does not exist: the network has blocks 0 to {architecture.depth - 1}")
+    _check_gradients(run, path, checkpoint.info)
     return checkpoint
+
+
+def _check_gradients(run: Run, path: Path, info: CheckpointInfo) -> None:
+    """Refuse heat maps at blocks that the network, or none of the images, can have."""
+    try:
+        found = run.settings.extract.gradients(info.architecture, class_names(run, info))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if found is not None and found.needs_label and (_class_index(run, info) == UNDEFINED).all():
+        raise ValueError(f"{path}: extract.gradient_targets: 'label': none of the images shows a trained place. Use 'predicted'")
+
+
+def _class_index(run: Run, info: CheckpointInfo) -> NDArray[np.int64]:
+    """Class of each image's place, of all images; UNDEFINED where it was not trained."""
+    return label_index(run.manifest["place"].tolist(), class_names(run, info))
 
 
 def _prepare(run: Run, name: str, checkpoint: Checkpoint, replace: bool, retry_bad: bool) -> _Job:
@@ -180,8 +198,9 @@ def _compute(run: Run, jobs: Sequence[_Job]) -> None:
 
 
 def _extract_checkpoint(run: Run, job: _Job, device: torch.device, readers: dict[tuple[int, int], PhotoReader], bar: tqdm[Any]) -> None:
-    reader = _reader(run, job.checkpoint.info.architecture, device, readers)
-    extractor = FeatureExtractor(job.checkpoint.build(), run.settings.extract, device)
+    info = job.checkpoint.info
+    reader, class_index = _reader(run, info.architecture, device, readers), torch.from_numpy(_class_index(run, info))
+    extractor = FeatureExtractor(job.checkpoint.build(), run.settings.extract, device, class_names(run, info))
     copier, wanted = HostCopy(device), requested(run)
     bad = {**void_images(job.store), **listed_problems(run.manifest)}  # those of pending blocks are tried again: not bad until they are
     names = run.columns["id"]
@@ -197,7 +216,7 @@ def _extract_checkpoint(run: Run, job: _Job, device: torch.device, readers: dict
                 _note_faults(bad, job.void, [names[sample] for sample in samples], batch)
                 check_bad_share(run, bad)
                 pixels = batch.pixels()
-                host, ready = copier.start(extractor(pixels.pin_memory() if device.type == "cuda" else pixels))
+                host, ready = copier.start(extractor(pixels.pin_memory() if device.type == "cuda" else pixels, class_index[samples]))
                 writer.add(block, [sample - block.start for sample in samples], host, ready, _photo_arrays(batch, wanted))
                 bar.update(len(samples))
 

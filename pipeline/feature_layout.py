@@ -19,7 +19,7 @@ from pipeline.stamps import file_digest, stamp
 from pipeline.stores import GroupStore
 from safenet.checkpoint import Checkpoint, CheckpointInfo
 from safenet.train import pick_device
-from stages.extract import RESOURCE_SETTINGS, resolve_precision
+from stages.extract import LATER_SETTINGS, RESOURCE_SETTINGS, ExtractSettings, resolve_precision
 from stages.schema import HEAD_PREFIX, MASKS, SAMPLE_TEXTS, dim_sizes, feature_variables
 
 VERSION = 1
@@ -27,9 +27,13 @@ _LIBRARIES = ("torch", "timm", "zarr", "numpy", "pillow", "safenet-atlas")
 
 
 def ingredients(run: Run, path: Path) -> dict[str, Any]:
-    """Everything that the numbers of one image depend on; resources, and which other images there are, are left out."""
+    """Everything that the numbers of one image depend on; resources, and which other images there are, are left out.
+
+    So are LATER_SETTINGS at their defaults: features that were made before there were such settings keep their stamp.
+    """
     settings = run.settings.extract
-    chosen = settings.model_dump(mode="json", exclude={*RESOURCE_SETTINGS, "store", "precision"})
+    unset = {name for name in LATER_SETTINGS if getattr(settings, name) == ExtractSettings.model_fields[name].default}
+    chosen = settings.model_dump(mode="json", exclude={*RESOURCE_SETTINGS, *unset, "store", "precision"})
     precision = resolve_precision(settings.precision, torch.device(pick_device(settings.device)))  # one store, one precision
     return {**chosen, "precision": precision, "store": sorted(requested(run)), "checkpoint": file_digest(path), "version": VERSION}
 
@@ -42,19 +46,18 @@ def requested(run: Run) -> frozenset[str]:
 
 def image_bytes(run: Run, info: CheckpointInfo) -> int:
     """Bytes that one image takes in the store."""
-    sizes = dim_sizes(info.architecture, 1, len(run.settings.extract.blocks))
+    sizes = _sizes(run, info, 1)
     layouts = [array_layout(v, _dtype(run, v.dtype), sizes, 1) for v in feature_variables(requested(run)) if v.per_sample]
     return sum(int(np.prod(layout.shape)) * np.dtype(layout.dtype).itemsize for layout in layouts if layout.dtype != "str")
 
 
 def lay_out_features(run: Run, store: GroupStore, checkpoint: Checkpoint, made_with: Mapping[str, Any], block_samples: int, chunk: int) -> None:
     """Make the store's metadata, texts and heads; blocks that it holds stay as they are."""
-    settings, table, info = run.settings.extract, run.manifest, checkpoint.info
+    table, info = run.manifest, checkpoint.info
     variables = feature_variables(requested(run))
-    sizes = dim_sizes(info.architecture, len(table), len(settings.blocks))
+    sizes = _sizes(run, info, len(table))
     whole = {name: table[column].to_numpy(dtype=object) for name, column in SAMPLE_TEXTS.items()} | _heads(checkpoint)
-    if settings.blocks:
-        whole["block"] = np.array(sorted(settings.blocks), np.int16)
+    whole |= run.settings.extract.coordinates(info.architecture.depth)
     arrays: list[ArrayLayout] = [array_layout(v, _dtype(run, v.dtype), sizes, block_samples, chunk, values=whole.get(v.name)) for v in variables]
     attributes = _provenance(run, info, made_with)
     block_arrays = [v.name for v in variables if v.name not in whole]
@@ -68,6 +71,21 @@ def lay_out_features(run: Run, store: GroupStore, checkpoint: Checkpoint, made_w
         "texts": run.texts_stamp,
     }
     store.lay_out(len(table), block_samples, attributes, arrays, notes)
+
+
+def class_names(run: Run, info: CheckpointInfo) -> list[str]:
+    """Take the file's own names, else the sorted training places where their number fits: upstream numbers classes so."""
+    if info.class_names:
+        return list(info.class_names)
+    table = run.manifest
+    places = sorted(table.loc[table["split"] == "train", "place"].unique())
+    return places if len(places) == info.architecture.classes else []
+
+
+def _sizes(run: Run, info: CheckpointInfo, samples: int) -> dict[str, int]:
+    found = run.settings.extract.coordinates(info.architecture.depth)
+    counts = {name: len(found.get(name, ())) for name in ("block", "gradient_target", "gradient_block")}
+    return dim_sizes(info.architecture, samples, *counts.values())
 
 
 def _dtype(run: Run, dtype: str) -> str:
@@ -91,7 +109,7 @@ def _provenance(run: Run, info: CheckpointInfo, made_with: Mapping[str, Any]) ->
         "metrics": dict(info.metrics),
         "architecture": info.architecture.as_dict(),
         "head_names": list(info.architecture.head_names),
-        "class_names": _class_names(run, info),
+        "class_names": class_names(run, info),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
         "precision": resolve_precision(run.settings.extract.precision, device),
@@ -100,12 +118,3 @@ def _provenance(run: Run, info: CheckpointInfo, made_with: Mapping[str, Any]) ->
         "platform": platform.platform(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _class_names(run: Run, info: CheckpointInfo) -> list[str]:
-    """Take the file's own names, else the sorted training places where their number fits: upstream numbers classes so."""
-    if info.class_names:
-        return list(info.class_names)
-    table = run.manifest
-    places = sorted(table.loc[table["split"] == "train", "place"].unique())
-    return places if len(places) == info.architecture.classes else []

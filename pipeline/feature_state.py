@@ -15,6 +15,7 @@ from pipeline.run import Run
 from pipeline.schema_versions import images_of_version_1, is_unsealed, notes_of_unsealed, refuse_later
 from pipeline.stamps import stamp
 from pipeline.stores import GroupStore
+from stages.extract import LATER_SETTINGS
 
 Kind = Literal["missing", "fresh", "partial", "stale"]
 _DIGESTS = {"checkpoint": "made of a checkpoint file of this name with other content"}
@@ -80,10 +81,10 @@ def feature_state(run: Run, store: GroupStore, made_with: Mapping[str, Any], *, 
         return FeatureState("missing", "not extracted yet", blocks, blocks, settings.block_samples, settings.chunk_samples, True)
     blocks = blocks_of(samples, notes["block_samples"])
     made = notes["made_with"]
-    differing = [key for key in made_with if made.get(key) != made_with[key]]
+    differing = [key for key in (*LATER_SETTINGS, *made_with) if made.get(key) != made_with.get(key)]
     if differing:
         key = differing[0]
-        reason = _DIGESTS.get(key, f"made with {key} = {made.get(key)!r}, but {made_with[key]!r} is asked for")
+        reason = _DIGESTS.get(key, f"made with {key} = {made.get(key)!r}, but {made_with.get(key)!r} is asked for")
         return FeatureState("stale", reason, blocks, blocks, notes["block_samples"], notes["chunk_samples"], True)
     accepted = {stamp(made), stamp(made_with)}  # the same settings, as schema versions 1 and 2 note them
     held = store.held_blocks(notes["block_arrays"])

@@ -9,6 +9,7 @@ from typing import Literal
 from pipeline.cam_run import cam
 from pipeline.extract_run import extract
 from pipeline.index_run import index
+from pipeline.pixels_run import pixels
 from pipeline.render_run import render
 from pipeline.report_run import report
 from pipeline.run import Outcome
@@ -49,6 +50,9 @@ STAGES: Sequence[Stage] = (
     Stage("render", render, ("images", "manifest", "features", "cams", "stats"), "mosaics", "cpu", ("partial",)),
     Stage("report", report, ("manifest", "features", "stats", "mosaics"), "report", "cpu"),
 )
+OPTIONAL_STAGES: Sequence[Stage] = (
+    Stage("pixels", pixels, ("images", "checkpoints", "manifest", "features", "cams"), "pixels", "gpu", ("partial",)),
+)
 OUTSIDE = ("images", "checkpoints")
 
 
@@ -64,4 +68,4 @@ def check_one_way(stages: Sequence[Stage]) -> None:
         written.add(stage.writes)
 
 
-check_one_way(STAGES)
+check_one_way((*STAGES, *OPTIONAL_STAGES))

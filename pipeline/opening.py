@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from pipeline.cam_run import current_maps
 from pipeline.completeness import content_stamp, finished_checkpoints
 from pipeline.config import Settings
+from pipeline.explain import Explainer
 from pipeline.features import open_features, read_features
 from pipeline.run import MissingProductError, Run
 from pipeline.stores import JOINED, GroupStore, group_attributes, read_dataset
+
+_NO_SIZES = ("sampling", "drop_path", "head_activation", "pooling")  # of an architecture; earlier versions did not tell the last two
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class OpenRun:
     provenance : mapping
         Checkpoint -> how its features were made: resolved config, digests, libraries, host, device, precision, times,
         `made_by`, and the names of classes and heads.
+    explain : Explainer
+        Makes any heat map when it is asked for: all classes, other targets, one checkpoint's heads on another's features, deletion curves.
     """
 
     manifest: pd.DataFrame
@@ -46,6 +51,7 @@ class OpenRun:
     cams: xr.Dataset
     stats: xr.Dataset
     provenance: Mapping[str, Mapping[str, Any]]
+    explain: Explainer
 
 
 def open_run(directory: str | Path, *, partial: bool = False) -> OpenRun:
@@ -91,6 +97,7 @@ def open_run(directory: str | Path, *, partial: bool = False) -> OpenRun:
         _labelled(cams, described, [store for store, _ in drawn]),
         _figures(run, stores, partial),
         {store.name: store.attributes for store in stores},
+        Explainer(run),
     )
 
 
@@ -185,5 +192,6 @@ def _finished_maps(run: Run, name: str, partial: bool) -> set[str] | None:
 
 def _shape(store: GroupStore) -> tuple[Any, ...]:
     attributes = store.attributes
-    sizes = {key: value for key, value in attributes["architecture"].items() if key not in ("sampling", "drop_path")}
-    return sizes, attributes["samples"], sorted({*attributes["block_arrays"], "aligned_map"})
+    sizes = {key: value for key, value in attributes["architecture"].items() if key not in _NO_SIZES}
+    chosen = [attributes["made_with"].get(key) or [] for key in ("blocks", "gradient_targets", "gradient_blocks")]
+    return sizes, chosen, attributes["samples"], sorted({*attributes["block_arrays"], "aligned_map"})

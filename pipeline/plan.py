@@ -17,8 +17,9 @@ from pipeline.feature_state import feature_state
 from pipeline.images import png_settings
 from pipeline.index import listing_stamp
 from pipeline.known_rows import replaced_rows
+from pipeline.picture_plan import planned_pictures
 from pipeline.rates import rates
-from pipeline.render_run import planned_pictures, stale_pictures
+from pipeline.render_run import stale_pictures
 from pipeline.replacing import replacement_of
 from pipeline.report_run import is_fresh, report_stamp
 from pipeline.run import MissingProductError, Run
@@ -26,9 +27,10 @@ from pipeline.space import human_bytes
 from pipeline.stamps import difference
 from pipeline.stats_run import stale_figures
 from pipeline.stores import group_names, known_groups
+from pipeline.wanted_maps import wanted_products
 from safenet.checkpoint import read_checkpoint
-from stages.cam import products_of
 from stages.datasets import DatasetSettings
+from stages.products import products_of
 
 State = Literal["fresh", "stale", "partial", "missing", "waits"]
 _MAP_BYTES = 4
@@ -148,8 +150,7 @@ def _extract(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def _extract_one(run: Run, name: str, path: Path) -> Row:
-    settings = run.settings.extract
-    info = read_checkpoint(path, heads=settings.heads, sampling=settings.sampling).info
+    info = read_checkpoint(path, **run.settings.extract.told).info
     made_with, store = ingredients(run, path), run.features(name)
     state = feature_state(run, store, made_with)
     if state.kind != "stale":
@@ -163,14 +164,14 @@ def _extract_one(run: Run, name: str, path: Path) -> Row:
 
 
 def _cam(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
-    products = products_of(run.settings.cam)
     waiting = {row.what for row in rows if row.stage == "extract" and row.what and row.state != "fresh"}
     others = not waiting or set(group_names(run.features_path)) - waiting
     finished = set(finished_checkpoints(run, partial=True)) if others else set()
     for name in sorted(finished | waiting):
         if name in waiting:
-            yield Row("cam", name, "waits", "for extract", len(run.manifest) * len(products))
+            yield Row("cam", name, "waits", "for extract", len(run.manifest) * len(products_of(run.settings.cam)))
             continue
+        products = wanted_products(run, name)
         state = cam_state(run, name, products)
         grid = run.features(name).attributes["architecture"]
         maps = sum(len(block) * len(missing) for block, missing in state.pending)

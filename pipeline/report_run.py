@@ -18,7 +18,7 @@ from pipeline.stats_run import open_stats
 from pipeline.stores import JOINED, group_attributes
 from stages.report import Mosaic, report_page
 
-VERSION = 1
+VERSION = 2
 
 
 def report(run: Run) -> Outcome:
@@ -91,8 +91,20 @@ def _facts(run: Run) -> dict[str, str]:
         "network": "width {width}, depth {depth}, heads {heads}, {image_size} px in patches of {patch_size} px, "
         "{parts} parts, {classes} classes, {sampling} sampling".format(**size),
         "precision": f"{attributes['precision']} on {attributes['device']}, maps stored as {attributes['made_with']['map_dtype']}",
+        "exactness": _exactness(run, names[-1]),
         "positions": ", ".join(run.settings.cam.positions),
         "methods": ", ".join(run.settings.cam.methods),
         "targets": ", ".join(run.settings.cam.targets),
         "made with": f"safenet-atlas {version('safenet-atlas')}, torch {attributes['libraries']['torch']}",
     }
+
+
+def _exactness(run: Run, name: str) -> str:
+    """What the gate before the heat maps found, in words."""
+    cams = run.cams(name)
+    found = cams.attributes.get("exactness") if cams.exists else None
+    if not found or found["logit_error"] is None:
+        return "not examined"
+    how = "closed form" if found["form"] == "closed" else "autograd on the stored maps"
+    text = f"{how}; stored maps and heads give the stored logits to {found['logit_error']:.1g} of the largest ({found['samples']} images)"
+    return text + (f", closed form and autograd agree to {found['gradient_error']:.1g}" if found["gradient_error"] is not None else "")

@@ -84,6 +84,11 @@ class Run:
         return self.directory / "stats.zarr"
 
     @property
+    def pixels_path(self) -> Path:
+        """Zarr store of curves in pixel space, of the optional stage."""
+        return self.directory / "pixels.zarr"
+
+    @property
     def mosaics_path(self) -> Path:
         """Folder of pictures."""
         return self.directory / "mosaics"

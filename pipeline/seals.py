@@ -93,10 +93,10 @@ class Seal:
         write_atomically(target, content)
         write_record(self.path, {"notes": notes or self.notes, "files": {**files, name: [new]}})
 
-    def drop(self, name: str) -> None:
-        """Forget one file."""
-        record = read_record(self.path)
-        write_record(self.path, {**record, "files": {key: found for key, found in record.get("files", {}).items() if key != name}})
+    def drop(self, names: Iterable[str]) -> None:
+        """Forget some files."""
+        record, gone = read_record(self.path), set(names)
+        write_record(self.path, {**record, "files": {key: found for key, found in record.get("files", {}).items() if key not in gone}})
 
     def sweep(self) -> None:
         """Delete what a killed writer left half-written of the record and beside the files; the product's lock must be held."""

@@ -13,16 +13,22 @@ from tqdm import tqdm
 
 from pipeline.blocks import Block
 from pipeline.cam_run import finished_stamps
+from pipeline.compared import Compared, OtherHeads
 from pipeline.completeness import content_stamp, finished_checkpoints, images_stamp
 from pipeline.executors import run_blocks
 from pipeline.feature_state import layout_notes
+from pipeline.features import read_features
 from pipeline.interrupts import check_stop, telling_what_is_left
 from pipeline.rates import note_rate
 from pipeline.records import sweep
 from pipeline.run import MissingProductError, Outcome, Run
 from pipeline.stamps import difference, stamp
 from pipeline.stores import JOINED, dataset_seal, group_attributes, read_dataset, write_dataset
-from stages.cam import Product, products_of
+from pipeline.wanted_maps import wanted_products
+from stages.cam import compute_cams, needed_features
+from stages.products import Product
+from stages.render import spread
+from stages.sanity import can_be_checked, fresh_heads, sanity_figures
 from stages.schema import MASKS
 from stages.stats import (
     NEEDED_FEATURES,
@@ -37,7 +43,8 @@ from stages.stats import (
     summarise_block,
 )
 
-VERSION = 2
+VERSION = 3
+_SANITY_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,7 @@ def open_stats(run: Run) -> xr.Dataset:
 
 
 def _inputs(run: Run, name: str) -> _Inputs:
-    products = products_of(run.settings.cam)
+    products = wanted_products(run, name)
     features = run.features(name)
     stamps = finished_stamps(run, name, products)
     texts = features.read(["split", "view", "valid"])
@@ -147,12 +154,41 @@ def _of_checkpoint(run: Run, one: _Inputs) -> xr.Dataset:
     sampling = features.attributes["architecture"]["sampling"]
 
     def work(block: Block) -> BlockSummary:
-        maps = cams.read([product.key for product in one.products], block.rows)
+        maps = cams.read([key for product in one.products for key in (product.key, product.facts_key)], block.rows)
         group = one.groups.index[block.rows]
         return summarise_block(maps, features.read(wanted, block.rows), group, len(one.groups.name), sampling, settings)
 
     found = finalize(combine(list(_run(run, work, one.blocks))), one.groups, one.products, settings)
-    return found.merge(_retrieval(run, one.name))
+    return found.merge(_sanity(run, one)).merge(_retrieval(run, one.name))  # the products keep their order
+
+
+def _sanity(run: Run, one: _Inputs) -> xr.Dataset:
+    """Agreement of the maps with those under fresh heads, on a few images, dims (product,)."""
+    features, wanted = run.features(one.name), run.settings.stats.sanity_samples
+    products = [product for product in one.products if can_be_checked(product)]
+    if not products or not wanted:
+        return xr.Dataset()
+    size = features.attributes["architecture"]
+    activation = size.get("head_activation", "none")
+    heads = fresh_heads(size["width"], size["embedding"], size["classes"], size["parts"] + 1, activation, _SANITY_SEED)
+    compared = Compared(features, OtherHeads(heads, features.attributes["class_names"], activation))
+    compared.prepare(products)
+    rows = []
+    for block in _few_blocks(one.blocks, wanted):
+        check_stop()
+        block_features = compared.attach(read_features(features, needed_features(products), block.rows), block.rows, products)
+        randomised = compute_cams(block_features, products, compared.context)
+        stored = run.cams(one.name).read([product.key for product in products], block.rows)
+        rows.append(sanity_figures(stored, randomised, products))
+    mean = xr.concat(rows, dim="sample").mean("sample")
+    figures = xr.Dataset({"sanity": mean.assign_coords(product=np.array([product.key for product in products], dtype=object))})
+    return figures.reindex(product=np.array([product.key for product in one.products], dtype=object))
+
+
+def _few_blocks(blocks: Sequence[Block], samples: int) -> list[Block]:
+    """Evenly spread blocks that have at least so many samples together, or all."""
+    count = min(len(blocks), -(-samples // len(blocks[0])))
+    return [blocks[index] for index in spread(len(blocks), count)]
 
 
 def _retrieval(run: Run, name: str) -> xr.Dataset:

@@ -136,14 +136,18 @@ class GroupStore:
         shutil.rmtree(self.root, ignore_errors=True)
         self._forget_open()
 
-    def add_array(self, layout: ArrayLayout) -> None:
-        """Make an array in a group without consolidated metadata, replacing one of that key; it counts when it is sealed."""
-        if self.has(layout.key):
-            self.seal.drop(f"{layout.key}/{_METADATA}")
-        _create(zarr.open_group(self.root, mode="r+", use_consolidated=False), layout)
+    def add_arrays(self, layouts: Sequence[ArrayLayout]) -> None:
+        """Make arrays in a group without consolidated metadata, replacing those of their keys; they count when they are sealed."""
+        if not layouts:
+            return
+        if replaced := [f"{layout.key}/{_METADATA}" for layout in layouts if self.has(layout.key)]:
+            self.seal.drop(replaced)
+        group = zarr.open_group(self.root, mode="r+", use_consolidated=False)
+        for layout in layouts:
+            _create(group, layout)
         self._forget_open()
-        folders = [Path(layout.key), *Path(layout.key).parents]
-        names = ((folder / _METADATA).as_posix() for folder in folders)
+        folders = {folder for layout in layouts for folder in (Path(layout.key), *Path(layout.key).parents)}
+        names = sorted((folder / _METADATA).as_posix() for folder in folders)
         self.seal.add(name for name in names if (self.root / name).is_file())
 
     def extend(self, samples: int) -> None:

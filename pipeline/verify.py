@@ -26,6 +26,7 @@ from pipeline.report_run import page_seal
 from pipeline.run import Run
 from pipeline.seals import Fault, Seal
 from pipeline.stores import DamagedStoreError, GroupStore, dataset_seal, is_whole_root, known_groups, make_root, read_json
+from stages.products import FACTS_PREFIX
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verificati
         raise FileNotFoundError(f"{run.directory}: no run here: neither a manifest nor a store. Check --run")
     found, blocks, size = _Findings(), 0, 0
     with ExitStack() as held:
-        for product in [*(f"{store.path.stem}/{store.name}" for store in stores), "manifest", "stats", "mosaics", "report"] if repair else ():
+        others = ("manifest", "stats", "pixels", "mosaics", "report")
+        for product in (*(f"{store.path.stem}/{store.name}" for store in stores), *others) if repair else ():
             held.enter_context(run.locked(product))
         for store in stores:
             if store.path == run.features_path and is_swapping(run, store.name):
@@ -232,11 +234,11 @@ def _read_units(run: Run, store: GroupStore, units: Sequence[_Unit], found: _Fin
 
 def _check_files(run: Run, found: _Findings) -> None:
     """Figures, pictures, page, manifest, and what holds the groups together."""
-    for path in (run.features_path, run.cams_path, run.stats_path):
+    for path in (run.features_path, run.cams_path, run.stats_path, run.pixels_path):
         if (known_groups(path) or (path / "zarr.json").exists()) and not is_whole_root(path):  # an empty folder was just being made
             found.faults.append(Fault(str(path / "zarr.json"), "damaged", "it is not the metadata of a group of checkpoints"))
             found.roots.append(path)
-    seals = [dataset_seal(run.stats_path, name) for name in known_groups(run.stats_path)]
+    seals = [dataset_seal(path, name) for path in (run.stats_path, run.pixels_path) for name in known_groups(path)]
     for seal in (*seals, index_seal(run), page_seal(run), manifest_seal(run.manifest_path)):
         try:
             faults = seal.faults()
@@ -264,7 +266,7 @@ def _check_files(run: Run, found: _Findings) -> None:
 
 def _is_of_today(run: Run, seal: Seal) -> bool:
     """Whether what has no seal was made by a version that seals; schema version 1 did not."""
-    if seal.root.parent == run.stats_path:
+    if seal.root.parent in (run.stats_path, run.pixels_path):
         return dict(read_json(seal.root / "zarr.json") or {}).get("attributes", {}).get("schema_version", 1) > 1
     if seal.root == run.directory:
         return run.manifest_path.is_file() and "listing" in run.manifest.attrs
@@ -296,7 +298,7 @@ def _repair(run: Run, found: _Findings) -> None:
             store.seal.open()
     for seal in found.seals:
         seal.remove()
-        if seal.root.parent == run.stats_path:
+        if seal.root.parent in (run.stats_path, run.pixels_path):
             if seal.root.is_dir():
                 seal.open()
             else:
@@ -321,9 +323,9 @@ def _drop_arrays(store: GroupStore) -> None:
         store.clear()
         return
     names = {fault.where.removeprefix(f"{store.root}/") for fault in faults}
-    if any(name.count("/") < 3 for name in names):
+    if any(name.removeprefix(FACTS_PREFIX).count("/") < 3 for name in names):  # of a group of arrays
         store.clear()
         return
     for name in names:
         shutil.rmtree((store.root / name).parent)
-        store.seal.drop(name)
+        store.seal.drop([name])

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Sampling = Literal["nearest", "bilinear"]
-SAMPLINGS: tuple[Sampling, ...] = ("nearest", "bilinear")
+HeadActivation = Literal["none", "leaky_relu"]
+Pooling = Literal["mean", "max"]
+_CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"sampling": get_args(Sampling), "head_activation": get_args(HeadActivation), "pooling": get_args(Pooling)}
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ class Architecture:
         How FAM resamples. Upstream's nearest sampling gives the localisation network no gradient.
     drop_path : float
         Stochastic depth of the last block (training only), linear from 0.
+    head_activation : {"none", "leaky_relu"}
+        What follows a head's BatchNorm. Upstream's `relu=True` is a LeakyReLU of slope 0.1; its checkpoints do not tell.
+    pooling : {"mean", "max"}
+        How FPM pools a part. Upstream has a maximum that it never uses; its checkpoints do not tell.
 
     Raises
     ------
@@ -52,10 +60,13 @@ class Architecture:
     loc_hidden: int = 128
     sampling: Sampling = "nearest"
     drop_path: float = 0.1
+    head_activation: HeadActivation = "none"
+    pooling: Pooling = "mean"
 
     def __post_init__(self) -> None:
-        if self.sampling not in SAMPLINGS:
-            raise ValueError(f"sampling is {self.sampling!r}; expected one of {', '.join(SAMPLINGS)}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.image_size < 2 * self.patch_size:
@@ -78,8 +89,13 @@ class Architecture:
         """The heads in the order of every output: parts from the centre outwards, then global."""
         return (*(f"part{number}" for number in range(1, self.parts + 1)), "global")
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the part heads' scores are affine in the aligned map, its boundaries held fixed: what the closed forms rest on."""
+        return self.head_activation == "none" and self.pooling == "mean"
+
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, fit for JSON and for a checkpoint's metadata."""
+        """Return plain values, fit for JSON and for a checkpoint's metadata; `Architecture(**values)` reads those of earlier versions, too."""
         return asdict(self)
 
 

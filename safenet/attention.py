@@ -22,8 +22,10 @@ class AttentionRecorder:
     ----------
     cls_attention : Tensor [B, layers, heads, H, W]
         Attention of CLS to the patches in each block (CLS to itself left out).
+    block_rollout : Tensor [B, layers, H, W]
+        CLS row of the product, over the blocks up to and including each, of row-normalised (mean over heads + I).
     rollout : Tensor [B, H, W]
-        CLS row of the product over the blocks of row-normalised (mean over heads + I).
+        Its last layer: over all blocks.
 
     Notes
     -----
@@ -34,6 +36,7 @@ class AttentionRecorder:
         self._layers = [module for module in model.transformer.modules() if isinstance(module, Attention)]
         self._grid = model.architecture.grid
         self._rows: list[Tensor] = []
+        self._rollouts: list[Tensor] = []
         self._product: Tensor | None = None
         self._handles: list[RemovableHandle] = []
 
@@ -53,19 +56,25 @@ class AttentionRecorder:
         return torch.stack(self._rows, dim=1)
 
     @property
+    def block_rollout(self) -> Tensor:
+        """Of the last forward pass."""
+        return torch.stack(self._rollouts, dim=1)
+
+    @property
     def rollout(self) -> Tensor:
         """Of the last forward pass."""
-        assert self._product is not None, "no forward pass was recorded"
-        return self._product[:, 0, 1:].reshape(-1, self._grid, self._grid)
+        return self._rollouts[-1]
 
+    @torch.no_grad()
     def _record(self, index: int, layer: Attention, tokens: Tensor) -> None:
         if index == 0:
-            self._rows, self._product = [], None
+            self._rows, self._rollouts, self._product = [], [], None
         weights = attention_weights(layer, tokens).float()
         self._rows.append(weights[:, :, 0, 1:].unflatten(2, (self._grid, self._grid)))
         step = weights.mean(dim=1) + torch.eye(weights.shape[-1], device=weights.device)
         step = step / step.sum(dim=-1, keepdim=True)
         self._product = step if self._product is None else step @ self._product
+        self._rollouts.append(self._product[:, 0, 1:].unflatten(1, (self._grid, self._grid)))
 
 
 def attention_weights(layer: Attention, tokens: Tensor) -> Tensor:

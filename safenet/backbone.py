@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 from functools import partial
 
 import torch
@@ -67,15 +67,19 @@ def initialise(backbone: VisionTransformer) -> None:
     nn.init.normal_(convolution.weight, std=math.sqrt(2 / (convolution.kernel_size[0] * convolution.kernel_size[1] * convolution.out_channels)))
 
 
-def forward_tokens(backbone: VisionTransformer, images: Tensor, blocks: Sequence[int] = ()) -> tuple[Tensor, dict[int, Tensor]]:
+def forward_tokens(
+    backbone: VisionTransformer, images: Tensor, blocks: Collection[int] = (), graph_from: int | None = None
+) -> tuple[Tensor, dict[int, Tensor]]:
     """Run the ViT once.
 
     Parameters
     ----------
     images : Tensor [B, 3, S, S]
         Normalised images.
-    blocks : sequence of int
+    blocks : collection of int
         Which blocks' outputs to return, 0 first. They are not normalised, as upstream returns them.
+    graph_from : int, optional
+        Block whose output is cut off from what lies below it, and requires a gradient.
 
     Returns
     -------
@@ -96,6 +100,8 @@ def forward_tokens(backbone: VisionTransformer, images: Tensor, blocks: Sequence
     block_tokens = {}
     for index, block in enumerate(backbone.blocks):
         tokens = block(tokens)
+        if index == graph_from:
+            tokens = tokens.detach().requires_grad_()
         if index in blocks:
             block_tokens[index] = tokens
     return backbone.norm(tokens), block_tokens

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from safenet.architecture import Architecture, Sampling
+from safenet.architecture import Architecture, HeadActivation, Pooling, Sampling
 from safenet.checkpoint_bytes import CheckpointError, read_content
 from safenet.model import SafeNet
 
@@ -24,6 +24,7 @@ _WRAPPERS = ("state_dict", "model")
 _UNUSED = "transformer.fc."  # upstream's 1000-class ImageNet head: saved, never called
 _UNUSED_CLASSES = 1000
 _UPSTREAM_HEADS = 8  # leaves no trace in the shapes of a file
+_NO_SHAPE_TELLS = {"heads", "sampling", "head_activation", "pooling", "drop_path", "image_size"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,14 @@ class Checkpoint:
         _check_values(self.info.path, self.state)
 
 
-def load_checkpoint(path: str | Path, *, heads: int | None = None, sampling: Sampling | None = None) -> SafeNet:
+def load_checkpoint(
+    path: str | Path,
+    *,
+    heads: int | None = None,
+    sampling: Sampling | None = None,
+    head_activation: HeadActivation | None = None,
+    pooling: Pooling | None = None,
+) -> SafeNet:
     """Load a network: evaluation mode, float32, CPU.
 
     Parameters
@@ -72,8 +80,9 @@ def load_checkpoint(path: str | Path, *, heads: int | None = None, sampling: Sam
     path : path
         A published-code checkpoint (`net_119.pth`; with or without `loc_model.` and `module.` prefixes, plain or
         under a `state_dict` or `model` key) or one of `save_checkpoint`.
-    heads, sampling
-        What no shape tells: attention heads and FAM's sampling. Default: the file's metadata, else 8 and "nearest".
+    heads, sampling, head_activation, pooling
+        What no shape tells: attention heads, FAM's sampling, the heads' activation and FPM's pooling. Default: the file's
+        metadata, else 8, "nearest", "none" and "mean".
 
     Raises
     ------
@@ -83,17 +92,25 @@ def load_checkpoint(path: str | Path, *, heads: int | None = None, sampling: Sam
         If the file is damaged, is no Safe-Net checkpoint, holds pickled code, contradicts its own metadata, has unmatched keys or
         shapes, or a weight that is not finite.
     """
-    return read_checkpoint(path, heads=heads, sampling=sampling).build()
+    return read_checkpoint(path, heads=heads, sampling=sampling, head_activation=head_activation, pooling=pooling).build()
 
 
-def read_checkpoint(path: str | Path, *, heads: int | None = None, sampling: Sampling | None = None) -> Checkpoint:
+def read_checkpoint(
+    path: str | Path,
+    *,
+    heads: int | None = None,
+    sampling: Sampling | None = None,
+    head_activation: HeadActivation | None = None,
+    pooling: Pooling | None = None,
+) -> Checkpoint:
     """Read a file and infer its architecture; see `load_checkpoint` for the arguments and the errors."""
     path = Path(path)
     content = read_content(path)
     metadata = _metadata(path, content)
     state = _unwrap(path, content)
     _check_size(path, state)
-    told = metadata.architecture.model_copy(update={key: value for key, value in (("heads", heads), ("sampling", sampling)) if value is not None})
+    said = {"heads": heads, "sampling": sampling, "head_activation": head_activation, "pooling": pooling}
+    told = metadata.architecture.model_copy(update={key: value for key, value in said.items() if value is not None})
     architecture = _infer(path, state, told)
     if metadata.class_names and len(metadata.class_names) != architecture.classes:
         raise CheckpointError(
@@ -215,6 +232,8 @@ class _ToldSizes(BaseModel):
 
     heads: int | None = Field(None, ge=1)
     sampling: Sampling | None = None
+    head_activation: HeadActivation | None = None
+    pooling: Pooling | None = None
     drop_path: float | None = Field(None, ge=0, lt=1)
     image_size: int | None = Field(None, ge=1)
     patch_size: int | None = None
@@ -267,7 +286,7 @@ def _check_size(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def _infer(path: Path, state: Mapping[str, Tensor], told: _ToldSizes) -> Architecture:
-    """Sizes from the shapes; heads, sampling and stochastic depth as told."""
+    """Sizes from the shapes; heads, sampling, activation, pooling and stochastic depth as told."""
     _, tokens, width = _shape(path, state, "transformer.pos_embed", 3)
     patch = _shape(path, state, "transformer.patch_embed.proj.weight", 4)[-1]
     sizes = {
@@ -285,7 +304,7 @@ def _infer(path: Path, state: Mapping[str, Tensor], told: _ToldSizes) -> Archite
                 f"{path}: its metadata says {key} = {getattr(told, key)}, its tensors {size}; they are of two networks. Save the checkpoint again"
             )
     untold = {"heads": _UPSTREAM_HEADS, "image_size": patch * round((tokens - 1) ** 0.5)}
-    untold |= told.model_dump(include={"heads", "sampling", "drop_path", "image_size"}, exclude_none=True)
+    untold |= told.model_dump(include=_NO_SHAPE_TELLS, exclude_none=True)
     mlp_ratio = _shape(path, state, "transformer.blocks.0.mlp.fc1.weight", 2)[0] / width
     try:
         return Architecture(**{**sizes, **untold, "mlp_ratio": mlp_ratio})

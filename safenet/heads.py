@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from safenet.architecture import HeadActivation
+
 BATCH_NORM_EPS = 1e-5
+ACTIVATIONS: Mapping[HeadActivation, Callable[[], nn.Module] | None] = {"none": None, "leaky_relu": partial(nn.LeakyReLU, 0.1)}
 
 HEAD_ARRAYS: Mapping[str, str] = {
     "w1": "add_block.0.weight",
@@ -24,19 +29,22 @@ HEAD_ARRAYS: Mapping[str, str] = {
 
 
 class Head(nn.Module):
-    """Linear -> BatchNorm -> Dropout 0.5 gives the embedding; one more Linear gives the logit. No nonlinearity.
+    """Linear -> BatchNorm -> (LeakyReLU) -> Dropout 0.5 gives the embedding; one more Linear gives the logit.
 
-    Upstream skips the classifier in evaluation mode; here both are always returned.
+    Upstream skips the classifier in evaluation mode; here both are always returned. An activation has no weights, and it
+    stands behind all that has, so that the names in the state dict are the same with and without.
     """
 
-    def __init__(self, width: int, embedding: int, classes: int) -> None:
+    def __init__(self, width: int, embedding: int, classes: int, activation: HeadActivation = "none") -> None:
         super().__init__()
         bottleneck, classifier = nn.Linear(width, embedding), nn.Linear(embedding, classes)
         nn.init.kaiming_normal_(bottleneck.weight, a=0, mode="fan_out")
         nn.init.zeros_(bottleneck.bias)
         nn.init.normal_(classifier.weight, std=0.001)
         nn.init.zeros_(classifier.bias)
-        self.add_block = nn.Sequential(bottleneck, nn.BatchNorm1d(embedding, eps=BATCH_NORM_EPS), nn.Dropout(0.5))
+        make = ACTIVATIONS[activation]
+        bent = [make()] if make else []
+        self.add_block = nn.Sequential(bottleneck, nn.BatchNorm1d(embedding, eps=BATCH_NORM_EPS), *bent, nn.Dropout(0.5))
         self.classifier = nn.Sequential(classifier)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,9 +58,33 @@ class Head(nn.Module):
         return {name: state[key].detach().cpu().float().numpy() for name, key in HEAD_ARRAYS.items()}
 
 
+def build_head(arrays: Mapping[str, NDArray[np.floating]], activation: HeadActivation = "none", dtype: torch.dtype = torch.float32) -> Head:
+    """Rebuild a head from its stored arrays, for gradients of its input where no closed form is.
+
+    Parameters
+    ----------
+    arrays : mapping
+        The arrays named in HEAD_ARRAYS, of one head; they are copied.
+    activation : {"none", "leaky_relu"}
+    dtype : torch.dtype
+        float64 for a reference.
+
+    Returns
+    -------
+    Head
+        In evaluation mode, on the CPU, its weights without gradient.
+    """
+    with torch.device("meta"):  # no initial weights are drawn: the caller's seed is left alone
+        classes, embedding = arrays["w2"].shape
+        head = Head(arrays["w1"].shape[1], embedding, classes, activation)
+    state = {key: torch.tensor(np.asarray(arrays[name]), dtype=dtype) for name, key in HEAD_ARRAYS.items()}
+    head.load_state_dict({**state, "add_block.1.num_batches_tracked": torch.tensor(0)}, assign=True)
+    return head.eval().requires_grad_(False)
+
+
 @dataclass(frozen=True)
 class FoldedHead:
-    """A head in evaluation mode as two affine maps of its input z.
+    """A head without activation, in evaluation mode, as two affine maps of its input z.
 
     embedding = embed_matrix @ z + embed_const, logit = matrix @ z + const; `matrix` is M_p of the heat-map formulas.
 
@@ -71,7 +103,7 @@ class FoldedHead:
 
 
 def fold_head(arrays: Mapping[str, NDArray[np.floating]]) -> FoldedHead:
-    """Fold BatchNorm's running statistics into the two linear layers, in float64.
+    """Fold BatchNorm's running statistics into the two linear layers, in float64; see `Architecture.is_linear` for when this is the head.
 
     Parameters
     ----------

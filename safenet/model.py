@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +12,7 @@ from safenet.alignment import LocNet, resample, source_cells
 from safenet.architecture import Architecture
 from safenet.backbone import build_backbone, forward_tokens, tokens_to_map
 from safenet.heads import Head
-from safenet.partition import find_boundaries, pool_rings, ring_saliency
+from safenet.partition import POOLINGS, find_boundaries, ring_saliency
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class SafeNetOutput:
     [B, D, H, W] its patches, in the photo's frame; `theta` [B, 2, 3] FAM's warp, output to input coordinates;
     `source_cell` [B, H, W] int64, row-major index of the patch token that each aligned cell copies; `aligned_map`
     [B, D, H, W] after FAM; `saliency` [B, R] and `boundary` [B, P] int64 of FPM, in cells; `part_feature` [B, D, P];
-    `embedding` [B, E, P+1] and `logit` [B, C, P+1], parts first, global last; `block_maps` block -> [B, D, H, W], not
+    `embedding` [B, E, P+1] and `logit` [B, C, P+1], parts first, global last; `block_tokens` block -> [B, 1+HW, D], not
     normalised, for the blocks asked for.
     """
 
@@ -38,7 +38,12 @@ class SafeNetOutput:
     part_feature: Tensor
     embedding: Tensor
     logit: Tensor
-    block_maps: dict[int, Tensor] = field(default_factory=dict)
+    block_tokens: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def block_maps(self) -> dict[int, Tensor]:
+        """The patches of `block_tokens`: block -> [B, D, H, W]."""
+        return {index: tokens_to_map(value) for index, value in self.block_tokens.items()}
 
 
 class SafeNet(nn.Module):
@@ -55,7 +60,7 @@ class SafeNet(nn.Module):
     def __init__(self, architecture: Architecture | None = None) -> None:
         super().__init__()
         self.architecture = architecture or Architecture()
-        sizes = (self.architecture.width, self.architecture.embedding, self.architecture.classes)
+        sizes = (self.architecture.width, self.architecture.embedding, self.architecture.classes, self.architecture.head_activation)
         self.transformer = build_backbone(self.architecture)
         self.global_classifier = Head(*sizes)
         for number in range(1, self.architecture.parts + 1):
@@ -68,7 +73,7 @@ class SafeNet(nn.Module):
         parts = [self.get_submodule(f"part_classifier{number}") for number in range(1, self.architecture.parts + 1)]
         return [*parts, self.global_classifier]  # type: ignore[list-item]
 
-    def forward(self, images: Tensor, blocks: Sequence[int] = ()) -> SafeNetOutput:
+    def forward(self, images: Tensor, blocks: Collection[int] = (), graph_from: int | None = None) -> SafeNetOutput:
         """Run the network.
 
         Under autocast the transformer runs in the reduced precision; everything after its final LayerNorm that
@@ -78,8 +83,11 @@ class SafeNet(nn.Module):
         ----------
         images : Tensor [B, 3, S, S] of float32
             RGB, resized and normalised as in `safenet.preprocess`.
-        blocks : sequence of int
-            Blocks whose output maps are returned too, 0 first.
+        blocks : collection of int
+            Blocks whose outputs are returned too, 0 first.
+        graph_from : int, optional
+            Block whose output is a leaf that requires a gradient, whatever its input does: so that in grad mode, with
+            weights that require none, what lies below it keeps no graph.
 
         Raises
         ------
@@ -89,7 +97,7 @@ class SafeNet(nn.Module):
         side = self.architecture.image_size
         if images.shape[1:] != (3, side, side):
             raise ValueError(f"images are {tuple(images.shape[1:])}; this network reads (3, {side}, {side})")
-        tokens, block_tokens = forward_tokens(self.transformer, images, blocks)
+        tokens, block_tokens = forward_tokens(self.transformer, images, blocks, graph_from)
         with torch.autocast(images.device.type, enabled=False):
             return self._after_backbone(tokens.float(), block_tokens)
 
@@ -102,7 +110,7 @@ class SafeNet(nn.Module):
             saliency = ring_saliency(aligned_map)
             boundary = find_boundaries(saliency, self.architecture.parts)
             source_cell = source_cells(theta, (patch_map.shape[2], patch_map.shape[3]))
-        part_feature = pool_rings(aligned_map, boundary)
+        part_feature = POOLINGS[self.architecture.pooling](aligned_map, boundary)
         pairs = [head(feature) for head, feature in zip(self.heads, [*part_feature.unbind(2), global_feature], strict=True)]
         return SafeNetOutput(
             tokens=tokens,
@@ -116,7 +124,7 @@ class SafeNet(nn.Module):
             part_feature=part_feature,
             embedding=torch.stack([embedding for embedding, _ in pairs], dim=2),
             logit=torch.stack([logit for _, logit in pairs], dim=2),
-            block_maps={index: tokens_to_map(value) for index, value in block_tokens.items()},
+            block_tokens=block_tokens,
         )
 
 

@@ -7,8 +7,13 @@ column lie outside of every ring. A boundary b is a half-width in cells: rings 1
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
+
+from safenet.architecture import Pooling
 
 
 def ring_numbers(size: tuple[int, int], device: torch.device | None = None) -> Tensor:
@@ -100,13 +105,42 @@ def pool_rings(features: Tensor, boundary: Tensor) -> Tensor:
     return torch.bmm(features.flatten(2), weight.flatten(2).transpose(1, 2))
 
 
-def ring_weights(boundary: Tensor, size: tuple[int, int]) -> Tensor:
-    """R_p of every part as a map: 1 / (2 b_p)^2 on the part's cells, 0 elsewhere; float32 [B, P, H, W]."""
+def pool_rings_max(features: Tensor, boundary: Tensor) -> Tensor:
+    """Part features as upstream's unused `max` mode takes them: the channel maximum over each part's square, its inner square zeroed.
+
+    So 0 is a floor for every part but the first, which has no inner square. The gradient goes to the one cell that is the
+    maximum, and to none where the floor is.
+
+    Parameters
+    ----------
+    features : Tensor [B, D, H, W]
+    boundary : Tensor [B, P] of int64
+
+    Returns
+    -------
+    Tensor [B, D, P]
+    """
+    inside = part_cells(boundary, (features.shape[2], features.shape[3])).flatten(2)
+    cells = features.flatten(2)
+    strongest = [cells.masked_fill(~part[:, None], -torch.inf).max(dim=2).values for part in inside.unbind(1)]
+    return torch.stack([strongest[0], *(part.clamp(min=0) for part in strongest[1:])], dim=2)
+
+
+POOLINGS: Mapping[Pooling, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType({"mean": pool_rings, "max": pool_rings_max})
+
+
+def part_cells(boundary: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which cells each part has: bool [B, P, H, W]."""
     ring = ring_numbers(size, boundary.device)
     outer = boundary[:, :, None, None]
     inner = torch.cat([torch.zeros_like(outer[:, :1]), outer[:, :-1]], dim=1)
-    inside = (ring > inner) & (ring <= outer)
-    return inside / (4.0 * outer * outer)
+    return (ring > inner) & (ring <= outer)
+
+
+def ring_weights(boundary: Tensor, size: tuple[int, int]) -> Tensor:
+    """R_p of every part as a map: 1 / (2 b_p)^2 on the part's cells, 0 elsewhere; float32 [B, P, H, W]."""
+    outer = boundary[:, :, None, None]
+    return part_cells(boundary, size) / (4.0 * outer * outer)
 
 
 def _cut(saliency: Tensor, low: Tensor, high: Tensor, room: int) -> list[Tensor]:

@@ -323,7 +323,7 @@ def _resume(directory: Path, model: SafeNet, optimizer: torch.optim.Optimizer, s
     if not path.exists():
         return 0
     found = torch.load(path, map_location="cpu", weights_only=True)
-    made = {**found["settings"], **found["architecture"]}
+    made = {**found["settings"], **Architecture(**found["architecture"]).as_dict()}  # of an earlier version, it lacks what was not told then
     wanted = {**_comparable(settings), **model.architecture.as_dict()}
     differing = [key for key in wanted if made.get(key) != wanted[key]]
     if differing:

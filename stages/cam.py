@@ -2,135 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote, unquote
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from safenet.architecture import Sampling
-from stages.cam_methods import METHODS, CamInput
-from stages.naming import known
-from stages.positions import POSITIONS, block_number, check_position, open_position
+from safenet.architecture import Pooling, Sampling
+from stages.cam_methods import METHODS, CamInput, Cells
+from stages.map_status import FACTS, map_facts
+from stages.positions import POSITIONS, PositionView, block_number, open_block
+from stages.products import Product
+from stages.references import reference_name
+from stages.scales import FLAT_BELOW
 from stages.schema import check
-from stages.targets import NO_TARGET, TargetContext, check_target, directions
+from stages.scores import ChannelRemoval, Score
+from stages.target_names import NO_TARGET, TargetName, parse_target
+from stages.targets import RIVAL_WEIGHT, TargetContext, open_score, rival_direction
 
-PER_SAMPLE_CONTEXT = ("class_index", "reference_group")
-
-
-class CamSettings(BaseModel):
-    """The [cam] table: every position is crossed with every method, and gradient methods with every target."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    positions: tuple[str, ...] = Field(("patch", "aligned", "part"), description="patch, aligned, part, block_N")
-    methods: tuple[str, ...] = Field(tuple(METHODS), description=", ".join(METHODS))
-    targets: tuple[str, ...] = Field(
-        ("match",), description="of the gradient methods: label, predicted, class_NAME, match, match_share, match_contrast"
-    )
-
-    @field_validator("methods")
-    @classmethod
-    def _known_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(known(name, METHODS, "cam.methods") for name in value)
-
-    @field_validator("targets")
-    @classmethod
-    def _known_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(check_target(name) for name in value)
-
-    @field_validator("positions")
-    @classmethod
-    def _known_positions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(check_position(name, "cam.positions") for name in value)
-
-
-@dataclass(frozen=True, order=True)
-class Product:
-    """One stored map a sample: where, of what, how. Its key is its path in the store."""
-
-    position: str
-    target: str
-    method: str
-
-    @property
-    def key(self) -> str:
-        """position/target/method; a slash within a class name is written %2F."""
-        return f"{self.position}/{quote(self.target, safe='')}/{self.method}"
-
-    @property
-    def additive(self) -> bool:
-        """Whether the cells add up to the score; a part's value is painted on all cells of its ring, so there they do not."""
-        return METHODS[self.method].additive and self.position != "part"
-
-    @classmethod
-    def parse(cls, key: str) -> Product:
-        """Undo `key`."""
-        position, target, method = key.split("/")
-        return cls(position, unquote(target), method)
+Arrays = Mapping[str, NDArray]
+_COLUMNS = 16
+_AT_ONCE = 8  # samples whose cells are in the processor's cache together; every number is the same for any other choice
 
 
 @dataclass(frozen=True)
 class CamContext:
-    """What the maps of a checkpoint need beyond a block's own features: its targets' context and FAM's sampling."""
+    """What the maps of a checkpoint need beyond a block's own features.
+
+    Parameters
+    ----------
+    targets : TargetContext
+    sampling : {"nearest", "bilinear"}
+        FAM's.
+    pooling : {"mean", "max"}
+        FPM's.
+    """
 
     targets: TargetContext
     sampling: Sampling
-
-
-def products_of(settings: CamSettings) -> list[Product]:
-    """Cross positions, targets and methods.
-
-    Statistics have the target "none". A gradient at an intermediate block needs the backbone, so no such product
-    can be made from a store: `without_closed_form` names what is left out.
-    """
-    products = set()
-    for position in settings.positions:
-        for name in settings.methods:
-            if METHODS[name].kind == "statistic":
-                products.add(Product(position, NO_TARGET, name))
-            elif block_number(position) is None:
-                products |= {Product(position, target, name) for target in settings.targets}
-    return sorted(products)
-
-
-def without_closed_form(settings: CamSettings) -> list[str]:
-    """Name the "method at block_i" pairs that the settings ask for and no store can give."""
-    blocks = [position for position in settings.positions if block_number(position) is not None]
-    return [f"{name} at {position}" for position in blocks for name in settings.methods if METHODS[name].kind == "gradient"]
+    pooling: Pooling = "mean"
 
 
 def needed_features(products: Iterable[Product]) -> set[str]:
     """Name the feature variables that the products are made of."""
     needed = {"valid", "source_cell"}
     for product in products:
-        position = POSITIONS.get(product.position)
-        needed |= {"block_map", "block"} if position is None else set(position.needs)
+        position, method = POSITIONS.get(product.position), METHODS[product.method]
+        if product.is_stored_gradient:
+            needed |= {"block_cam", "gradient_target", "gradient_block", "gradient_method"}
+        elif method.reads:
+            needed.add(method.reads)
+        elif position is None:
+            needed |= {"block_map", "block"}
+        else:
+            needed |= set(position.needs)
         if position is not None and product.target != NO_TARGET:
-            needed |= {"logit", "embedding", *position.needs_for_gradient}
+            needed |= {"logit", "embedding", "part_feature", *position.needs_for_gradient}
+            needed |= {"flip_embedding"} if parse_target(product.target).flip else set()
     return needed
 
 
+def needed_references(products: Iterable[Product]) -> dict[str, TargetName]:
+    """Name of each reference variable (see stages/references.py) that the products need -> a target that reads it."""
+    found: dict[str, TargetName] = {}
+    for product in products:
+        target = None if product.target == NO_TARGET or product.is_stored_gradient else parse_target(product.target)
+        if target is not None and target.row.kind == "similarity":
+            roles = ["own", *(["all"] if target.row.reading == "contrast" else []), *(["rivals"] if product.method == "finer_cam" else [])]
+            found |= {reference_name(target, role): target for role in roles}  # type: ignore[arg-type]
+    return found
+
+
 def compute_cams(features: xr.Dataset, products: Iterable[Product], context: CamContext) -> xr.Dataset:
-    """Return one variable a product, named by its key.
+    """Return one variable a product, named by its key, and its facts, named by its `facts_key`.
 
     Parameters
     ----------
     features : Dataset
-        The variables of `needed_features`, and for gradient methods the int variables `class_index` and
-        `reference_group` along `sample` (-1: undefined). In memory, or chunked in any way.
+        The variables of `needed_features`, for gradient methods the int variable `class_index` along `sample` (-1: undefined), and the variables
+        of `needed_references`, dims (sample, head, embed). In memory, or chunked in any way.
     products : iterable of Product
     context : CamContext
 
     Returns
     -------
     Dataset
-        float32 (sample, y, x), raw and signed; lazy where `features` is lazy, chunked along `sample` alone. All NaN
-        for samples that are not valid or have no such target. `aligned` and `part` maps lie on the aligned grid, the
-        others on the patch grid.
+        float32 (sample, y, x), raw and signed, and float32 (sample, fact); lazy where `features` is lazy, chunked along `sample` alone. Maps are all
+        NaN for samples that are not valid or have no such target. `aligned` and `part` maps lie on the aligned grid, the others on the patch grid.
 
     Raises
     ------
@@ -138,30 +97,138 @@ def compute_cams(features: xr.Dataset, products: Iterable[Product], context: Cam
         If a needed variable is absent.
     """
     products = tuple(products)
-    needed = needed_features(products)
+    needed, references = needed_features(products), sorted(needed_references(products))
     check(features, needed, "the feature store")
-    chosen = features[sorted(needed | {name for name in PER_SAMPLE_CONTEXT if name in features})].reset_coords(drop=True)
+    missing = [name for name in references if name not in features]
+    if missing:
+        raise ValueError(f"the features lack {missing[0]}: what the samples are compared with; attach it along sample, head and embed")
+    chosen = features[sorted({*needed, *references, *({"class_index"} & set(features))})].reset_coords(drop=True)
     if not chosen.chunks:
         return _compute_block(chosen, products, context)
     whole = {dim: -1 for dim in chosen.dims if dim != "sample"}
     chosen = chosen.chunk(whole).unify_chunks()
     one_map = xr.zeros_like(chosen["source_cell"], dtype=np.float32)
-    template = xr.Dataset({product.key: one_map for product in products})
+    facts = xr.zeros_like(chosen["valid"], dtype=np.float32).expand_dims(fact=len(FACTS), axis=1).chunk(fact=-1)
+    template = xr.Dataset({key: value for p in products for key, value in ((p.key, one_map), (p.facts_key, facts))})
     return chosen.map_blocks(_compute_block, (products, context), template=template)
 
 
 def _compute_block(features: xr.Dataset, products: tuple[Product, ...], context: CamContext) -> xr.Dataset:
     """Make all products of one block in one pass, so that each stored map is read and converted once."""
-    vectors = {target: directions(features, target, context.targets) for target in {p.target for p in products} - {NO_TARGET}}
-    void = ~features["valid"].values.astype(bool)
-    found: dict[str, NDArray[np.float32]] = {}
+    arrays = {str(name): features[name].values for name in features.variables}  # what a dim holds, such as `block`, is a coordinate
+    per_sample = {name for name in arrays if features[name].dims[:1] == ("sample",)}
+    scores = {name: open_score(arrays, parse_target(name), context.targets) for name in _targets(products)}
+    made: dict[Product, list[_Made]] = {product: [] for product in products}
+    for start in range(0, max(features.sizes["sample"], 1), _AT_ONCE):
+        few = {name: value[start : start + _AT_ONCE] if name in per_sample else value for name, value in arrays.items()}
+        for product, one in _compute_few(few, products, context):
+            made[product].append(one)
+    found: dict[str, tuple[tuple[str, ...], NDArray]] = {}
+    for product, parts in made.items():
+        maps, facts = _with_facts(product, parts, ~arrays["valid"].astype(bool), scores.get(product.target))
+        found |= {product.key: (("sample", "y", "x"), maps), product.facts_key: (("sample", "fact"), facts)}
+    return xr.Dataset(found)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Maps [B, y, x] of a product, and the share of bad denominators of its method, [B]."""
+
+    maps: NDArray[np.float32]
+    clipped: NDArray[np.floating] | None = None
+
+
+def _with_facts(product: Product, parts: Sequence[_Made], void: NDArray[np.bool_], score: Score | None) -> tuple[NDArray, NDArray]:
+    """Join the parts of a block, and look at every map once."""
+    maps = np.concatenate([part.maps for part in parts])
+    maps[void] = np.nan
+    clipped = np.concatenate([part.clipped for part in parts if part.clipped is not None]) if METHODS[product.method].clipped else None
+    kind = METHODS[product.method].kind
+    if score is None:
+        return maps, map_facts(maps, kind, FLAT_BELOW, clipped, None, None, void)
+    return maps, map_facts(maps, kind, FLAT_BELOW, clipped, score.value, score.constant, void | np.isnan(score.value))
+
+
+def _compute_few(block: Arrays, products: Sequence[Product], context: CamContext) -> Iterator[tuple[Product, _Made]]:
+    scores = {name: open_score(block, parse_target(name), context.targets) for name in _targets(products)}
     for position in dict.fromkeys(product.position for product in products):
         here = [product for product in products if product.position == position]
-        frame = open_position(features, position, context.sampling, any(p.target != NO_TARGET for p in here))
-        for target in dict.fromkeys(product.target for product in here):
-            view = CamInput(frame.cells, vectors.get(target), frame.weight)
-            for product in (product for product in here if product.target == target):
-                maps = frame.paint(METHODS[product.method].formula(view))
-                maps[void] = np.nan
-                found[product.key] = maps
-    return xr.Dataset({product.key: (("sample", "y", "x"), found[product.key]) for product in products})
+        yield from _at_map(block, here, scores, context) if position in POSITIONS else _at_block(block, here)
+
+
+def _targets(products: Iterable[Product]) -> list[str]:
+    return sorted({product.target for product in products if product.target != NO_TARGET and not product.is_stored_gradient})
+
+
+def _at_map(block: Arrays, products: Sequence[Product], scores: Mapping[str, Score], context: CamContext) -> Iterator[tuple[Product, _Made]]:
+    """Products of one position; those that are channel weights share one pass over the cells."""
+    with_gradient = any(product.target != NO_TARGET for product in products)
+    frame = POSITIONS[products[0].position].open(block, context.sampling, context.pooling, with_gradient)
+    views = {
+        target: _view(block, frame, target, scores.get(target), {p.method for p in products if p.target == target}, context)
+        for target in dict.fromkeys(product.target for product in products)
+    }
+    weighted = [product for product in products if METHODS[product.method].gives == "weights"]
+    if weighted:
+        sums = _weighted_sums(frame.cells.values, [METHODS[product.method].formula(views[product.target]) for product in weighted])
+    for product in products:
+        method, view = METHODS[product.method], views[product.target]
+        values = sums[:, :, weighted.index(product)] if product in weighted else method.formula(view)
+        yield product, _Made(frame.paint(values), method.clipped(view) if method.clipped else None)
+
+
+def _weighted_sums(cells: NDArray[np.float32], weights: Sequence[NDArray]) -> NDArray[np.float32]:
+    """sum_k w_k A_k for every w [B, K] of `weights`, [B, N, len(weights)].
+
+    Always so many columns at a time, the last ones zeros: a map must have the same bits whichever others are made with it.
+    """
+    found = []
+    for start in range(0, len(weights), _COLUMNS):
+        few = np.zeros((*weights[0].shape, _COLUMNS), np.float32)
+        for column, values in enumerate(weights[start : start + _COLUMNS]):
+            few[..., column] = values
+        with np.errstate(invalid="ignore"):  # infinite weights, of denominators that are zero
+            found.append(np.matmul(cells, few))
+    return np.concatenate(found, axis=2)
+
+
+def _view(block: Arrays, frame: PositionView, target: str, score: Score | None, methods: set[str], context: CamContext) -> CamInput:
+    """What the formulas see of one target."""
+    if score is None:
+        return CamInput(frame.cells)
+    rivals = None
+    if "finer_cam" in methods:
+        rivals = frame.gradient(score.direction - RIVAL_WEIGHT * rival_direction(block, parse_target(target), context.targets))
+    return CamInput(frame.cells, frame.gradient(score.direction), score, rivals, ChannelRemoval(block["part_feature"]), frame.tokens)
+
+
+def _at_block(block: Arrays, products: Sequence[Product]) -> Iterator[tuple[Product, _Made]]:
+    """Products of one transformer block: of its stored map, of stored attention, or stored as they are."""
+    number = block_number(products[0].position)
+    assert number is not None
+    frame = None
+    for product in products:
+        method = METHODS[product.method]
+        if product.is_stored_gradient:
+            asked = {"gradient_target": product.target, "gradient_block": number, "gradient_method": product.method}
+            target, at, how = (_place_of(key, block, name) for name, key in asked.items())  # type: ignore[arg-type]
+            yield product, _Made(block["block_cam"][:, target, at, how].astype(np.float32))
+        elif method.reads:
+            stored = block[method.reads][:, number].astype(np.float32)
+            yield product, _Made(method.formula(CamInput(_NO_CELLS, stored=stored)))
+        else:
+            frame = frame or open_block(block["block_map"][:, _place_of(number, block, "block")])
+            values = method.formula(CamInput(frame.cells))
+            if method.gives == "weights":
+                values = np.matmul(frame.cells.values, values[:, :, None])[:, :, 0]
+            yield product, _Made(frame.paint(values))
+
+
+def _place_of(key: str | int, block: Arrays, name: str) -> int:
+    stored = block[name].tolist()
+    if key not in stored:
+        raise ValueError(f"the feature store holds {name.replace('_', ' ')}s {stored}, not {key!r}; extract again with it, see [extract]")
+    return stored.index(key)
+
+
+_NO_CELLS = Cells(np.empty((0, 0, 0), np.float32))

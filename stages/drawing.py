@@ -68,6 +68,11 @@ def overlay(photo: np.ndarray, heat: np.ndarray, colour_map: str = "inferno", al
     return np.where(drawn[..., None], mixed, photo)
 
 
+def greyed(photo: np.ndarray) -> np.ndarray:
+    """Return `photo` without its colours, uint8 [H, W, 3]: under red and blue, a red roof would read as positive."""
+    return np.repeat(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+
+
 def colours(values: np.ndarray, colour_map: str) -> np.ndarray:
     """Return the colours of `values` (any shape, 0..1) as float64 0..255, one more axis of length 3."""
     check_colour_map(colour_map)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor
 
-from safenet.architecture import Architecture, Sampling
+from safenet.architecture import Architecture, HeadActivation, Pooling, Sampling
 from safenet.attention import AttentionRecorder
 from safenet.model import SafeNet, SafeNetOutput
 from safenet.preprocess import normalise
+from stages.block_gradients import BlockGradients, class_target, plan_gradients
 from stages.naming import known
-from stages.schema import CHOICES, MASKS, Variable, feature_variables
+from stages.schema import CHOICES, GRADIENT_METHODS, MASKS, Variable, feature_variables
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_RECORDED = frozenset({"cls_attention", "rollout", "block_rollout"})
+_GRADIENT_SCALE = {"float16": 2.0**12}  # float16 ends at 6e-8, above many gradients; a power of two changes no bit of the others
 
 
 class ExtractSettings(BaseModel):
@@ -31,12 +37,23 @@ class ExtractSettings(BaseModel):
     checkpoints: tuple[str, ...] = Field((), description="checkpoint files or globs")
     heads: int | None = Field(None, description="attention heads; default: what the file says, else 8")
     sampling: Sampling | None = Field(None, description="FAM's: nearest, bilinear; default: what the file says, else nearest")
+    head_activation: HeadActivation | None = Field(
+        None, description="of the heads: none, leaky_relu (upstream's `relu` option); default: what the file says, else none"
+    )
+    pooling: Pooling | None = Field(None, description="FPM's: mean, max; default: what the file says, else mean")
     map_dtype: Literal["float16", "float32"] = Field("float16", description="precision of the stored maps")
     aligned: Literal["stored", "derived"] = Field(
         "stored", description="derived: rebuild the aligned map from source_cell on reading (nearest sampling)"
     )
     store: tuple[str, ...] = Field(("image",), description="variables on request: " + ", ".join(sorted(CHOICES)))
     blocks: tuple[int, ...] = Field((), description="blocks whose maps are stored, 0 first")
+    gradient_targets: tuple[str, ...] = Field(
+        (),
+        description="class scores whose heat maps at blocks are stored: label, predicted, counter, class_NAME, each also with .part_N, .softmax, ...",
+    )
+    gradient_blocks: tuple[int, ...] = Field(
+        (), description="blocks of those maps, 0 first; default: all. The lower the first, the longer the backward pass, one a target"
+    )
     precision: Precision = Field("auto", description="of the transformer; auto: bfloat16 on CUDA, float32 elsewhere")
 
     block_samples: int = Field(32, ge=1, description="samples a block: the unit of work, one file an array")
@@ -51,22 +68,56 @@ class ExtractSettings(BaseModel):
     def _known_variables(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(known(name, CHOICES, "extract.store") for name in value)
 
-    @field_validator("blocks")
+    @field_validator("blocks", "gradient_blocks")
     @classmethod
-    def _ascending_blocks(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+    def _ascending_blocks(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
         if any(number < 0 for number in value):
-            raise ValueError(f"extract.blocks: {min(value)} is no block; the first is 0")
+            raise ValueError(f"extract.{info.field_name}: {min(value)} is no block; the first is 0")
         return tuple(sorted(set(value)))
+
+    @field_validator("gradient_targets")
+    @classmethod
+    def _class_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(str(class_target(text)) for text in value))
+
+    @model_validator(mode="after")
+    def _blocks_have_targets(self) -> ExtractSettings:
+        if self.gradient_blocks and not self.gradient_targets:
+            raise ValueError("extract.gradient_blocks: no class scores to trace back to them. Name some in extract.gradient_targets")
+        return self
 
     @property
     def requested(self) -> frozenset[str]:
         """The variables on request, with those that other settings imply."""
         implied = {"aligned_map"} if self.aligned == "stored" else set()
         implied |= {"block_map", "block"} if self.blocks else set()
+        implied |= {"block_cam", "gradient_target", "gradient_block", "gradient_method"} if self.gradient_targets else set()
         return frozenset(self.store) | implied
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What no shape of a checkpoint file tells, as `read_checkpoint` takes it; None where the file is to say."""
+        return {"heads": self.heads, "sampling": self.sampling, "head_activation": self.head_activation, "pooling": self.pooling}
+
+    def coordinates(self, depth: int) -> dict[str, NDArray[Any]]:
+        """What the dims of the maps on request hold, of a network of `depth` blocks: whole arrays of the store."""
+        found: dict[str, NDArray[Any]] = {"block": np.array(self.blocks, np.int16)} if self.blocks else {}
+        if self.gradient_targets:
+            found["gradient_target"] = np.array(self.gradient_targets, object)
+            found["gradient_block"] = np.array(self.gradient_blocks or range(depth), np.int16)
+            found["gradient_method"] = np.array(GRADIENT_METHODS, object)
+        return found
+
+    def gradients(self, architecture: Architecture, class_names: Sequence[str]) -> BlockGradients | None:
+        """Check the heat maps at blocks against a network, as `plan_gradients` does; None where none are asked for."""
+        if not self.gradient_targets:
+            return None
+        return plan_gradients(self.gradient_targets, self.gradient_blocks or range(architecture.depth), architecture, class_names)
 
 
 RESOURCE_SETTINGS = frozenset({"checkpoints", "batch_size", "workers", "device", "max_bad_share", "block_samples", "chunk_samples"})
+
+LATER_SETTINGS = ("head_activation", "pooling", "gradient_targets", "gradient_blocks")  # they came after the first stores: in a stamp only if set
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> str:
@@ -82,54 +133,81 @@ class FeatureExtractor:
     Parameters
     ----------
     model : SafeNet
-        In evaluation mode; it is moved to the device.
+        In evaluation mode; it is moved to the device. Where heat maps at blocks are asked for, its weights are set to
+        require no gradient.
     settings : ExtractSettings
     device : torch.device
+    class_names : sequence of str
+        Training places in the order of the logits, for the heat maps of a class by its name.
+
+    Raises
+    ------
+    ValueError
+        If the network has no such heat maps at blocks as are asked for.
+
+    Notes
+    -----
+    Heat maps at blocks keep the graph of a batch from the lowest of their blocks upwards, and take one backward pass a
+    target; the other tensors come out of the same forward pass, with the same bits as without.
     """
 
-    def __init__(self, model: SafeNet, settings: ExtractSettings, device: torch.device) -> None:
+    def __init__(self, model: SafeNet, settings: ExtractSettings, device: torch.device, class_names: Sequence[str] = ()) -> None:
         self.model = model.to(device)
         self.architecture: Architecture = model.architecture
         self.settings = settings
         self.device = device
         self.precision = resolve_precision(settings.precision, device)
         self.variables = written_by_network(settings)
+        self.gradients = settings.gradients(model.architecture, class_names)
+        if self.gradients is not None:
+            model.requires_grad_(False)  # what lies below the lowest block keeps no graph, what lies above no gradients of weights
 
-    @torch.inference_mode()
-    def __call__(self, photos: Tensor) -> dict[str, Tensor]:
+    def __call__(self, photos: Tensor, class_index: Tensor | None = None) -> dict[str, Tensor]:
         """Run the network.
 
         Parameters
         ----------
         photos : Tensor [B, S, S, 3] of uint8
             RGB at the network's size, on any device.
+        class_index : Tensor [B] of int64, optional
+            Class of each photo's place, -1 where it was not trained: for the heat maps of target `label`.
 
         Returns
         -------
         dict
             One tensor a variable of `written_by_network`, samples first, on the device.
         """
-        images = normalise(photos.to(self.device, non_blocking=True))
-        requested = self.settings.requested
-        with ExitStack() as stack:
-            if self.precision in _AUTOCAST:
-                stack.enter_context(torch.autocast(self.device.type, _AUTOCAST[self.precision]))
-            recorder = None
-            if requested & {"cls_attention", "rollout"}:
-                recorder = stack.enter_context(AttentionRecorder(self.model))
-            output = self.model(images, self.settings.blocks)
-            found = _variables(output)
-            if recorder is not None:
-                found |= {"cls_attention": recorder.cls_attention, "rollout": recorder.rollout}
-        if "flip_embedding" in requested:
-            found["flip_embedding"] = self._flip_embedding(images)
-        return {variable.name: found[variable.name].to(storage_dtype(variable, self.settings)).contiguous() for variable in self.variables}
+        with torch.inference_mode(self.gradients is None), torch.no_grad():  # tensors of inference mode can have no gradient
+            images = normalise(photos.to(self.device, non_blocking=True))
+            found = self._look(images, class_index)
+            if "flip_embedding" in self.settings.requested:
+                with self._autocast():
+                    found["flip_embedding"] = self.model(images.flip(3)).embedding.transpose(1, 2)
+            return {variable.name: self._to_store(found[variable.name], variable) for variable in self.variables}
 
-    def _flip_embedding(self, images: Tensor) -> Tensor:
-        if self.precision in _AUTOCAST:
-            with torch.autocast(self.device.type, _AUTOCAST[self.precision]):
-                return self.model(images.flip(3)).embedding.transpose(1, 2)
-        return self.model(images.flip(3)).embedding.transpose(1, 2)
+    def _look(self, images: Tensor, class_index: Tensor | None) -> dict[str, Tensor]:
+        """One forward pass, what was recorded during it, and the gradients through it."""
+        found, recorder = {}, None
+        with ExitStack() as stack:
+            if self.settings.requested & _RECORDED:
+                recorder = stack.enter_context(AttentionRecorder(self.model))
+            output = self._forward(images)
+        if recorder is not None:
+            found = {name: getattr(recorder, name) for name in _RECORDED}
+        if self.gradients is not None:
+            found["block_cam"] = self.gradients.maps(output, class_index, _GRADIENT_SCALE.get(self.precision, 1.0))
+        return found | _variables(output, self.settings.blocks)
+
+    def _forward(self, images: Tensor) -> SafeNetOutput:
+        blocks = self.gradients.blocks if self.gradients is not None else ()
+        with torch.set_grad_enabled(bool(blocks)), self._autocast():
+            return self.model(images, {*blocks, *self.settings.blocks}, graph_from=blocks[0] if blocks else None)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, AUTOCAST.get(self.precision), enabled=self.precision in AUTOCAST)
+
+    def _to_store(self, found: Tensor, variable: Variable) -> Tensor:
+        return found.detach().to(storage_dtype(variable, self.settings)).contiguous()
 
 
 def written_by_network(settings: ExtractSettings) -> tuple[Variable, ...]:
@@ -145,7 +223,7 @@ def storage_dtype(variable: Variable, settings: ExtractSettings) -> torch.dtype:
     return dtype
 
 
-def _variables(output: SafeNetOutput) -> dict[str, Tensor]:
+def _variables(output: SafeNetOutput, blocks: Sequence[int]) -> dict[str, Tensor]:
     change = (output.aligned_map - output.patch_map).flatten(1).norm(dim=1) / output.patch_map.flatten(1).norm(dim=1)
     found = {
         "patch_map": output.patch_map.permute(0, 2, 3, 1),
@@ -160,6 +238,7 @@ def _variables(output: SafeNetOutput) -> dict[str, Tensor]:
         "embedding": output.embedding.transpose(1, 2),
         "logit": output.logit.transpose(1, 2),
     }
-    if output.block_maps:
-        found["block_map"] = torch.stack([output.block_maps[index] for index in sorted(output.block_maps)], dim=1).permute(0, 1, 3, 4, 2)
+    if blocks:
+        maps = output.block_maps
+        found["block_map"] = torch.stack([maps[index] for index in blocks], dim=1).permute(0, 1, 3, 4, 2)
     return found

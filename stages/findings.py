@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import xarray as xr
 
+from stages.trust_report import trust_sentences
 from stages.warp_figures import ROUNDING
 
 
@@ -122,4 +123,11 @@ def _masks(stats: xr.Dataset) -> Iterator[str]:
             )
 
 
-_RULES: tuple[Callable[[xr.Dataset], Iterator[str]], ...] = (_alignment, _retrieval, _masks, _flatness, _partition)
+_RULES: tuple[Callable[[xr.Dataset], Iterator[str]], ...] = (
+    _alignment,
+    _retrieval,
+    _masks,
+    _flatness,
+    _partition,
+    trust_sentences,
+)

@@ -49,17 +49,42 @@ def to_photo_frame(
         As in `carry_back`.
     additive : bool
         True for maps whose cells add up to a score: a patch cell gets the sum of what was read from it. False: the
-        (weighted) mean.
+        (weighted) mean of those that have a value.
 
     Returns
     -------
     float32 [B, H, W]
-        On the patch grid; NaN where the network read nothing.
+        On the patch grid; NaN where the network read nothing, or nothing with a value.
     """
-    total = carry_back(np.stack([maps, np.ones_like(maps)], axis=1), theta, source_cell, sampling)
+    known = np.ones(maps.shape, bool) if additive else ~np.isnan(maps)
+    total = carry_back(np.stack([np.where(known, maps, 0), known.astype(np.float32)], axis=1), theta, source_cell, sampling)
     value, read = total[:, 0], total[:, 1]
     seen = read > 1e-6  # bilinear weights below this are rounding
     return np.where(seen, value if additive else value / np.where(seen, read, 1), np.nan).astype(np.float32)
+
+
+def image_frame(maps: xr.DataArray, position: str, features: xr.Dataset, sampling: Sampling, additive: bool) -> xr.DataArray:
+    """Carry labelled heat maps to the photo's frame.
+
+    Parameters
+    ----------
+    maps : DataArray (sample, y, x)
+    position : str
+        Where they were taken; `patch` and blocks lie in the photo's frame already.
+    features : Dataset
+        `theta` and `source_cell` of the same samples.
+    sampling, additive
+        As in `to_photo_frame`.
+
+    Returns
+    -------
+    DataArray (sample, y, x)
+        With the attribute frame = "patch".
+    """
+    if position not in ("aligned", "part"):
+        return maps.assign_attrs(frame="patch")
+    values = to_photo_frame(maps.values, features["theta"].values, features["source_cell"].values, sampling, additive)
+    return maps.copy(data=values).assign_attrs(frame="patch")
 
 
 def derive_aligned(patch_map: xr.DataArray, source_cell: xr.DataArray) -> xr.DataArray:

@@ -116,9 +116,9 @@ def positions_mosaic(
     settings = settings or DrawSettings()
     positions = list_positions(views)
     _check_keys(scales, positions, "position")
-    rows = [[Panel(view.photo), *(_position_panel(view, position, style, scales) for position in positions)] for view in views]
-    heads = ["photo", *(POSITION_WORDS.get(position, position.replace("_", " ")) for position in positions)]
-    return draw_mosaic(rows, [view.label for view in views], heads, title, _footer(rows, style, settings), settings)
+    rows = [[Panel(view.photo), *(position_panel(view, position, style, scales) for position in positions)] for view in views]
+    heads = ["photo", *map(position_head, positions)]
+    return draw_mosaic(rows, [view.label for view in views], heads, title, style_footer(rows, style, settings), settings)
 
 
 def epochs_mosaic(
@@ -154,7 +154,7 @@ def epochs_mosaic(
     _check_keys(scales, checkpoints, "checkpoint")
     panels = [_epoch_panels(row, checkpoints, style, settings, scales) for row in rows]
     heads = ["photo", *checkpoints]
-    return draw_mosaic(panels, [row.label for row in rows], heads, title, _footer(panels, style, settings, position), settings)
+    return draw_mosaic(panels, [row.label for row in rows], heads, title, style_footer(panels, style, settings, position), settings)
 
 
 def paper_mosaic(
@@ -190,9 +190,9 @@ def paper_mosaic(
         [Panel(view.photo) for view in views],
         [Panel(photo, caption=_moved_words(view)) for view, photo in zip(views, aligned, strict=True)],
         [Panel(photo, boundary=view.boundary, grid=view.grid) for view, photo in zip(views, aligned, strict=True)],
-        [_map_panel(view, position, style, scales) for view in views],
+        [map_panel(view, position, style, scales) for view in views],
     ]
-    footer = _footer(rows, style, settings, position)
+    footer = style_footer(rows, style, settings, position)
     return draw_mosaic(rows, ["Input", "Aligned", "Partition", "Heat map"], [view.label for view in views], title, footer, settings)
 
 
@@ -207,14 +207,40 @@ def list_positions(views: Sequence[SampleView]) -> list[str]:
     return [*(position for position in POSITION_WORDS if position in found), *blocks]
 
 
-def _map_panel(view: SampleView, position: str, style: MapStyle, scales: Mapping[str, Scale] | None) -> Panel:
+def position_head(position: str) -> str:
+    """Return a column's head; blocks are counted from 1, as papers do, with the position's name below, which counts from 0."""
+    return POSITION_WORDS.get(position) or f"block {int(position.removeprefix('block_')) + 1}\n({position})"
+
+
+def style_footer(rows: Sequence[Sequence[Panel | None]], style: MapStyle, settings: DrawSettings, position: str = "") -> str:
+    """Return the line that makes the picture readable alone: method, target, scope, range, alpha, colour map, and what is left clear."""
+    parts = [style.method, f"target: {style.target}"]
+    parts += [f"position: {position}"] if position else []
+    return " | ".join([*parts, f"values: {KIND_WORDS[style.kind]}", *describe_colours(rows, settings)])
+
+
+def describe_colours(rows: Sequence[Sequence[Panel | None]], settings: DrawSettings) -> list[str]:
+    """Return what the colours of these panels mean, one text a fact: scopes of their scales, colour maps and alpha, and what is left clear."""
+    panels = [panel for row in rows for panel in row if panel is not None]
+    scales = [scale for panel in panels if (scale := panel_scale(panel, settings))]
+    scopes = sorted({scale.scope for scale in scales})
+    names = sorted({settings.signed_colour_map if scale.signed else settings.colour_map for scale in scales})
+    holes = any(panel.heat is not None and np.isnan(panel.heat).any() for panel in panels if judge_panel(panel, settings).drawn)
+    parts = [f"scale: {scope} ({SCOPE_WORDS[scope]})" for scope in scopes]
+    parts += [f"colours: {', '.join(names)}, alpha {settings.alpha:g}"] if names else ["no map drawn"]
+    return [*parts, *(["clear cells: no value"] if holes else [])]
+
+
+def map_panel(view: SampleView, position: str, style: MapStyle, scales: Mapping[str, Scale] | None) -> Panel:
+    """Return the panel of one position of an image; "not computed" where it has neither a map nor a reason."""
     heat = view.maps.get(position)
     reason = "" if heat is not None else "not computed"
     return Panel(view.photo, heat, scales[position] if scales else None, style.kind, reason=view.reasons.get(position, reason))
 
 
-def _position_panel(view: SampleView, position: str, style: MapStyle, scales: Mapping[str, Scale] | None) -> Panel:
-    panel = _map_panel(view, position, style, scales)
+def position_panel(view: SampleView, position: str, style: MapStyle, scales: Mapping[str, Scale] | None) -> Panel:
+    """Return the panel of one position, with the partition's boundaries over that of the part features."""
+    panel = map_panel(view, position, style, scales)
     if position != "part" or view.boundary is None:
         return panel
     theta = None if view.moved_cells == 0 else view.theta
@@ -265,18 +291,3 @@ def _check_keys(scales: Mapping[str, Scale] | None, names: Sequence[str], what: 
     for name in names if scales is not None else ():
         if scales is not None and name not in scales:
             raise ValueError(f"scales: none for {what} {name!r}, only for {', '.join(scales) or 'nothing'}. Give one a {what}, or none at all.")
-
-
-def _footer(rows: Sequence[Sequence[Panel | None]], style: MapStyle, settings: DrawSettings, position: str = "") -> str:
-    """Return the line that makes the picture readable alone: method, target, scope, range, alpha, colour map, and what is left clear."""
-    panels = [panel for row in rows for panel in row if panel is not None]
-    scales = [scale for panel in panels if (scale := panel_scale(panel, settings))]
-    scopes = sorted({scale.scope for scale in scales})
-    names = sorted({settings.signed_colour_map if scale.signed else settings.colour_map for scale in scales})
-    holes = any(panel.heat is not None and np.isnan(panel.heat).any() for panel in panels if judge_panel(panel, settings).drawn)
-    parts = [style.method, f"target: {style.target}"]
-    parts += [f"position: {position}"] if position else []
-    parts += [f"values: {KIND_WORDS[style.kind]}"]
-    parts += [f"scale: {scope} ({SCOPE_WORDS[scope]})" for scope in scopes]
-    parts += [f"colours: {', '.join(names)}, alpha {settings.alpha:g}"] if names else ["no map drawn"]
-    return " | ".join([*parts, *(["clear cells: no value"] if holes else [])])

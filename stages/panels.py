@@ -9,8 +9,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from stages.drawing import check_colour_map, check_photo, colour_bar, draw_boundaries, inline_bar, overlay
+from stages.drawing import check_colour_map, check_photo, colour_bar, draw_boundaries, greyed, inline_bar, overlay
 from stages.lettering import GREY, blend_ink, line_height, text_mask, text_picture, text_width, wrap
+from stages.marks import CellMark, draw_marks
 from stages.scales import FLAT_BELOW, MapKind, MapStatus, Scale, check_map, describe_map, find_scale, map_status, rectify
 
 Bars = Literal["row", "column", "panel"]
@@ -84,6 +85,8 @@ class Panel:
         "relu", "statistic" or "signed": see `find_scale`.
     boundary, grid, theta
         Partition boundaries drawn over it, and their frame: see `draw_boundaries`. `grid` defaults to the heat's.
+    marks
+        Cells that are marked, on `grid`.
     caption
         Text under the panel.
     reason
@@ -97,6 +100,7 @@ class Panel:
     boundary: Sequence[int] | np.ndarray | None = None
     grid: tuple[int, int] | None = None
     theta: np.ndarray | None = None
+    marks: Sequence[CellMark] = ()
     caption: str = ""
     reason: str = ""
 
@@ -104,8 +108,9 @@ class Panel:
         check_photo(self.photo)
         if self.heat is not None:
             check_map(self.heat, "panel heat")
-        if self.boundary is not None and self.grid is None and self.heat is None:
-            raise ValueError("panel: a boundary without a grid or a heat map has no unit. Pass grid = (cells down, cells across).")
+        if (self.boundary is not None or self.marks) and self.grid is None and self.heat is None:
+            what = "marks" if self.boundary is None else "a boundary"
+            raise ValueError(f"panel: {what} without a grid or a heat map has no unit. Pass grid = (cells down, cells across).")
         if self.scale is not None and self.scale.signed != (self.kind == "signed"):
             found = f"a {self.kind!r} map on a scale with signed = {self.scale.signed}"
             raise ValueError(f"panel: {found}; expected signed scales for signed maps only. Make it with find_scale(maps, {self.kind!r}, ...).")
@@ -141,19 +146,25 @@ def panel_scale(panel: Panel, settings: DrawSettings) -> Scale | None:
 
 
 def draw_panel(panel: Panel, settings: DrawSettings) -> np.ndarray:
-    """Return the panel without its caption: uint8 [h, w, 3], the longer side `settings.panel_px`, the photo's aspect kept."""
+    """Return the panel without its caption: uint8 [h, w, 3], the longer side `settings.panel_px`, the photo's aspect kept.
+
+    Under a signed map, whose colours are two hues, the photo is grey.
+    """
     height, width = fit_size(panel.photo, settings)
     shrinks = panel.photo.shape[0] > height
     picture = cv2.resize(panel.photo, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     scale, verdict = panel_scale(panel, settings), judge_panel(panel, settings)
     if panel.heat is not None and scale is not None:
+        picture = greyed(picture) if scale.signed else picture
         picture = overlay(picture, scale.normalise(rectify(panel.heat, panel.kind)), _colour_map(scale, settings), settings.alpha)
     elif verdict.text:
         return _write_over(picture, verdict.text, settings)  # without the boundaries: they would cross the words
     grid = panel.grid or (panel.heat.shape if panel.heat is not None else None)
-    if panel.boundary is None or grid is None:
+    if grid is None:
         return picture
-    return draw_boundaries(picture, panel.boundary, (grid[0], grid[1]), panel.theta)
+    if panel.boundary is not None:
+        picture = draw_boundaries(picture, panel.boundary, (grid[0], grid[1]), panel.theta)
+    return draw_marks(picture, panel.marks, (grid[0], grid[1]))
 
 
 def fit_size(photo: np.ndarray, settings: DrawSettings) -> tuple[int, int]:

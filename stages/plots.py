@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from stages.findings import display_name
+from stages.trust_report import agreement_matrix
 from stages.warp_figures import ROUNDING
 
 _SIZE_INCHES = (5.4, 3.1)
@@ -32,7 +33,7 @@ class Plot:
 
 def draw_plots(stats: xr.Dataset) -> list[Plot]:
     """Draw every plot that the figures allow; `stats` as in `findings`."""
-    return [plot for draw in (_recall, _pointing, _energy, _moved, _warp, _boundaries, _drift) for plot in draw(stats)]
+    return [plot for draw in (_recall, _pointing, _energy, _moved, _warp, _boundaries, _drift, _agreement) for plot in draw(stats)]
 
 
 def _recall(stats: xr.Dataset) -> list[Plot]:
@@ -116,6 +117,27 @@ def _drift(stats: xr.Dataset) -> list[Plot]:
         if lines
         else []
     )
+
+
+def _agreement(stats: xr.Dataset) -> list[Plot]:
+    found = agreement_matrix(stats)
+    if found is None:
+        return []
+    names, values = found
+    figure, axes = _axes()
+    figure.set_size_inches(1.5 + 0.42 * len(names), 1.2 + 0.38 * len(names))
+    axes.imshow(np.ma.masked_invalid(values), cmap="RdBu_r", vmin=-1, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(labelsize=7, length=0)
+    axes.spines[:].set_visible(False)
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            axes.text(
+                column, row, f"{value:.2f}".replace("0.", "."), ha="center", va="center", fontsize=6, color="white" if abs(value) > 0.6 else "black"
+            )
+    caption = f"Mean rank correlation (Spearman) over the cells of the aligned maps at {display_name(stats, -1)}, all images; blank: undefined."
+    return [Plot("Which methods agree", caption, _svg(figure, "agreement"))]
 
 
 def _line_plot(

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import NDArray
 
-from safenet.architecture import Sampling
+from safenet.architecture import Pooling, Sampling
 from safenet.partition import ring_weights
+from stages.cam_methods import Cells
 from stages.frames import carry_back
+from stages.gradients import CellWeights, DenseGradient, FactoredGradient, Gradient
+from stages.max_pooling import MaxPooled, Warp
 from stages.naming import known
+from stages.part_heads import Removal
+from stages.scores import CellRemoval
 
 BLOCK_PREFIX = "block_"
 ON_ALIGNED_GRID = frozenset({"aligned", "part"})  # the other positions lie on the patch grid, the photo's frame
 Float = NDArray[np.float32]
+Arrays = Mapping[str, NDArray]
 
 
 @dataclass(frozen=True)
@@ -27,16 +32,35 @@ class PositionView:
 
     Parameters
     ----------
-    cells : float32 [B, N, K]
-    weight : float32 [B, P, N] or None
-        T_p: how much each cell counts in part feature p; None where no gradient was asked for.
+    cells : Cells
+    weights : CellWeights or None
+        T_p: how much each cell counts in part feature p; None where no gradient was asked for, or pooling is no weighting.
     paint
         Turns a value a cell [B, N] into a map [B, y, x].
+    pooled : MaxPooled or None
+        The way to the part features where they are maxima.
     """
 
-    cells: Float
-    weight: Float | None
-    paint: Callable[[Float], Float]
+    cells: Cells
+    weights: CellWeights | None
+    paint: Callable[[NDArray[np.floating]], Float]
+    pooled: MaxPooled | None = None
+
+    def gradient(self, direction: NDArray[np.floating]) -> Gradient:
+        """Gradient with respect to the cells, from that with respect to the part features [B, P, K]."""
+        direction = direction.astype(np.float32)
+        if self.pooled is not None:
+            return DenseGradient(self.cells.values, self.pooled.gradient(direction))
+        assert self.weights is not None, "the position was opened without a gradient"
+        return FactoredGradient(self.cells.values, direction, self.weights, lambda: self.cells.magnitude)
+
+    @property
+    def tokens(self) -> Removal:
+        """What the loss of each cell takes from the part features."""
+        if self.pooled is not None:
+            return self.pooled
+        assert self.weights is not None, "the position was opened without a gradient"
+        return CellRemoval(self.cells.values, self.weights.values)
 
 
 @dataclass(frozen=True)
@@ -45,26 +69,7 @@ class Position:
 
     needs: tuple[str, ...]
     needs_for_gradient: tuple[str, ...]
-    open: Callable[[xr.Dataset, Sampling, bool], PositionView]
-
-
-def open_position(features: xr.Dataset, position: str, sampling: Sampling, with_gradient: bool) -> PositionView:
-    """Lay out a block of features, in memory, as seen from `position`.
-
-    Raises
-    ------
-    ValueError
-        If the position is a transformer block that was not stored.
-    """
-    number = block_number(position)
-    if number is None:
-        return POSITIONS[position].open(features, sampling, with_gradient)
-    stored = features["block"].values.tolist()
-    if number not in stored:
-        raise ValueError(
-            f"cam.positions: {position} is not in the feature store, which holds blocks {stored}. Add {number} to extract.blocks and extract again"
-        )
-    return _grid_view(features["block_map"].values[:, stored.index(number)], None)
+    open: Callable[[Arrays, Sampling, Pooling, bool], PositionView]
 
 
 def check_position(position: str, where: str) -> str:
@@ -78,26 +83,36 @@ def block_number(position: str) -> int | None:
     return int(number) if position.startswith(BLOCK_PREFIX) and number.isdecimal() else None
 
 
-def _patch(features: xr.Dataset, sampling: Sampling, with_gradient: bool) -> PositionView:
+def open_block(maps: NDArray[np.floating]) -> PositionView:
+    """Lay out the map of a transformer block [B, y, x, K]: class-free, since its gradients are not made from a store."""
+    return _grid_view(maps)
+
+
+def _patch(block: Arrays, sampling: Sampling, pooling: Pooling, with_gradient: bool) -> PositionView:
     """T_p = R_p carried back through FAM, as a gradient passes it."""
-    weight = None
-    if with_gradient:
-        weight = carry_back(_ring_weights(features), features["theta"].values, features["source_cell"].values, sampling)
-    return _grid_view(features["patch_map"].values, weight)
+    view = _grid_view(block["patch_map"])
+    if not with_gradient:
+        return view
+    if pooling == "max":
+        return _behind_maxima(view, block, Warp(block["theta"], block["source_cell"], sampling))
+    return _weighted(view, carry_back(ring_weights_of(block), block["theta"], block["source_cell"], sampling))
 
 
-def _aligned(features: xr.Dataset, sampling: Sampling, with_gradient: bool) -> PositionView:
+def _aligned(block: Arrays, sampling: Sampling, pooling: Pooling, with_gradient: bool) -> PositionView:
     """T_p = R_p."""
-    return _grid_view(features["aligned_map"].values, _ring_weights(features) if with_gradient else None)
+    view = _grid_view(block["aligned_map"])
+    if not with_gradient:
+        return view
+    return _behind_maxima(view, block, None) if pooling == "max" else _weighted(view, ring_weights_of(block))
 
 
-def _part(features: xr.Dataset, sampling: Sampling, with_gradient: bool) -> PositionView:
+def _part(block: Arrays, sampling: Sampling, pooling: Pooling, with_gradient: bool) -> PositionView:
     """The part features as P cells of their own; each value is painted on its ring, 0 outside of all rings."""
-    cells = np.ascontiguousarray(features["part_feature"].values, dtype=np.float32)
+    cells = np.ascontiguousarray(block["part_feature"], dtype=np.float32)
     batch, parts, _ = cells.shape
     weight = np.broadcast_to(np.eye(parts, dtype=np.float32), (batch, parts, parts))
-    inside = (_ring_weights(features) > 0).astype(np.float32)
-    return PositionView(cells, weight, lambda values: np.einsum("bp,bpyx->byx", values, inside))
+    inside = (ring_weights_of(block) > 0).astype(np.float32)
+    return PositionView(Cells(cells), CellWeights(weight), lambda values: np.einsum("bp,bpyx->byx", values, inside).astype(np.float32))
 
 
 POSITIONS: Mapping[str, Position] = MappingProxyType(
@@ -109,14 +124,23 @@ POSITIONS: Mapping[str, Position] = MappingProxyType(
 )
 
 
-def _grid_view(maps: NDArray[np.floating], weight: Float | None) -> PositionView:
+def _grid_view(maps: NDArray[np.floating]) -> PositionView:
     batch, height, width, channels = maps.shape
     # torch converts half precision several times faster than numpy
     cells = torch.from_numpy(np.ascontiguousarray(maps)).to(torch.float32).numpy().reshape(batch, height * width, channels)
-    flat = None if weight is None else weight.reshape(batch, -1, height * width)
-    return PositionView(cells, flat, lambda values: values.astype(np.float32).reshape(batch, height, width))
+    return PositionView(Cells(cells), None, lambda values: values.astype(np.float32).reshape(batch, height, width))
 
 
-def _ring_weights(features: xr.Dataset) -> Float:
-    size = (features.sizes["y"], features.sizes["x"])
-    return ring_weights(torch.from_numpy(features["boundary"].values.astype(np.int64)), size).numpy()
+def _weighted(view: PositionView, weight: Float) -> PositionView:
+    return replace(view, weights=CellWeights(weight.reshape(*weight.shape[:2], -1)))
+
+
+def _behind_maxima(view: PositionView, block: Arrays, warp: Warp | None) -> PositionView:
+    cells, side = view.cells.values, block["source_cell"].shape[1:]
+    return replace(view, pooled=MaxPooled(cells.reshape(len(cells), *side, -1), block["boundary"], warp))
+
+
+def ring_weights_of(block: Arrays) -> Float:
+    """R_p of a block's boundaries, float32 [B, P, y, x]."""
+    side = block["source_cell"].shape[1:]
+    return ring_weights(torch.from_numpy(block["boundary"].astype(np.int64)), (side[0], side[1])).numpy()

@@ -8,14 +8,14 @@ from typing import Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from stages.cam import Product
 from stages.cam_methods import METHODS
 from stages.drawing import check_colour_map
 from stages.naming import known
 from stages.positions import check_position
-from stages.targets import NO_TARGET
+from stages.products import Product
+from stages.target_names import NO_TARGET
 
-MosaicKind = Literal["positions", "epochs", "paper"]
+MosaicKind = Literal["positions", "epochs", "paper", "methods", "depth", "pair", "change"]
 Scope = Literal["image", "image-over-checkpoints", "checkpoint", "dataset", "fixed"]
 
 
@@ -24,14 +24,21 @@ class RenderSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mosaics: tuple[MosaicKind, ...] = Field(("positions", "epochs", "paper"), description="kinds to draw")
+    mosaics: tuple[MosaicKind, ...] = Field(
+        ("positions", "epochs", "paper"),
+        description=(
+            "kinds to draw: positions, epochs, paper; on request methods (all of an image), depth (block by block), pair (from both sides), "
+            "change (first to last checkpoint, split; of label and class_NAME)"
+        ),
+    )
     methods: tuple[str, ...] = Field((), description="methods to draw; default: all of cam.methods")
     targets: tuple[str, ...] = Field((), description="targets to draw; default: all of cam.targets")
-    position: str = Field("aligned", description="position of the epochs and paper mosaics; positions shows them all")
+    position: str = Field("aligned", description="position of the epochs and paper mosaics; the others show them all")
     places: tuple[str, ...] = Field((), description="places to draw; default: the first few of the test split")
     place_count: int = Field(3, ge=1, description="how many places, where none are named")
     drone_views: int = Field(4, ge=1, description="drone images a place")
-    checkpoints: tuple[str, ...] = Field((), description="checkpoints of positions and paper; default: the last")
+    pair_cells: int = Field(4, ge=1, le=9, description="cells of each image that a pair mosaic asks about")
+    checkpoints: tuple[str, ...] = Field((), description="checkpoints of all kinds but epochs; default: the last")
     columns: int = Field(8, ge=2, description="checkpoints of an epoch strip, evenly spread, first and last included")
     scope: Scope = Field("image", description="scale of the positions and paper mosaics: image, checkpoint, dataset, fixed")
     epochs_scope: Scope = Field("image-over-checkpoints", description="scale of an epoch strip")

@@ -11,10 +11,11 @@ import numpy as np
 import xarray as xr
 from jinja2 import Environment
 
-from stages.cam import Product
 from stages.findings import display_name, findings
 from stages.plots import draw_plots
-from stages.targets import NO_TARGET
+from stages.products import Product
+from stages.target_names import NO_TARGET
+from stages.trust_report import trust_table
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ MOSAIC_HEADS: Mapping[str, str] = {
     "epochs": "By epoch: one row an image, one column a checkpoint",
     "paper": "Input, aligned image, partition, heat map",
     "positions": "By position: before FAM, after FAM, after FPM",
+    "methods": "By method: one row a method, one column a position",
+    "depth": "By depth: one column a transformer block",
+    "pair": "A pair from both sides: what makes it alike, and which cells are like which",
+    "change": "From the first checkpoint to the last: what the features changed, what the head, what both together",
 }
 
 
@@ -55,7 +60,7 @@ def report_page(title: str, facts: Mapping[str, str], stats: xr.Dataset, mosaics
         facts=facts,
         findings=findings(stats),
         plots=draw_plots(stats),
-        tables=[_retrieval_table(stats), *_map_tables(stats)],
+        tables=[_retrieval_table(stats), *trust_table(stats), *_map_tables(stats)],
         mosaics=[(head, pictures) for head, pictures in groups if pictures],
     )
 

@@ -12,13 +12,15 @@ import numpy as np
 
 MapKind = Literal["statistic", "relu", "signed"]
 MapStatus = Literal["ok", "flat", "zero", "absent"]
-Scope = Literal["image", "image-over-checkpoints", "checkpoint", "dataset", "fixed"]
+Scope = Literal["image", "image-over-checkpoints", "row", "picture", "checkpoint", "dataset", "fixed"]
 
 FLAT_BELOW = 0.01
 SCOPE_WORDS: Mapping[str, str] = MappingProxyType(
     {
         "image": "each map its own",
         "image-over-checkpoints": "one an image, shared by its checkpoints",
+        "row": "one for the maps of a row",
+        "picture": "one for all maps of its kind in the picture",
         "checkpoint": "one a checkpoint; values beyond it take its end colours",
         "dataset": "one for the dataset; values beyond it take its end colours",
         "fixed": "set by hand; values beyond it take its end colours",
@@ -35,7 +37,7 @@ class Scale:
     vmin, vmax
         Raw values of the first and the last colour, in the map's own unit.
     scope
-        What the range was taken over: "image", "image-over-checkpoints", "checkpoint", "dataset" or "fixed".
+        What the range was taken over: a key of SCOPE_WORDS.
     signed
         True for a diverging scale, symmetric about 0.
 

@@ -63,6 +63,17 @@ _ON_REQUEST = (
     Variable("block", ("block",), "int16", "which transformer blocks block_map holds, 0 first"),
     Variable("cls_attention", ("sample", "layer", "attention_head", "y", "x"), "float16", "attention of CLS to the patches, by block", frame="patch"),
     Variable("rollout", ("sample", "y", "x"), "float32", "attention rollout of CLS (arXiv:2005.00928)", frame="patch"),
+    Variable("block_rollout", ("sample", "layer", "y", "x"), "float32", "attention rollout of CLS up to and including each block", frame="patch"),
+    Variable(
+        "block_cam",
+        ("sample", "gradient_target", "gradient_block", "gradient_method", "y", "x"),
+        "float32",
+        "heat map at a transformer block by the gradient of a class score, raw and signed; NaN: the image has no such target",
+        frame="patch",
+    ),
+    Variable("gradient_target", ("gradient_target",), "str", "class score that block_cam is of"),
+    Variable("gradient_block", ("gradient_block",), "int16", "transformer block that block_cam is at, 0 first"),
+    Variable("gradient_method", ("gradient_method",), "str", "method of block_cam"),
     Variable("flip_embedding", ("sample", "head", "embed"), "float32", "embedding of the horizontally flipped image"),
     Variable("image", ("sample", "row", "column", "colour"), "uint8", "the photo as the network read it, RGB", frame="photo"),
     Variable("mask_share", ("sample", "y", "x"), "float32", "share of each cell that the target's mask covers; NaN: no mask", frame="patch"),
@@ -70,8 +81,11 @@ _ON_REQUEST = (
 )
 FEATURES: Mapping[str, Variable] = MappingProxyType({variable.name: variable for variable in (*_ALWAYS, *_ON_REQUEST)})
 ON_REQUEST = frozenset(variable.name for variable in _ON_REQUEST)
-CHOICES = frozenset({"cls_attention", "rollout", "flip_embedding", "image"})  # the others follow from other settings or from the dataset
+CHOICES = frozenset(
+    {"cls_attention", "rollout", "block_rollout", "flip_embedding", "image"}
+)  # the others follow from other settings or from the dataset
 MASKS = ("mask_share", "mask_centre")
+GRADIENT_METHODS = ("grad_cam", "hires_cam", "layer_cam")  # always all: they cost nothing once the gradient is there
 HEAD_PREFIX = "head_"
 SAMPLE_TEXTS: Mapping[str, str] = MappingProxyType(  # variable -> column of the manifest
     {"sample_id": "id", "place": "place", "view": "view", "split": "split", "roles": "roles", "digest": "digest"}
@@ -84,8 +98,8 @@ def feature_variables(requested: Iterable[str]) -> tuple[Variable, ...]:
     return tuple(variable for variable in FEATURES.values() if variable.name not in ON_REQUEST or variable.name in wanted)
 
 
-def dim_sizes(architecture: Architecture, samples: int, blocks: int) -> dict[str, int]:
-    """Sizes of all dims of a feature store; `blocks` transformer blocks have their map stored."""
+def dim_sizes(architecture: Architecture, samples: int, blocks: int, gradient_targets: int = 0, gradient_blocks: int = 0) -> dict[str, int]:
+    """Sizes of all dims of a feature store; `blocks` transformer blocks have their map stored, `gradient_blocks` their heat maps."""
     return {
         "sample": samples,
         "y": architecture.grid,
@@ -101,6 +115,9 @@ def dim_sizes(architecture: Architecture, samples: int, blocks: int) -> dict[str
         "layer": architecture.depth,
         "block": blocks,
         "attention_head": architecture.heads,
+        "gradient_target": gradient_targets,
+        "gradient_block": gradient_blocks,
+        "gradient_method": len(GRADIENT_METHODS),
         "row": architecture.image_size,
         "column": architecture.image_size,
         "colour": 3,

@@ -17,13 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from safenet.architecture import Sampling
 from safenet.partition import ring_numbers
-from stages.cam import Product
 from stages.cam_methods import METHODS
 from stages.frames import to_photo_frame
 from stages.map_figures import drift_figures, map_figures, mask_figures
 from stages.positions import ON_ALIGNED_GRID
+from stages.products import FACTS_PREFIX, Product
 from stages.retrieval import descriptors, retrieval_metrics
 from stages.schema import MASKS
+from stages.trust_figures import STATUS_NAMES, trust_figures
 from stages.warp_figures import WARP_FIGURES, boundary_counts, decompose_theta, moved_share
 
 NEEDED_FEATURES = ("valid", "theta", "source_cell", "fam_change", "boundary")
@@ -38,6 +39,7 @@ class StatsSettings(BaseModel):
     flat_below: float = Field(0.01, ge=0, description="a map whose coefficient of variation is below this is flat")
     top_share: float = Field(0.1, gt=0, le=1, description="share of the cells that `top` looks at")
     overlap_share: float = Field(0.2, gt=0, le=1, description="share of the cells that drift's `overlap` looks at")
+    sanity_samples: int = Field(64, ge=0, description="images that the head-randomisation check looks at, evenly spread; 0: none")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def summarise_block(
     Parameters
     ----------
     cams : Dataset
-        Variables named by product keys, (sample, y, x), in memory.
+        Variables named by product keys, (sample, y, x), and their facts, named facts/<key>, (sample, fact), in memory.
     features : Dataset
         NEEDED_FEATURES, and MASKS where there are masks, of the same samples, in memory.
     group : int64 [sample]
@@ -82,11 +84,13 @@ def summarise_block(
     sampling : {"nearest", "bilinear"}
     settings : StatsSettings
     """
-    keys = list(cams.data_vars)
+    keys = [str(key) for key in cams.data_vars if not str(key).startswith(FACTS_PREFIX)]
     ring = ring_numbers((features.sizes["y"], features.sizes["x"])).numpy()
-    figures = [_product_figures(Product.parse(str(key)), cams[key].values, features, ring, sampling, settings) for key in keys]
+    figures = [_product_figures(Product.parse(key), cams[key].values, features, ring, sampling, settings) for key in keys]
     samples = xr.Dataset({name: _stack(name, [f[name] for f in figures], features.sizes["sample"]) for name in figures[0]} if keys else {})
     samples = samples.assign(_module_figures(features))
+    if keys:
+        samples = samples.assign(trust_figures(cams, [Product.parse(key) for key in keys]))
     sums = [_group_sums(cams[key].values, group, groups) for key in keys]
     dims = ("group", "product", "y", "x")
     total = xr.Dataset({name: (dims[: value.ndim + 1], np.stack([s[name] for s in sums], axis=1)) for name, value in sums[0].items()} if keys else {})
@@ -113,7 +117,7 @@ def finalize(summary: BlockSummary, groups: Groups, products: Sequence[Product],
         count=("group", np.bincount(groups.index[groups.index >= 0], minlength=len(groups.name)))
     )
     names = [product.key for product in products]
-    coords = {"group": list(groups.name), "product": names, "warp": list(WARP_FIGURES)}
+    coords = {"group": list(groups.name), "product": names, "other": names, "status": STATUS_NAMES, "warp": list(WARP_FIGURES)}
     return stats.assign_coords({dim: (dim, np.array(value, dtype=object)) for dim, value in coords.items() if dim in stats.dims}).transpose(
         "group", "product", ..., missing_dims="ignore"
     )

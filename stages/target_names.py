@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from types import MappingProxyType
 from typing import Literal
 
@@ -138,6 +139,7 @@ class TargetName:
         return ".".join([*words, *(["softmax"] if self.softmax else []), *(["flip"] if self.flip else [])])
 
 
+@cache
 def parse_target(text: str, where: str = "cam.targets") -> TargetName:
     """Take a target apart.
 

@@ -7,9 +7,9 @@ import torch
 import xarray as xr
 
 from safenet import PRESETS, SafeNet
-from safenet.heads import fold_head
-from stages.cam import CamContext
+from stages.cam import CamContext, needed_references
 from stages.extract import ExtractSettings, FeatureExtractor
+from stages.part_heads import part_heads
 from stages.schema import FEATURES
 from stages.targets import TargetContext
 
@@ -40,21 +40,26 @@ def photos(count: int, seed: int = 0, size: int = 32) -> torch.Tensor:
     return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-def feature_block(model: SafeNet, count: int = 5, blocks=(), **columns) -> xr.Dataset:
-    """What `extract` writes for `count` random photos, in float32, with the per-sample context of the targets."""
-    settings = ExtractSettings(map_dtype="float32", blocks=blocks, device="cpu")
+def feature_block(model: SafeNet, count: int = 5, blocks=(), products=(), **columns) -> xr.Dataset:
+    """What `extract` writes for `count` random photos, in float32, with the classes and random references that the targets of `products` read."""
+    settings = ExtractSettings(map_dtype="float32", blocks=blocks, device="cpu", store=("flip_embedding",))
     tensors = FeatureExtractor(model, settings, torch.device("cpu"))(photos(count))
     found = xr.Dataset({name: (FEATURES[name].dims, value.numpy()) for name, value in tensors.items()})
     if blocks:
         found["block"] = ("block", np.array(blocks, np.int16))
-    context = {"valid": np.ones(count, bool), "class_index": np.arange(count) % 3, "reference_group": np.arange(count) % 2}
-    return found.assign({name: ("sample", value) for name, value in (context | columns).items()})
+    context = {"valid": np.ones(count, bool), "class_index": np.arange(count) % 3}
+    found = found.assign({name: ("sample", value) for name, value in (context | columns).items()})
+    rng = np.random.default_rng(0)
+    for name in sorted(needed_references(products)):
+        reference = rng.standard_normal(found["embedding"].shape)
+        reference *= 0.8 / np.linalg.norm(reference, axis=2, keepdims=True)  # a mean of unit vectors is shorter than 1
+        found[name] = (("sample", "head", "embed"), reference.astype(np.float32))
+    return found
 
 
-def context_of(model: SafeNet, seed: int = 0) -> CamContext:
-    """Folded part heads, class names, and two random mean unit embeddings as references."""
-    heads = [fold_head(head.arrays()) for head in model.heads[:-1]]
-    reference = np.random.default_rng(seed).standard_normal((2, len(heads), model.architecture.embedding))
-    reference = 0.8 * reference / np.linalg.norm(reference, axis=2, keepdims=True)  # a mean of unit vectors is shorter than 1
-    rivals = 0.5 * np.flip(reference, axis=0)
-    return CamContext(TargetContext(heads, ["a", "b", "c"], reference.astype(np.float32), rivals.astype(np.float32)), model.architecture.sampling)
+def context_of(model: SafeNet) -> CamContext:
+    """Folded part heads, class names, classifiers."""
+    arrays = [head.arrays() for head in model.heads[:-1]]
+    heads = part_heads(arrays, model.architecture.head_activation)
+    targets = TargetContext(heads, ["a", "b", "c"], np.stack([head["w2"] for head in arrays]))
+    return CamContext(targets, model.architecture.sampling, model.architecture.pooling)

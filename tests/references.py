@@ -47,27 +47,147 @@ def pooled_parts(features: np.ndarray, boundary: list[int]) -> np.ndarray:
     return np.stack(parts, axis=1)
 
 
-def gradient_maps(
-    model: torch.nn.Module, patch_map: torch.Tensor, theta: torch.Tensor, boundary: torch.Tensor, score
-) -> dict[str, dict[str, np.ndarray]]:
-    """Grad-CAM and HiResCAM by autograd through FAM's resampling, FPM's pooling and the heads, at every position.
+class Tail:
+    """The network behind one map of one sample, in float64: FAM's resampling, FPM's pooling at fixed boundaries, the part heads.
 
-    `score(embedding [P, E], logit [P, C])` is the scalar whose gradient is taken; one sample, parts only.
-    Returns position -> method -> raw map [H, W] (for `part`: a value a part).
+    `value` is the map as the position has it: [N, K] cells, row-major (`part`: [P, K]).
     """
-    from safenet.alignment import resample
-    from safenet.partition import pool_rings
 
-    patch = patch_map.clone().requires_grad_()
-    aligned = resample(patch, theta, model.architecture.sampling)
-    aligned.retain_grad()
-    part = pool_rings(aligned, boundary)
-    part.retain_grad()
-    outputs = [head(feature) for head, feature in zip(model.heads[:-1], part.unbind(2), strict=True)]
-    score(torch.cat([embedding for embedding, _ in outputs]), torch.cat([logit for _, logit in outputs])).backward()
-    found = {}
-    for name, tensor in (("patch", patch), ("aligned", aligned), ("part", part)):
-        value, gradient = tensor.detach().flatten(2)[0], tensor.grad.flatten(2)[0]
-        maps = {"grad_cam": (gradient.mean(dim=1, keepdim=True) * value).sum(dim=0), "hires_cam": (gradient * value).sum(dim=0)}
-        found[name] = {method: heat.numpy() for method, heat in maps.items()}
+    def __init__(self, model: torch.nn.Module, position: str, patch_map: torch.Tensor, theta: torch.Tensor, boundary: torch.Tensor) -> None:
+        from safenet.alignment import resample
+        from safenet.partition import POOLINGS
+
+        self._heads, self._position, self._side = model.heads[:-1], position, patch_map.shape[2]
+        self._resample = lambda cells: resample(cells, theta, model.architecture.sampling)
+        self._pool = lambda cells: POOLINGS[model.architecture.pooling](cells, boundary)
+        aligned = self._resample(patch_map)
+        maps = {"patch": patch_map.flatten(2), "aligned": aligned.flatten(2), "part": self._pool(aligned)}
+        self.value = maps[position][0].T.contiguous()
+
+    def __call__(self, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings [P, E] and logits [P, C] of the parts."""
+        value = cells.T[None]
+        if self._position != "part":
+            value = value.unflatten(2, (self._side, self._side))
+            value = self._pool(self._resample(value) if self._position == "patch" else value)
+        outputs = [head(feature) for head, feature in zip(self._heads, value.unbind(2), strict=True)]
+        return torch.cat([embedding for embedding, _ in outputs]), torch.cat([logit for _, logit in outputs])
+
+
+def class_score(number: int, weights: np.ndarray, global_logit: np.ndarray, softmax: bool = False):
+    """y = sum over heads of weight * logit[number], or the probability of that sum over the classes."""
+
+    def score(embedding: torch.Tensor, logit: torch.Tensor) -> torch.Tensor:
+        mixed = torch.from_numpy(weights[:-1]) @ logit + weights[-1] * torch.from_numpy(global_logit).double()
+        return (mixed.softmax(dim=0) if softmax else mixed)[number]
+
+    return score
+
+
+def cosine_score(reference: np.ndarray, weights: np.ndarray, embedding: np.ndarray, flip: np.ndarray | None, fixed_norm: bool):
+    """y = sum over heads of weight * q . f / |f|; with `fixed_norm` |f| is that of the image as it is. All [P + 1, E], the global head last."""
+    extra = torch.zeros(embedding.shape).double() if flip is None else torch.from_numpy(flip).double()
+    whole = torch.from_numpy(embedding).double() + extra
+    wanted = torch.from_numpy(reference).double()
+
+    def score(parts: torch.Tensor, logit: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros(()).double()
+        for index, weight in enumerate(weights):
+            if weight:
+                found = parts[index] + extra[index] if index < len(parts) else whole[index]
+                norm = whole[index].norm() if fixed_norm else found.norm()
+                total = total + weight * (found @ wanted[index]) / norm
+        return total
+
+    return score
+
+
+@torch.enable_grad()
+def heat(method: str, tail: Tail, score, rivals=()) -> np.ndarray:
+    """A map [N] by its definition: the gradient by autograd, every channel and cell taken out one by one; nothing factored, nothing shared."""
+    cells = tail.value.clone().requires_grad_()
+    y = score(*tail(cells))
+    (gradient,) = torch.autograd.grad(y, cells)
+    A, g, y = tail.value.numpy(), gradient.numpy(), float(y.detach())  # [N, K]
+    count, channels = A.shape
+
+    def without(chosen: tuple) -> float:
+        rest = tail.value.clone()
+        rest[chosen] = 0
+        return float(score(*tail(rest)).detach())
+
+    def weighted(weights) -> np.ndarray:
+        return np.array([sum(weights[k] * A[n, k] for k in range(channels)) for n in range(count)])
+
+    if method == "l2_norm":
+        return np.array([np.sqrt(sum(a * a for a in row)) for row in A])
+    if method == "max":
+        return np.array([max(row) for row in A])
+    if method == "mean":
+        return np.array([sum(row) / channels for row in A])
+    if method == "sum":
+        return np.array([sum(row) for row in A])
+    if method in ("eigen_cam", "eigen_grad_cam"):
+        matrix = A if method == "eigen_cam" else g * A
+        matrix = matrix - matrix.mean(axis=0)
+        left, size, _ = np.linalg.svd(matrix, full_matrices=False)
+        found = left[:, 0] * size[0]
+        first = next(n for n in range(count) if abs(found[n]) >= (1 - 1e-4) * max(abs(found)))
+        return found if found[first] >= 0 else -found
+    if method == "grad_cam":
+        return weighted(g.mean(axis=0))
+    if method == "hires_cam":
+        return (g * A).sum(axis=1)
+    if method == "layer_cam":
+        return (np.clip(g, 0, None) * A).sum(axis=1)
+    if method == "element_wise":
+        return np.clip(g * A, 0, None).sum(axis=1)
+    if method == "grad_cam_pp":  # eq. 19 with Y = exp(y): the derivatives are exp(y) g, exp(y) g^2, exp(y) g^3, and exp(y) cancels but for a factor
+        total = A.sum(axis=0)
+        alpha = np.zeros_like(g)
+        for n in range(count):
+            for k in range(channels):
+                if g[n, k] != 0:
+                    alpha[n, k] = g[n, k] ** 2 / (2 * g[n, k] ** 2 + total[k] * g[n, k] ** 3)
+        return weighted((alpha * np.clip(g, 0, None)).sum(axis=0))
+    if method == "xgrad_cam":
+        return weighted([(g[:, k] * A[:, k]).sum() / A[:, k].sum() for k in range(channels)])
+    if method == "ablation_cam":
+        return weighted([(y - without((slice(None), k))) / y for k in range(channels)])
+    if method == "token_deletion":
+        return np.array([y - without((n,)) for n in range(count)])
+    if method == "finer_cam":
+        contrast = [torch.autograd.grad(rival(*tail(cells)), cells)[0].numpy() for rival in rivals]
+        return weighted((g - np.mean(contrast, axis=0)).mean(axis=0))
+    raise AssertionError(f"{method} has no twin")
+
+
+def deletion_shares(order: np.ndarray, hires: np.ndarray) -> list[float]:
+    """Share of the score left after each of the hottest cells is gone, one by one, summed anew each time."""
+    cells, total = list(hires.ravel()), hires.sum()
+    if not total > 0:
+        return [float("nan")] * (len(cells) + 1)
+    left, heat = set(range(len(cells))), list(order.ravel())
+    found = [1.0]
+    while left:
+        hottest = min(cell for cell in left if heat[cell] == max(heat[other] for other in left))
+        left.remove(hottest)
+        found.append(sum(cells[cell] for cell in left) / total)
     return found
+
+
+def block_heat(model: torch.nn.Module, image: torch.Tensor, number: int, score) -> dict[str, np.ndarray]:
+    """Heat maps [H, W] of one image at a block, in float64: the score's gradient with respect to the block's own output, by autograd.
+
+    `score(logit [C, heads])` is a scalar; boundaries are those of the pass itself, which have no gradient.
+    """
+    from safenet.backbone import forward_tokens
+
+    with torch.enable_grad():
+        tokens, found = forward_tokens(model.transformer, image[None].requires_grad_(), (number,))
+        found[number].retain_grad()
+        score(model._after_backbone(tokens, found).logit[0]).backward()  # without the cast to float32 that a forward pass makes
+    A, g = found[number].detach()[0, 1:].numpy(), found[number].grad[0, 1:].numpy()
+    side = int(np.sqrt(len(A)))
+    maps = {"grad_cam": A @ g.mean(axis=0), "hires_cam": (g * A).sum(axis=1), "layer_cam": (np.clip(g, 0, None) * A).sum(axis=1)}
+    return {name: values.reshape(side, side) for name, values in maps.items()}

@@ -75,3 +75,18 @@ def test_a_derived_aligned_map_is_the_stored_one_bit_for_bit():
     half = features.assign({name: features[name].astype(np.float16) for name in ("patch_map", "aligned_map")})
     for block in (half, half.chunk(sample=2)):
         xr.testing.assert_equal(derive_aligned(block["patch_map"], block["source_cell"]).compute(), half["aligned_map"])
+
+
+def test_a_cell_without_a_value_does_not_spoil_its_neighbours():
+    """On odd grids the last row and column lie in no ring; a mean is of the cells that have a value."""
+    theta = np.array([[[0.9, 0.1, 0.02], [-0.1, 0.9, 0.05]]], np.float32)
+    source = source_cells(torch.from_numpy(theta), (5, 5)).numpy()
+    maps = np.random.default_rng(0).random((1, 5, 5)).astype(np.float32)
+    holed = maps.copy()
+    holed[0, -1] = np.nan
+    whole, found = (to_photo_frame(values, theta, source, "bilinear", False) for values in (maps, holed))
+    assert np.isfinite(found).sum() > 15
+    far = np.zeros((5, 5), bool)
+    far[:2] = True  # nothing of the last row was blended in here
+    np.testing.assert_array_equal(found[0][far], whole[0][far])
+    assert np.nanmin(found) >= maps.min() - 1e-6 and np.nanmax(found) <= maps.max() + 1e-6

@@ -34,7 +34,7 @@ def computed(monkeypatch):
     """How many images went through the network, batch by batch."""
     batches = []
     original = FeatureExtractor.__call__
-    monkeypatch.setattr(FeatureExtractor, "__call__", lambda self, images: batches.append(len(images)) or original(self, images))
+    monkeypatch.setattr(FeatureExtractor, "__call__", lambda self, images, *more: batches.append(len(images)) or original(self, images, *more))
     return batches
 
 
@@ -318,11 +318,11 @@ def test_the_old_features_stay_until_the_new_are_complete(lab, extracted_copy, m
     calls = [0]
     original = FeatureExtractor.__call__
 
-    def broken(self, images):
+    def broken(self, images, *more):
         calls[0] += 1
         if calls[0] > 3:
             raise KeyboardInterrupt
-        return original(self, images)
+        return original(self, images, *more)
 
     with monkeypatch.context() as patch:
         patch.setattr(FeatureExtractor, "__call__", broken)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from caught_mosaic import Caught
 
 import stages.mosaics as mosaics
 from stages.drawing import draw_boundaries, overlay, warp_photo
@@ -26,21 +27,6 @@ def heat(scale: float = 1.0, seed: int = 0) -> np.ndarray:
 FLAT = 27.7 + heat(0.01)
 ZERO = np.zeros((16, 16), np.float32)
 ABSENT = np.full((16, 16), np.nan, np.float32)
-
-
-class Caught:
-    """Stands in for `draw_mosaic` and keeps what a mosaic asked of it."""
-
-    def __call__(self, rows, row_labels, column_labels, title, footer, settings, bars=None):
-        self.rows, self.row_labels, self.column_labels, self.footer, self.settings = rows, row_labels, column_labels, footer, settings
-        self.layout = plan_layout(rows, row_labels, column_labels, title, footer, settings, bars)
-        self.picture = draw_mosaic(rows, row_labels, column_labels, title, footer, settings, bars)
-        return self.picture
-
-    def cell(self, row: int, column: int) -> np.ndarray:
-        """The photo's band of one cell, cut out of the finished picture."""
-        top, left = self.layout.tops[row], self.layout.lefts[column]
-        return self.picture[top : top + self.layout.heights[row], left : left + self.settings.panel_px]
 
 
 @pytest.fixture
@@ -78,6 +64,16 @@ def test_what_is_not_drawn_says_so(panel, status, text):
         picture = draw_panel(panel, SMALL)
         assert (np.ptp(picture, axis=2) == 0).all(), "no colour: a grey photo stays grey"
         assert picture.min() < 60 and picture[0, 0, 0] == 212, "faded, with dark words on it"
+
+
+def test_the_photo_is_grey_under_a_signed_map_alone():
+    """Else a red roof would read as a positive cell."""
+    roof = np.full((96, 96, 3), (200, 60, 40), np.uint8)
+    nearly_zero = np.full((16, 16), 1e-4, np.float32)
+    nearly_zero[0, 0] = 1
+    signed, relu = (draw_panel(Panel(roof, nearly_zero, kind=kind), SMALL)[90, 90].astype(int) for kind in ("signed", "relu"))
+    assert np.ptp(signed) <= 1 and np.ptp(relu) > 60
+    assert (draw_panel(Panel(roof), SMALL) == roof).all()
 
 
 def test_a_scale_from_elsewhere_does_not_make_a_flat_map_ok():
@@ -186,7 +182,8 @@ def test_positions_come_in_the_order_of_the_network(caught):
     first, second = view(maps=maps), view(maps={"aligned": ABSENT}, reasons={"patch": "not asked for"}, moved_cells=0)
     assert list_positions([first, second]) == ["patch", "aligned", "part", "block_3", "block_11"]
     positions_mosaic([first, second], RELU, SMALL)
-    assert caught.column_labels == ["photo", "patch\nbefore FAM", "aligned\nafter FAM", "part\nafter FPM", "block 3", "block 11"]
+    heads = ["patch\nbefore FAM", "aligned\nafter FAM", "part\nafter FPM", "block 4\n(block_3)", "block 12\n(block_11)"]
+    assert caught.column_labels == ["photo", *heads]
     texts = [judge_panel(panel, SMALL).text for panel in caught.rows[1]]
     unsaid = "no map: not computed"
     assert texts == ["", "no map: not asked for", "no map: every cell is undefined", unsaid, unsaid, unsaid]

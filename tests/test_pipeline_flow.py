@@ -23,7 +23,7 @@ from pipeline.images import png_settings
 from pipeline.stats_run import open_stats
 from safenet.checkpoint import load_checkpoint
 from safenet.preprocess import load_image
-from stages.cam import products_of
+from stages.products import products_of
 from stages.schema import FEATURES, HEAD_PREFIX, MASKS, dim_sizes, feature_variables
 
 NAMES = ["net_000", "net_001", "net_002"]

@@ -13,7 +13,7 @@ import zarr
 from disk_content import content
 
 import pipeline
-from pipeline import cam_run, render_run, seals, stores
+from pipeline import cam_run, picture_views, render_run, seals, stores
 from pipeline.cam_run import cam
 from pipeline.checkpoint_files import find_checkpoint_files
 from pipeline.demo import demo_settings
@@ -178,10 +178,10 @@ def test_another_photo_at_the_same_path_is_not_drawn(lab, finished_copy, tmp_pat
     photos = Path(shutil.copytree(lab.photos, tmp_path / "photos"))
     run = lab.run(finished_copy, photos=photos)
     row = run.manifest.iloc[0]
-    expected = render_run._photo(run, row, "net_000")
+    expected = picture_views.read_photo(run, row, "net_000")
     run.manifest.attrs["root"] = str(photos)
     Image.new("RGB", (48, 48), "red").save(photos / row["path"])
-    drawn = render_run._photo(run, row, "net_000")
+    drawn = picture_views.read_photo(run, row, "net_000")
     assert drawn.shape == (32, 32, 3)
     assert np.abs(drawn.mean(axis=(0, 1)) - expected.mean(axis=(0, 1))).max() < 3
 
@@ -223,8 +223,8 @@ def test_maps_of_other_texts_are_not_opened(lab, finished_copy, tmp_path):
 def test_maps_are_not_noted_of_features_that_changed_meanwhile(lab, extracted_copy, monkeypatch):
     original = cam_run._compute
 
-    def replaced_meanwhile(run, features, cams, state, class_names):
-        original(run, features, cams, state, class_names)
+    def replaced_meanwhile(run, features, cams, state):
+        original(run, features, cams, state)
         extract(lab.run(extracted_copy, "extract.map_dtype=float32", checkpoints=ONE), replace=True)
 
     monkeypatch.setattr(cam_run, "_compute", replaced_meanwhile)

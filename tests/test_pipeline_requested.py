@@ -132,7 +132,10 @@ def test_heat_maps_at_blocks_are_statistics_and_gradients_are_left_out_with_a_no
     run = lab.run(Path(shutil.copytree(directory, tmp_path / "run")), *REQUEST, *AT_BLOCKS, checkpoints="net_000.pth")
     outcome = cam(run)
     assert outcome.computed == 3 + 2 + 2
-    assert outcome.notes == ("left out, since a gradient at a block needs the backbone: grad_cam at block_1, grad_cam at block_0",)
+    assert outcome.notes == (
+        "left out: grad_cam of predicted at block_0, grad_cam of predicted at block_1: a gradient at a block needs the backbone: "
+        "add 'predicted' to extract.gradient_targets and extract again",
+    )
     for number in (0, 1):
         found = run.cams("net_000").read([f"block_{number}/none/{method}" for method in ("l2_norm", "max")])
         maps = stored["block_map"].isel(block=number).astype(np.float64)
@@ -165,6 +168,6 @@ def test_flipped_embeddings_take_part_in_retrieval(lab, directory, tmp_path):
 
 def test_a_block_that_is_not_stored_is_refused(lab, directory):
     run = lab.run(directory, *REQUEST, "cam.positions=['block_7']", "cam.methods=['l2_norm']", checkpoints="net_000.pth")
-    said = r"cam\.positions: block_7 is not in .*features\.zarr/net_000, which holds blocks \[0, 1\]\. Add 7 to extract\.blocks and extract again"
+    said = r"cam\.positions: block_7 is not in .*features\.zarr/net_000, which holds maps of blocks \[0, 1\]: add 7 to extract\.blocks"
     with pytest.raises(ValueError, match=said):
         cam(run)

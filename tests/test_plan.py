@@ -499,7 +499,7 @@ def count_batches(monkeypatch) -> list[int]:
     """How many images go through the network, batch by batch."""
     batches: list[int] = []
     original = FeatureExtractor.__call__
-    monkeypatch.setattr(FeatureExtractor, "__call__", lambda self, images: batches.append(len(images)) or original(self, images))
+    monkeypatch.setattr(FeatureExtractor, "__call__", lambda self, images, *more: batches.append(len(images)) or original(self, images, *more))
     return batches
 
 

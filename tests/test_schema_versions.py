@@ -109,7 +109,7 @@ def computed(monkeypatch):
     """How many images went through the network, batch by batch."""
     batches = []
     original = FeatureExtractor.__call__
-    monkeypatch.setattr(FeatureExtractor, "__call__", lambda self, images: batches.append(len(images)) or original(self, images))
+    monkeypatch.setattr(FeatureExtractor, "__call__", lambda self, images, *more: batches.append(len(images)) or original(self, images, *more))
     return batches
 
 
@@ -228,9 +228,9 @@ def test_reading_writes_nothing(old):
 
 
 def test_all_later_stages_read_it(old, no_network):
-    """Without `extract` before: version 1 vouched for its maps otherwise, so that they and the figures are made again."""
-    assert cam(run_here()).computed == (2 if old == 1 else 0)
-    assert stats(run_here()).computed == (1 if old == 1 else 0)
+    """Without `extract` before; maps and figures are made again, as both formulas and figures have had a new version since."""
+    assert cam(run_here()).computed == 2
+    assert stats(run_here()).computed == 1
     for stage in STAGES[4:]:
         assert stage.bring_up_to_date(run_here()).computed > 0
     assert open_stats(run_here())["checkpoint"].values.tolist() == ["net_000"]
@@ -319,7 +319,7 @@ def test_maps_come_out_as_they_were(first):
     cam(run_here())
     after = pipeline.open_run("run", partial=True).cams.isel(checkpoint=0)
     for key in MAPS:
-        np.testing.assert_allclose(after[key].values, before[key].values, rtol=1e-6, atol=1e-9)  # the same sums, on another machine perhaps
+        np.testing.assert_allclose(after[key].values, before[key].values, rtol=1e-6, atol=1e-7)  # float32 sums in another order
 
 
 @pytest.mark.parametrize("writes", range(8))
@@ -514,6 +514,7 @@ def test_later_maps_and_figures_are_refused(here, store, command):
     if store == "cams.zarr":
         run_here().cams("net_000").update_attributes({"schema_version": 99})
     else:
+        cam(run_here())
         path = Path("run/stats.zarr/net_000/zarr.json")
         content = json.loads(path.read_text())
         content["attributes"]["schema_version"] = 99

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 from feature_blocks import context_of, feature_block, random_net
+from scipy.stats import spearmanr
 
-from stages.cam import CamSettings, compute_cams, products_of
+from stages.cam import compute_cams
+from stages.products import CamSettings, products_of
 from stages.stats import Groups, StatsSettings, changed_boundaries, combine, drift_block, finalize, finalize_drift, retrieval, summarise_block
 
 PRODUCTS = products_of(CamSettings(methods=("l2_norm", "hires_cam"), targets=("match",)))
@@ -19,7 +21,7 @@ COUNT = 9
 def inputs():
     model = random_net("bilinear")
     undefined = {"reference_group": np.array([0, 1, 0, -1, 1, 0, 1, 0, 1]), "valid": np.arange(COUNT) != 4}
-    features = feature_block(model, COUNT, **undefined)
+    features = feature_block(model, COUNT, products=PRODUCTS, **undefined)
     rng = np.random.default_rng(0)
     share = rng.random((COUNT, 8, 8)).astype(np.float32)
     features["mask_share"] = (("sample", "y", "x"), share)
@@ -94,6 +96,7 @@ def test_masks_are_used_where_there_are_some(inputs):
 
 def test_drift_is_averaged_by_group(inputs):
     _, cams, groups = inputs
+    cams = cams[[product.key for product in PRODUCTS]]
     other = cams * 2
     drift = finalize_drift(drift_block(cams, other, SETTINGS), groups, PRODUCTS, "last")
     assert set(drift) == {"cosine_to_last", "spearman_to_last", "overlap_to_last"}
@@ -119,3 +122,31 @@ def test_retrieval_in_both_directions():
     assert blind["recall_1"].sel(direction="drone to satellite") == 0.5, "the satellite image of a is void"
     none = retrieval(embedding, columns[0], ["drone"] * 4, columns[2], [True] * 4)
     assert np.isnan(none["recall_1"]).all()
+
+
+def test_trust_figures_are_those_of_their_definition():
+    """Statuses, completeness, deletion and agreement, averaged over the groups; blanks where nothing is claimed."""
+    model = random_net("nearest", parts=4)
+    products = products_of(CamSettings(methods=("max", "hires_cam", "grad_cam"), targets=("predicted", "match")))
+    features = feature_block(model, 6, products=products, class_index=np.array([0, 1, -1, 0, 1, 2]))
+    cams = compute_cams(features, products, context_of(model))
+    groups = Groups.of(["test"] * 6, ["drone"] * 6, [True] * 6)
+    found = finalize(summarise_block(cams, features, groups.index, 1, "nearest", SETTINGS), groups, products, SETTINGS).isel(group=0)
+    assert found["status_share"].sel(product="aligned/predicted/hires_cam", status="ok") == 1
+    np.testing.assert_allclose(found["status_share"].sum("status"), 1)
+    residual = found["residual"].dropna("product")
+    assert residual["product"].values.tolist() == ["aligned/predicted/hires_cam", "patch/predicted/hires_cam"]
+    assert (residual < 1e-5).all()
+    deletion = found["deletion"].dropna("product")
+    expected = {f"{p}/{t}" for p in ("patch", "aligned") for t in ("none/max", "predicted/hires_cam", "predicted/grad_cam")}
+    assert set(deletion["product"].values) == expected, "of an affine score alone, and where its exact map is there"
+    own = deletion.sel(product="aligned/predicted/hires_cam")
+    assert all(float(own) <= float(deletion.sel(product=name)) + 1e-12 for name in expected if name.startswith("aligned/"))
+    np.testing.assert_allclose(found["insertion"], 1 - found["deletion"])
+    agreement = found["agreement"]
+    np.testing.assert_allclose([agreement.sel(product=p.key, other=p.key) for p in products if p.position != "part"], 1)
+    assert np.isnan(agreement.sel(product="aligned/none/max", other="patch/none/max"))
+    each = [
+        spearmanr(*(cams[f"aligned/{key}"].values[sample].ravel() for key in ("none/max", "predicted/hires_cam"))).statistic for sample in range(6)
+    ]
+    np.testing.assert_allclose(agreement.sel(product="aligned/none/max", other="aligned/predicted/hires_cam"), np.mean(each))

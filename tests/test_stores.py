@@ -230,14 +230,14 @@ def nested(tmp_path):
     """As cams.zarr is: arrays that are added one by one, in subgroups."""
     made = GroupStore(tmp_path / "cams.zarr", "net_000")
     made.lay_out(10, 4, {})
-    made.add_array(array_layout(MAP, "float32", SIZES, 4, key="patch/none/max", attributes={"stamp": "s1"}))
+    made.add_arrays([array_layout(MAP, "float32", SIZES, 4, key="patch/none/max", attributes={"stamp": "s1"})])
     for block in made.blocks:
         made.write_block(block, {"patch/none/max": HEAT[block.rows]}, {"patch/none/max": "s1"})
     return made
 
 
 def test_arrays_can_be_added_and_each_is_sealed(nested):
-    nested.add_array(array_layout(MAP, "float32", SIZES, 4, key="patch/none/mean"))
+    nested.add_arrays([array_layout(MAP, "float32", SIZES, 4, key="patch/none/mean")])
     assert nested.all_keys() == ["patch/none/max", "patch/none/mean"]
     assert nested.seal.faults() == []
     assert "patch/none/mean/zarr.json" in nested.seal.names
@@ -246,7 +246,7 @@ def test_arrays_can_be_added_and_each_is_sealed(nested):
 
 def test_an_array_that_was_never_sealed_is_not_there(nested):
     """Its writer was killed between making it and sealing it."""
-    nested.seal.drop("patch/none/max/zarr.json")
+    nested.seal.drop(["patch/none/max/zarr.json"])
     assert not GroupStore(nested.path, "net_000").has("patch/none/max")
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from stages.targets import label_index, reference_embeddings, reference_groups, rival_embeddings
+from stages.references import reference_embeddings, reference_groups
+from stages.targets import label_index
 
 ROWS = [  # place, view, split, roles, valid
     ("a", "satellite", "test", "gallery+query", True),
@@ -35,25 +36,6 @@ def test_reference_is_the_mean_unit_embedding():
     unit = embedding / np.linalg.norm(embedding, axis=2, keepdims=True)
     expected = np.stack([unit[member == number].mean(axis=0) for number in (0, 1)])
     np.testing.assert_allclose(reference_embeddings(blocks, 2), expected, rtol=1e-6)
-
-
-def test_rivals_are_the_mean_of_the_same_view_and_split():
-    found = groups()
-    reference = np.random.default_rng(0).standard_normal((found.count, 2, 3)).astype(np.float32)
-    keys = [
-        ("a", "drone", "test"),
-        ("a", "satellite", "test"),
-        ("b", "drone", "test"),
-        ("c", "drone", "train"),
-        ("c", "satellite", "train"),
-        ("c", "street", "train"),
-    ]
-    assert found.count == len(keys)
-    rivals = rival_embeddings(reference, found.family)
-    np.testing.assert_allclose(rivals[0], reference[[0, 2]].mean(axis=0))
-    np.testing.assert_array_equal(rivals[0], rivals[2])
-    for alone in (1, 3, 4, 5):
-        np.testing.assert_array_equal(rivals[alone], reference[alone])
 
 
 def test_labels_are_positions_among_the_classes():

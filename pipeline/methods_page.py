@@ -1,0 +1,57 @@
+"""What `atlas methods` prints: every method, target and position, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from stages.cam_methods import METHODS, CamMethod
+from stages.target_names import BASES, MODIFIERS
+
+_WHERE = {
+    "anywhere": "patch, aligned, part, blocks",
+    "maps": "patch, aligned, part",
+    "blocks": "blocks",
+}
+_POSITIONS = {
+    "patch": ("the patch tokens before FAM", "the photo's"),
+    "aligned": ("the map after FAM, which the part heads see", "aligned: carried back to the photo where it is drawn"),
+    "part": ("the part features after FPM, each painted on its ring", "aligned"),
+    "block_N": ("the tokens after transformer block N, 0 first: maps of extract.blocks, gradients of extract.gradient_targets", "the photo's"),
+}
+
+
+def methods_page() -> str:
+    """Return the page as Markdown: a table each of methods, targets, modifiers and positions."""
+    sections = [
+        ("Methods", ("method", "map, before the last ReLU", "where", "needs", "exact", "cost", "source", "note"), _methods()),
+        ("Targets", ("target", "score"), ([f"`{_shown(key)}`", row.meaning] for key, row in BASES.items())),
+        ("Modifiers", ("modifier", "meaning"), ([f"`.{key}`", words] for key, words in MODIFIERS.items())),
+        ("Positions", ("position", "what lies there", "frame"), ([f"`{key}`", *words] for key, words in _POSITIONS.items())),
+    ]
+    return "\n\n".join(f"### {title}\n\n{_table(head, rows)}" for title, head, rows in sections) + "\n"
+
+
+def _methods() -> Iterable[list[str]]:
+    for name, method in METHODS.items():
+        exact = "yes" if method.exact else "-"
+        yield [f"`{name}`", _formula(method), _WHERE[method.where], _needs(method), exact, method.cost, method.source, method.note or "-"]
+
+
+def _formula(method: CamMethod) -> str:
+    first = (method.formula.__doc__ or "").strip().splitlines()[0]
+    return first.removesuffix(".").replace("|", "\\|")
+
+
+def _needs(method: CamMethod) -> str:
+    if method.reads:
+        return f"`{method.reads}` in extract.store"
+    return "a target" if method.kind == "gradient" else "-"
+
+
+def _shown(key: str) -> str:
+    return key if not key.endswith("_") else f"{key}{'NAME' if BASES[key].kind == 'class' else 'ID'}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

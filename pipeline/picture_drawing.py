@@ -1,0 +1,211 @@
+"""How each kind of picture is drawn: one function and one row a kind of mosaic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from pipeline.explain import Explainer
+from pipeline.picture_plan import Picture
+from pipeline.picture_views import image_label, read_photo, read_view
+from pipeline.run import Run
+from pipeline.stats_run import open_stats
+from pipeline.wanted_maps import wanted_products
+from stages.cam_methods import METHODS
+from stages.change_mosaic import ChangeRow, change_mosaic
+from stages.method_mosaics import MethodRow, depth_mosaic, methods_mosaic
+from stages.mosaics import EpochRow, MapStyle, epochs_mosaic, paper_mosaic, positions_mosaic
+from stages.pair_mosaic import PairSide, pair_mosaic
+from stages.pair_similarity import query_cells
+from stages.panels import DrawSettings
+from stages.positions import block_number
+from stages.products import Product
+from stages.render import MosaicKind
+from stages.scales import MapKind, Scale, Scope
+from stages.target_names import NO_TARGET
+
+_APART = 3  # least distance, in cells, of the cells that a pair's picture asks about
+
+
+def draw_picture(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+    """Return a picture, uint8 [H, W, 3]."""
+    return _DRAW[picture.kind](run, picture, scales)
+
+
+def scope_of(run: Run, kind: MosaicKind) -> Scope:
+    """Return what the scales of a kind of mosaic are taken over; those of one image alone have no choice."""
+    asked = run.settings.render
+    scopes: Mapping[str, Scope] = {"positions": asked.scope, "paper": asked.scope, "epochs": asked.epochs_scope, "change": "row"}
+    return scopes.get(kind, "image")
+
+
+class Scales:
+    """Scales that reach beyond a picture, from the figures; read when the first is asked for."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._stats: xr.Dataset | None = None
+
+    def find(self, scope: Scope, checkpoint: str, product: Product, kind: str) -> Scale | None:
+        """Return the scale of a map, None where the picture itself sets it."""
+        if scope in ("image", "image-over-checkpoints"):
+            return None
+        if scope == "fixed":
+            if self._run.settings.render.fixed is None:
+                raise ValueError("render.scope = 'fixed' needs render.fixed = [minimum, maximum]")
+            return _scale_of(*self._run.settings.render.fixed, "fixed", kind)
+        if self._stats is None:
+            self._stats = open_stats(self._run)
+        ranges = self._stats[["range_low", "range_high"]].sel(product=product.key)
+        if scope == "checkpoint":
+            ranges = ranges.sel(checkpoint=checkpoint)
+        return _scale_of(float(ranges["range_low"].min()), float(ranges["range_high"].max()), scope, kind)
+
+
+def _scale_of(low: float, high: float, scope: Scope, kind: str) -> Scale:
+    if kind == "relu":
+        return Scale(0.0, max(high, 0.0), scope)
+    if kind == "signed":
+        extent = max(abs(low), abs(high))
+        return Scale(-extent, extent, scope, signed=True)
+    return Scale(low, high, scope)
+
+
+def _style(run: Run, picture: Picture) -> MapStyle:
+    return MapStyle(picture.method, picture.target, _kind(run, picture.method))
+
+
+def _kind(run: Run, method: str) -> MapKind:
+    if METHODS[method].kind == "statistic":
+        return "statistic"
+    return "signed" if run.settings.render.signed else "relu"
+
+
+def _draw_settings(run: Run) -> DrawSettings:
+    chosen = run.settings.render.model_dump(include={"panel_px", "alpha", "colour_map", "signed_colour_map", "stretch_flat"})
+    return DrawSettings(**chosen, flat_below=run.settings.stats.flat_below)
+
+
+def _draw_positions(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+    name, style = picture.checkpoints[0], _style(run, picture)
+    products = [p for p in wanted_products(run, name) if (p.method, p.target) == picture.style]
+    views = [read_view(run, row, name, products, picture.target) for row in _images(picture)]
+    found = {p.position: scales.find(scope_of(run, picture.kind), name, p, style.kind) for p in products}
+    return positions_mosaic(views, style, _draw_settings(run), _title(picture, f"checkpoint {name}"), _all_or_none(found))
+
+
+def _draw_paper(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+    name, style, position = picture.checkpoints[0], _style(run, picture), run.settings.render.position
+    product = Product(position, picture.target, picture.method)
+    views = [read_view(run, row, name, [product], picture.target) for row in _images(picture)]
+    scale = scales.find(scope_of(run, picture.kind), name, product, style.kind)
+    return paper_mosaic(views, style, position, _draw_settings(run), _title(picture, f"checkpoint {name}"), scale)
+
+
+def _draw_epochs(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+    style, position = _style(run, picture), run.settings.render.position
+    product = Product(position, picture.target, picture.method)
+    rows = []
+    for row in _images(picture):
+        views = [read_view(run, row, name, [product], picture.target) for name in picture.checkpoints]
+        maps = [view.maps.get(position) for view in views]
+        rows.append(EpochRow(views[0].label, views[0].photo, maps, [view.reasons.get(position, "") for view in views]))
+    heads = [_head(run, name) for name in picture.checkpoints]
+    found = {head: scales.find(scope_of(run, picture.kind), name, product, style.kind) for head, name in zip(heads, picture.checkpoints, strict=True)}
+    return epochs_mosaic(rows, heads, style, _draw_settings(run), _title(picture, "by checkpoint"), position, _all_or_none(found))
+
+
+def _draw_methods(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+    name, image = picture.checkpoints[0], _images(picture)[0]
+    chosen = [product for product in wanted_products(run, name) if product.target in (picture.target, NO_TARGET)]
+    chosen = [product for product in chosen if block_number(product.position) is None] or chosen  # depth strips show the blocks
+    rows = []
+    for method in METHODS:
+        products = [product for product in chosen if product.method == method]
+        if products:
+            style = MapStyle(method, products[0].target, _kind(run, method))
+            rows.append(MethodRow(style, read_view(run, image, name, products, style.target)))
+    what = "all methods" if picture.target == NO_TARGET else f"all methods, target {picture.target}"
+    title = f"Place {picture.place}, {_one_line(image)}, checkpoint {name}: {what}"
+    return methods_mosaic(rows, _draw_settings(run), title, picture.target)
+
+
+def _draw_depth(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+    name = picture.checkpoints[0]
+    products = [product for product in wanted_products(run, name) if (product.method, product.target) == picture.style]
+    views = [read_view(run, row, name, products, picture.target) for row in _images(picture)]
+    return depth_mosaic(views, _style(run, picture), _draw_settings(run), _title(picture, f"checkpoint {name}, by depth"))
+
+
+def _draw_pair(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+    name, images = picture.checkpoints[0], _images(picture)
+    found = Explainer(run).pair(name, *(int(row["sample"]) for row in images))
+    sides = []
+    for row, own, other in zip(images, ("first", "second"), ("second", "first"), strict=True):
+        heat, alike = found[f"{own}_map"].values, found[f"{other}_like_{own}"].values
+        cells = query_cells(heat, run.settings.render.pair_cells, _APART)
+        sides.append(PairSide(read_photo(run, row, name), _one_line(row), heat, cells, [alike[cell] for cell in cells]))
+    title = f"Place {picture.place}, checkpoint {name}: a pair from both sides"
+    return pair_mosaic(sides[0], sides[1], _kind(run, "hires_cam"), _draw_settings(run), title, _cosine(run, name, images))
+
+
+def _draw_change(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+    """Split at the patch map, whose cells are the photo's for every checkpoint, however its FAM warps."""
+    images, (before, after) = _images(picture), picture.checkpoints
+    key = Product("patch", picture.target, picture.method).key
+    split = Explainer(run).split_change(before, after, key, [int(row["sample"]) for row in images])
+    rows = [
+        ChangeRow(image_label(row), read_photo(run, row, after), **{str(name): maps.values[number] for name, maps in split.data_vars.items()})
+        for number, row in enumerate(images)
+    ]
+    style, heads = _style(run, picture), (_head(run, before), _head(run, after))
+    return change_mosaic(rows, heads, style, _draw_settings(run), _title(picture, f"from {before} to {after}"), "patch")
+
+
+def _cosine(run: Run, name: str, images: Sequence[pd.Series]) -> float:
+    """Return the mean over the parts of the cosine of a pair."""
+    read = [run.features(name).read(["embedding"], slice(int(row["sample"]), int(row["sample"]) + 1)) for row in images]
+    parts = [found["embedding"].values[0, :-1].astype(np.float64) for found in read]
+    one, other = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in parts)
+    return float((one * other).sum(axis=1).mean())
+
+
+_DRAW: Mapping[MosaicKind, Callable[[Run, Picture, Scales], NDArray[np.uint8]]] = MappingProxyType(
+    {
+        "positions": _draw_positions,
+        "epochs": _draw_epochs,
+        "paper": _draw_paper,
+        "methods": _draw_methods,
+        "depth": _draw_depth,
+        "pair": _draw_pair,
+        "change": _draw_change,
+    }
+)
+
+
+def _title(picture: Picture, what: str) -> str:
+    method = picture.method if picture.target == NO_TARGET else f"{picture.method} of {picture.target}"
+    return f"Place {picture.place}, {what}: {method}"
+
+
+def _all_or_none(found: Mapping[str, Scale | None]) -> dict[str, Scale] | None:
+    given = {name: scale for name, scale in found.items() if scale is not None}
+    return given or None
+
+
+def _head(run: Run, name: str) -> str:
+    epoch = run.features(name).attributes["epoch"]
+    return name if epoch is None else "untrained" if epoch < 0 else f"epoch {epoch}"
+
+
+def _one_line(row: pd.Series) -> str:
+    return image_label(row).replace("\n", " ")
+
+
+def _images(picture: Picture) -> list[pd.Series]:
+    return [row for _, row in picture.images.iterrows()]

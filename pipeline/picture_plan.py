@@ -1,0 +1,205 @@
+"""Which pictures there are to be: one function and one row a kind of mosaic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+import pandas as pd
+
+from pipeline.cam_run import finished_stamps
+from pipeline.completeness import block_content, check_same_images
+from pipeline.quarantine import bad_images
+from pipeline.run import Run
+from pipeline.wanted_maps import wanted_products
+from safenet.architecture import Architecture
+from stages.naming import known
+from stages.positions import block_number
+from stages.products import Product
+from stages.render import MosaicKind, choose_drawn, choose_images, choose_places, spread
+from stages.target_names import NO_TARGET, parse_target
+
+ALL_METHODS = "methods"
+PAIR = "pair"
+_WHY_NONE: Mapping[str, str] = MappingProxyType(
+    {
+        "depth": "there are no maps at blocks. Add block_<i> to cam.positions, and what they are made of to [extract]",
+        "change": "it takes two checkpoints and a target that means the same in both: label (of a trained place) or class_NAME",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A mosaic to draw: what it shows, and the stamps of the maps it is made of."""
+
+    kind: MosaicKind
+    place: str
+    method: str
+    target: str
+    checkpoints: tuple[str, ...]
+    stamps: tuple[str, ...]
+    images: pd.DataFrame = field(compare=False, repr=False)
+
+    @property
+    def path(self) -> Path:
+        """Within the mosaics folder."""
+        folder = Path(self.kind) / {"epochs": "", "change": "-".join(self.checkpoints)}.get(self.kind, self.checkpoints[0])
+        words = [self.place, *([f"{self.images['view'].iloc[0]}-{Path(self.images['path'].iloc[0]).stem}"] if self.kind == "methods" else [])]
+        words += [self.method, *([] if self.target == NO_TARGET else [self.target])]
+        return folder / f"{'-'.join(word.replace('/', '_') for word in words)}.png"
+
+    @property
+    def style(self) -> tuple[str, str]:
+        """Method and target."""
+        return self.method, self.target
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A run as its pictures see it."""
+
+    run: Run
+    names: Sequence[str]
+
+    @cached_property
+    def strip(self) -> tuple[str, ...]:
+        """Checkpoints of an epoch strip."""
+        return tuple(self.names[index] for index in spread(len(self.names), self.run.settings.render.columns))
+
+    @cached_property
+    def chosen(self) -> tuple[str, ...]:
+        """Checkpoints of all other kinds."""
+        asked = self.run.settings.render.checkpoints
+        return tuple(known(name, self.names, "render.checkpoints") for name in asked) or (self.names[-1],)
+
+    @cached_property
+    def products(self) -> dict[str, list[Product]]:
+        """Of every checkpoint that is drawn."""
+        return {name: wanted_products(self.run, name) for name in dict.fromkeys((*self.strip, *self.chosen))}
+
+    @cached_property
+    def stamps(self) -> dict[str, dict[str, str]]:
+        """Stamps of their maps, by key."""
+        return {name: finished_stamps(self.run, name, products) for name, products in self.products.items()}
+
+    @cached_property
+    def drawn(self) -> list[tuple[str, str]]:
+        """(method, target) pairs."""
+        return choose_drawn(self.products[self.chosen[0]], self.run.settings.render)
+
+    def holds(self, name: str, product: Product) -> bool:
+        """Whether a checkpoint has such maps."""
+        return product in self.products[name]
+
+    def marks(self, names: Sequence[str], method: str | None, target: str) -> tuple[str, ...]:
+        """Stamps of the maps of a style (any method: None), in a fixed order."""
+        targets = {target, NO_TARGET} if method is None else {target}
+        keys = [(name, key, Product.parse(key)) for name in names for key in sorted(self.stamps[name])]
+        return tuple(self.stamps[name][key] for name, key, p in keys if p.target in targets and method in (None, p.method))
+
+
+def planned_pictures(run: Run, names: Sequence[str]) -> list[Picture]:
+    """List the pictures of a run, place by place."""
+    plan = _Plan(run, names)
+    for name in plan.stamps:
+        check_same_images(run, name)
+    usable = usable_images(run)
+    return [
+        picture
+        for place in choose_places(usable, run.settings.render)
+        for kind in run.settings.render.mosaics
+        for picture in _KINDS[kind](plan, place, choose_images(usable, place, run.settings.render))
+    ]
+
+
+def undrawn(run: Run, names: Sequence[str], pictures: Sequence[Picture]) -> list[str]:
+    """Say why kinds that are asked for are not drawn, a line each."""
+    plan, missing = _Plan(run, names), set(run.settings.render.mosaics) - {picture.kind for picture in pictures}
+    bent = [name for name in plan.chosen if not _is_linear(run, name)]
+    notes = []
+    if "pair" in run.settings.render.mosaics and bent:
+        notes.append(f"pair: not drawn for {', '.join(bent)}: heads with an activation, or max pooling, give a cell no embedding of its own")
+    return [*notes, *(f"{kind}: not drawn: {why}" for kind, why in _WHY_NONE.items() if kind in missing)]
+
+
+def usable_images(run: Run) -> pd.DataFrame:
+    """Return the manifest with the faults that extraction found; an image that is void in the stores is not drawn."""
+    table, void = run.manifest.copy(), bad_images(run)
+    table["problem"] = [str(void.get(name, "")) for name in table["id"]]
+    return table
+
+
+def content_of(run: Run, name: str, sample: int) -> str:
+    """Digest of the block that a sample's features lie in."""
+    store = run.features(name)
+    return block_content(store, store.blocks[sample // len(store.blocks[0])])
+
+
+def _positions(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
+    for method, target in plan.drawn:
+        for name in plan.chosen:
+            yield Picture("positions", place, method, target, (name,), plan.marks((name,), method, target), images)
+
+
+def _epochs(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
+    position = plan.run.settings.render.position
+    for method, target in plan.drawn:
+        if plan.holds(plan.chosen[0], Product(position, target, method)):
+            yield Picture("epochs", place, method, target, plan.strip, plan.marks(plan.strip, method, target), images)
+
+
+def _paper(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
+    position = plan.run.settings.render.position
+    for method, target in plan.drawn:
+        for name in plan.chosen:
+            if plan.holds(name, Product(position, target, method)):
+                yield Picture("paper", place, method, target, (name,), plan.marks((name,), method, target), images)
+
+
+def _methods(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
+    """One an image and target: the place's satellite image, and its first drone image."""
+    targets = list(dict.fromkeys(target for _, target in plan.drawn if target != NO_TARGET)) or [NO_TARGET]
+    for name in plan.chosen:
+        for target in targets:
+            for index in range(min(2, len(images))):
+                yield Picture("methods", place, ALL_METHODS, target, (name,), plan.marks((name,), None, target), images.iloc[[index]])
+
+
+def _depth(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
+    for method, target in plan.drawn:
+        for name in plan.chosen:
+            if any(block_number(p.position) is not None and (p.method, p.target) == (method, target) for p in plan.products[name]):
+                yield Picture("depth", place, method, target, (name,), plan.marks((name,), method, target), images)
+
+
+def _pair(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
+    """The first image of each of two views; where the heads have a closed form, which similarity of cells rests on."""
+    pair = images.drop_duplicates("view").head(2)
+    for name in plan.chosen:
+        if len(pair) == 2 and _is_linear(plan.run, name):
+            yield Picture("pair", place, PAIR, NO_TARGET, (name,), (), pair)  # of the features alone, which every stamp names
+
+
+def _change(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
+    """From the first checkpoint to the last, of targets that mean the same in both; made of the features alone, which every stamp names."""
+    if len(plan.strip) < 2:
+        return
+    ends = (plan.strip[0], plan.strip[-1])
+    trained = [plan.run.features(name).attributes["class_names"] for name in ends]
+    for method, target in plan.drawn:
+        base = "" if target == NO_TARGET else parse_target(target).base
+        if base == "class_" or (base == "label" and all(place in names for names in trained)):
+            yield Picture("change", place, method, target, ends, (), images)
+
+
+def _is_linear(run: Run, name: str) -> bool:
+    return Architecture(**run.features(name).attributes["architecture"]).is_linear
+
+
+_KINDS: Mapping[MosaicKind, Callable[[_Plan, str, pd.DataFrame], Iterator[Picture]]] = MappingProxyType(
+    {"positions": _positions, "epochs": _epochs, "paper": _paper, "methods": _methods, "depth": _depth, "pair": _pair, "change": _change}
+)

@@ -1,0 +1,92 @@
+"""Maps of every class at once, from one matrix product a sample; and the mean maps of every class from one mean map.
+
+Both rest on affine heads: S_p = M_p A for all classes, and the mean over images of M_p A is M_p times the mean of A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from safenet.heads import FoldedHead
+
+Float = NDArray[np.float32]
+
+
+def class_maps(
+    cells: NDArray[np.floating], weights: Float, heads: Sequence[FoldedHead], method: str, classes: NDArray[np.integer] | None = None
+) -> Float:
+    """Maps of the mean part logit of every class.
+
+    Parameters
+    ----------
+    cells : float [B, N, K]
+        A, at the patch or the aligned map.
+    weights : float32 [B, P, N]
+        T_p there.
+    heads : sequence of FoldedHead
+    method : {"grad_cam", "hires_cam"}
+        Others differ by more than a matrix product; see `compute_cams`.
+    classes : int [C'], optional
+        Numbers of the classes; default: all.
+
+    Returns
+    -------
+    float32 [B, C', N]
+        Raw and signed. As large as the features for all classes of the published network: made when asked for, never stored.
+    """
+    rows = slice(None) if classes is None else classes
+    matrices = torch.from_numpy(np.stack([head.matrix[rows] for head in heads]).astype(np.float32) / len(heads))
+    values = torch.from_numpy(np.ascontiguousarray(cells)).to(torch.float32)
+    return CLASS_METHODS[method](values, torch.from_numpy(weights), matrices).numpy()
+
+
+def _grad_cam(cells: torch.Tensor, weights: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """sum_p mean_n(T_p) M_p is one matrix a sample: one product for all classes."""
+    mixed = torch.einsum("bp,pck->bck", weights.mean(dim=2), matrices)
+    return torch.bmm(mixed, cells.transpose(1, 2))
+
+
+def _hires_cam(cells: torch.Tensor, weights: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """sum_p T_p (M_p A): on the aligned grid every cell has one part, so that each part's product is of its own cells alone."""
+    found = torch.zeros(len(cells), matrices.shape[1], cells.shape[1])
+    for sample, (values, of_parts) in enumerate(zip(cells, weights, strict=True)):
+        for matrix, weight in zip(matrices, of_parts, strict=True):
+            (seen,) = torch.nonzero(weight, as_tuple=True)
+            found[sample, :, seen] += (matrix @ values[seen].T) * weight[seen]
+    return found
+
+
+CLASS_METHODS: Mapping[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = MappingProxyType(
+    {"grad_cam": _grad_cam, "hires_cam": _hires_cam}
+)
+
+
+def mean_weighted_cells(cells: NDArray[np.floating], weights: Float, method: str) -> NDArray[np.float64]:
+    """Sum over samples of what `mean_class_maps` takes: each part's weight times the cells, float64 [P, N, K]; parameters as in `class_maps`."""
+    factor = weights if method == "hires_cam" else np.broadcast_to(weights.mean(axis=2, keepdims=True), weights.shape)
+    found = np.zeros((weights.shape[1], *cells.shape[1:]))
+    for values, of_parts in zip(cells, factor, strict=True):
+        found += of_parts[:, :, None].astype(np.float64) * values
+    return found
+
+
+def mean_class_maps(mean_cells: NDArray[np.float64], heads: Sequence[FoldedHead]) -> NDArray[np.float64]:
+    """Mean signed map of every class from one mean map.
+
+    Parameters
+    ----------
+    mean_cells : float64 [P, N, K]
+        `mean_weighted_cells` over the number of samples.
+    heads : sequence of FoldedHead
+
+    Returns
+    -------
+    float64 [C, N]
+        Mean over the samples of the maps of the mean part logit: exact, since the maps are linear in the cells.
+    """
+    return np.asarray(sum(head.matrix @ part.T for head, part in zip(heads, mean_cells, strict=True)) / len(heads))

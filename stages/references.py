@@ -1,0 +1,219 @@
+"""What an image is compared with: mean unit embeddings of the images of a place, of the image that ranks first, or of a named one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.target_names import TargetName
+
+UNDEFINED = -1
+NEIGHBOURS = 3
+Role = Literal["own", "all", "rivals"]
+_OTHER_VIEW = {"drone": "satellite", "satellite": "drone"}
+_AT_ONCE = 256
+Float = NDArray[np.float32]
+EmbeddingBlocks = Callable[[], Iterable[Float]]
+
+
+def reference_name(target: TargetName, role: Role) -> str:
+    """Name of the per-sample variable [sample, head, embed] that a similarity target reads.
+
+    Parameters
+    ----------
+    target : TargetName
+    role : {"own", "all", "rivals"}
+        What the image is compared with; the mean over all places of its view and split; the mean of the places most like it.
+    """
+    who = f"{target.row.who}:{target.name}" if target.name else target.row.who
+    return f"reference_{role}_{who}{'_flip' if target.flip else ''}"
+
+
+@dataclass(frozen=True)
+class ReferenceGroups:
+    """Which mean embedding a sample is compared with, and which samples make it up.
+
+    Parameters
+    ----------
+    member : int64 [sample]
+        Group that the sample's embedding contributes to, UNDEFINED for none.
+    wanted : int64 [sample]
+        Group that the sample is compared with: its place in the other view; UNDEFINED where there is none.
+    family : int64 [group]
+        View and split of each group, as a number: groups of one family compete with each other.
+    own_family, other_family : int64 [sample]
+        Family of the sample's own view and split, and of the other view and the same split; UNDEFINED where that has no group.
+    """
+
+    member: NDArray[np.int64]
+    wanted: NDArray[np.int64]
+    family: NDArray[np.int64]
+    own_family: NDArray[np.int64]
+    other_family: NDArray[np.int64]
+
+    @property
+    def count(self) -> int:
+        """Number of groups."""
+        return len(self.family)
+
+
+def reference_groups(place: Sequence[str], view: Sequence[str], split: Sequence[str], roles: Sequence[str], valid: Sequence[bool]) -> ReferenceGroups:
+    """Group the possible references by (place, view, split); test images are compared with gallery images only."""
+    rows = list(zip(place, view, split, roles, valid, strict=True))
+    serves = [ok and ("gallery" in role or s == "train") for _, _, s, role, ok in rows]
+    keys = sorted({(p, v, s) for (p, v, s, _, _), serve in zip(rows, serves, strict=True) if serve})
+    number = {key: index for index, key in enumerate(keys)}
+    member = [number[p, v, s] if serve else UNDEFINED for (p, v, s, _, _), serve in zip(rows, serves, strict=True)]
+    wanted = [number.get((p, _OTHER_VIEW.get(v, ""), s), UNDEFINED) if ok else UNDEFINED for p, v, s, _, ok in rows]
+    families = {key: index for index, key in enumerate(sorted({(v, s) for _, v, s in keys}))}
+    family = [families[v, s] for _, v, s in keys]
+    own = [families.get((v, s), UNDEFINED) for _, v, s, _, _ in rows]
+    other = [families.get((_OTHER_VIEW.get(v, ""), s), UNDEFINED) if ok else UNDEFINED for _, v, s, _, ok in rows]
+    return ReferenceGroups(*(np.array(found, np.int64) for found in (member, wanted, family, own, other)))
+
+
+def reference_embeddings(blocks: Iterable[tuple[Float, NDArray[np.int64]]], count: int) -> Float:
+    """Mean over each group of the unit embeddings of the heads.
+
+    Parameters
+    ----------
+    blocks : (embedding float32 [B, heads, E], member int64 [B]) pairs
+    count : int
+        Number of groups.
+
+    Returns
+    -------
+    float32 [count, heads, E]
+    """
+    total, seen = None, np.zeros(count)
+    for embedding, member in blocks:
+        chosen = member != UNDEFINED
+        total = np.zeros((count, *embedding.shape[1:])) if total is None else total
+        np.add.at(total, member[chosen], _unit(embedding[chosen]))
+        np.add.at(seen, member[chosen], 1)
+    if total is None:
+        return np.zeros((count, 0, 0), np.float32)
+    return (total / np.maximum(seen, 1)[:, None, None]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ReferenceBank:
+    """Answers what the samples of a checkpoint are compared with.
+
+    Parameters
+    ----------
+    groups : ReferenceGroups
+    embeddings : callable
+        Returns an iterator over the embeddings [B, heads, E] of all samples, block by block, in order; with those of the flipped images added
+        where the target says so. Called once for the places, once more for what ranks first.
+    """
+
+    groups: ReferenceGroups
+    embeddings: EmbeddingBlocks
+    _read: dict[int, Float] = field(default_factory=dict)
+
+    @cached_property
+    def places(self) -> Float:
+        """Mean unit embedding of each group, [group, heads, E]."""
+        return reference_embeddings(self._with(self.groups.member), self.groups.count)
+
+    @cached_property
+    def family_mean(self) -> Float:
+        """Mean over the groups of each family, [family, heads, E]."""
+        numbers = range(int(self.groups.family.max(initial=-1)) + 1)
+        return np.stack([self.places[self.groups.family == number].mean(axis=0) for number in numbers])
+
+    @cached_property
+    def best(self) -> NDArray[np.int64]:
+        """Sample that ranks first for each sample, by the whole descriptor, among those that serve its other view; UNDEFINED for none.
+
+        The unit embeddings of all samples are held in memory: 10 kB an image of the full-size network.
+        """
+        descriptor, groups = self._units.reshape(len(self._units), -1), self.groups
+        found = np.full(len(descriptor), UNDEFINED)
+        for family in np.unique(groups.other_family[groups.other_family != UNDEFINED]):
+            gallery = np.flatnonzero((groups.own_family == family) & (groups.member != UNDEFINED))
+            asking = np.flatnonzero(groups.other_family == family)
+            for start in range(0, len(asking), _AT_ONCE):
+                rows = asking[start : start + _AT_ONCE]
+                found[rows] = gallery[(descriptor[rows] @ descriptor[gallery].T).argmax(axis=1)]
+        return found
+
+    def of(self, target: TargetName, role: Role, rows: slice, named: int = UNDEFINED) -> Float:
+        """Return what samples are compared with, float32 [B, heads, E]; NaN for samples that have nothing.
+
+        Parameters
+        ----------
+        target : TargetName
+            A similarity.
+        role : {"own", "all", "rivals"}
+        rows : slice
+            Of the samples.
+        named : int
+            The sample that the target names, if it names one.
+        """
+        own, group, family = self._compared(target.row.who, rows, named)
+        if role == "own":
+            return own
+        return _rows_of(self.family_mean, family) if role == "all" else self._rivals(own, group, family)
+
+    def _compared(self, who: str, rows: slice, named: int) -> tuple[Float, NDArray[np.int64], NDArray[np.int64]]:
+        """Unit embeddings, groups and families of what samples are compared with."""
+        if who == "match":
+            group = self.groups.wanted[rows]
+            return _rows_of(self.places, group), group, _rows_of(self.groups.family, group)
+        samples = self.best[rows] if who == "best" else np.full(len(self.groups.wanted[rows]), named)
+        own = _rows_of(self._units, samples) if who == "best" else np.repeat(self._named(named)[None], len(samples), axis=0)
+        return own, _rows_of(self.groups.member, samples), _rows_of(self.groups.own_family, samples)
+
+    def _rivals(self, own: Float, group: NDArray[np.int64], family: NDArray[np.int64]) -> Float:
+        """Mean of the NEIGHBOURS places of the same view and split that are most like what the sample is compared with, its own left out."""
+        found = np.full_like(own, np.nan)
+        flat = self.places.reshape(len(self.places), -1)
+        for sample in np.flatnonzero(family != UNDEFINED):
+            others = np.flatnonzero((self.groups.family == family[sample]) & (np.arange(len(flat)) != group[sample]))
+            if len(others):
+                nearest = others[np.argsort(-(flat[others] @ own[sample].ravel()), kind="stable")[:NEIGHBOURS]]
+                found[sample] = self.places[nearest].mean(axis=0)
+        return found
+
+    @cached_property
+    def _units(self) -> Float:
+        return np.concatenate([_unit(block) for block in self.embeddings()])
+
+    def _named(self, sample: int) -> Float:
+        """Unit embedding of one sample, read once."""
+        if sample not in self._read:
+            start = 0
+            for block in self.embeddings():
+                if sample < start + len(block):
+                    self._read[sample] = _unit(block)[sample - start]
+                    break
+                start += len(block)
+        return self._read[sample]
+
+    def _with(self, member: NDArray[np.int64]) -> Iterator[tuple[Float, NDArray[np.int64]]]:
+        start = 0
+        for block in self.embeddings():
+            yield block, member[start : start + len(block)]
+            start += len(block)
+
+
+def _rows_of(values: NDArray, index: NDArray[np.int64]) -> NDArray:
+    """values[index], NaN (or UNDEFINED, for integers) where the index is UNDEFINED."""
+    nothing = UNDEFINED if values.dtype.kind == "i" else np.nan
+    if not len(values):
+        return np.full((len(index), *values.shape[1:]), nothing, values.dtype)
+    found = values[index]
+    found[index == UNDEFINED] = nothing
+    return found
+
+
+def _unit(embedding: NDArray[np.floating]) -> Float:
+    norm = np.linalg.norm(embedding, axis=2, keepdims=True)
+    return (embedding / np.where(norm > 0, norm, 1)).astype(np.float32)

@@ -1,0 +1,49 @@
+"""Facts beside the maps: one status a map, by a fixed precedence; the raw range; nothing warned about."""
+
+import numpy as np
+import pytest
+
+from stages.map_status import FACTS, STATUS, map_facts
+
+CODES = {row.name: code for code, row in STATUS.items()}
+CELLS = np.linspace(-1, 2, 16).reshape(4, 4)
+
+
+def facts(maps, kind="gradient", flat_below=0.01, clipped=None, score=None, constant=None, absent=False):
+    maps = np.asarray(maps, np.float32).reshape(1, 4, 4)
+    columns = map_facts(maps, kind, flat_below, *(None if v is None else np.array([v]) for v in (clipped, score, constant)), np.array([absent]))
+    return dict(zip(FACTS, columns[0].tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("status", "maps", "more"),
+    [
+        ("ok", CELLS, {}),
+        ("ok", CELLS, {"kind": "statistic"}),
+        ("flat", 27.7128 + 1e-6 * CELLS, {"kind": "statistic"}),
+        ("flat", np.full((4, 4), 3.0), {"kind": "statistic"}),
+        ("ok", 27.7128 + 1e-6 * CELLS, {"kind": "gradient"}),
+        ("ok", 27.7128 + 0.5 * CELLS, {"kind": "statistic"}),
+        ("zero", -np.abs(CELLS), {}),
+        ("ok", -np.abs(CELLS), {"kind": "statistic"}),
+        ("zero", np.zeros((4, 4)), {"kind": "statistic"}),
+        ("clipped", CELLS, {"clipped": 0.25}),
+        ("ok", CELLS, {"clipped": 0.0}),
+        ("zero", -np.abs(CELLS), {"clipped": 0.25}),
+        ("not finite", np.where(CELLS > 1.9, np.inf, CELLS), {"clipped": 0.25}),
+        ("not finite", np.where(CELLS > 1.9, np.nan, CELLS), {}),
+        ("absent", np.full((4, 4), np.nan), {"absent": True}),
+    ],
+)
+def test_status(status, maps, more):
+    assert facts(maps, **more)["status"] == CODES[status]
+
+
+def test_the_raw_range_and_the_score_are_kept():
+    found = facts(CELLS, clipped=0.125, score=3.5, constant=-0.5)
+    assert found == {"status": CODES["clipped"], "low": -1, "high": 2, "clipped": 0.125, "score": 3.5, "constant": -0.5}
+
+
+def test_what_is_not_defined_is_nan():
+    assert np.isnan([facts(CELLS)["score"], facts(CELLS)["constant"]]).all()
+    assert np.isnan([facts(np.full((4, 4), np.nan), absent=True)[name] for name in ("low", "high", "clipped")]).all()

@@ -21,6 +21,8 @@ from pipeline.explain import Explainer
 from pipeline.features import open_features, read_features
 from pipeline.run import MissingProductError, Run
 from pipeline.stores import JOINED, GroupStore, group_attributes, read_dataset
+from stages.map_status import FACTS
+from stages.products import FACTS_PREFIX
 
 _NO_SIZES = ("sampling", "drop_path", "head_activation", "pooling")  # of an architecture; earlier versions did not tell the last two
 
@@ -37,6 +39,9 @@ class OpenRun:
         Dims (checkpoint, sample, ...), as stages/schema.py lists them.
     cams : Dataset
         One variable a product, named position/target/method, dims (checkpoint, sample, y, x); raw and signed.
+    facts : Dataset
+        Beside each of them, of the same name, dims (checkpoint, sample, fact): status, raw range, bad denominators, score, constant; see
+        stages/map_status.py. Without those that an earlier version made.
     stats : Dataset
         Dims (checkpoint, group, product, ...), in memory; empty before `atlas stats`.
     provenance : mapping
@@ -49,6 +54,7 @@ class OpenRun:
     manifest: pd.DataFrame
     features: xr.Dataset
     cams: xr.Dataset
+    facts: xr.Dataset
     stats: xr.Dataset
     provenance: Mapping[str, Mapping[str, Any]]
     explain: Explainer
@@ -90,11 +96,14 @@ def open_run(directory: str | Path, *, partial: bool = False) -> OpenRun:
     drawn = [(store, keys) for store in stores if (keys := _finished_maps(run, store.name, partial)) is not None]
     maps = [run.cams(store.name) for store, _ in drawn]
     shared = sorted(set.intersection(*(keys for _, keys in drawn))) if drawn else []
-    cams = {key: _side_by_side(maps, key, _described(maps[0], key)) for key in shared}
+    cams = {key: _side_by_side(maps, key, _described(maps[0], key, ("sample", "y", "x"))) for key in shared}
+    noted = {key: f"{FACTS_PREFIX}{key}" for key in shared if all(store.has(f"{FACTS_PREFIX}{key}") for store in maps)}
+    facts = {key: _side_by_side(maps, name, _described(maps[0], name, ("sample", "fact"))) for key, name in noted.items()}
     return OpenRun(
         run.manifest,
         _labelled(features, described, stores),
         _labelled(cams, described, [store for store, _ in drawn]),
+        _labelled(facts, described, [store for store, _ in drawn]).assign_coords(fact=np.array(FACTS, dtype=object)),
         _figures(run, stores, partial),
         {store.name: store.attributes for store in stores},
         Explainer(run),
@@ -168,11 +177,11 @@ def _figures(run: Run, stores: Sequence[GroupStore], partial: bool) -> xr.Datase
     return found.assign_coords(checkpoint=found["checkpoint"].astype(object))
 
 
-def _described(store: GroupStore, key: str) -> xr.DataArray:
+def _described(store: GroupStore, key: str, dims: tuple[str, ...]) -> xr.DataArray:
     array = store.array(key)
     lazy = dask.array.zeros(array.shape, dtype=array.dtype, chunks=array.shape)
     attributes = {key: value for key, value in array.attrs.items() if key != "stamp"}  # each checkpoint's map has its own
-    return xr.DataArray(lazy, dims=("sample", "y", "x"), attrs=attributes)
+    return xr.DataArray(lazy, dims=dims, attrs=attributes)
 
 
 def _finished_maps(run: Run, name: str, partial: bool) -> set[str] | None:

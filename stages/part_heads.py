@@ -53,6 +53,9 @@ class PartHeads(Protocol):
     def back(self, output: Output, gradient: Exact, part_feature: Float) -> Exact:
         """Carry dy/d(output) [B, P, E or C] back to dy/dz [B, P, K], at the part features [B, P, K]."""
 
+    def class_gradient(self, index: NDArray[np.int64], part_feature: Float) -> Exact:
+        """Gradient of the logits of one class a sample, [B, P, K]."""
+
     def without(self, output: Output, whole: Exact, part_feature: Float, removal: Removal, sample: int, part: int) -> Exact:
         """What is left of the output `whole` [E or C] of a part, [J, E or C]."""
 
@@ -81,6 +84,10 @@ class AffineHeads:
     def back(self, output: Output, gradient: Exact, part_feature: Float) -> Exact:
         """The transposed matrices, whatever the part features."""
         return np.stack([gradient[:, part] @ self._matrix(output, part) for part in range(self.count)], axis=1)
+
+    def class_gradient(self, index: NDArray[np.int64], part_feature: Float) -> Exact:
+        """Rows of the matrices: a product with all classes would cost more than all maps together."""
+        return np.stack([head.matrix[index] for head in self.folded], axis=1)
 
     def without(self, output: Output, whole: Exact, part_feature: Float, removal: Removal, sample: int, part: int) -> Exact:
         """The output less the matrix times what was taken."""
@@ -125,6 +132,12 @@ class AutogradHeads:
                 result = self._modules[part](value)[output == "logit"]
                 found.append(torch.autograd.grad(result, value, torch.from_numpy(np.ascontiguousarray(gradient[:, part])))[0].numpy())
         return np.stack(found, axis=1)
+
+    def class_gradient(self, index: NDArray[np.int64], part_feature: Float) -> Exact:
+        """As `back`, of a one in the class's place."""
+        classes = self.arrays[0]["w2"].shape[0]
+        one_hot = np.eye(classes)[index][:, None].repeat(self.count, axis=1)
+        return self.back("logit", one_hot, part_feature)
 
     def without(self, output: Output, whole: Exact, part_feature: Float, removal: Removal, sample: int, part: int) -> Exact:
         """Run on what is left of the part feature; `whole` differs from the run on all of it by rounding alone, and is not needed."""

@@ -160,7 +160,7 @@ class LogitScore(_ClassScore):
     @cached_property
     def direction(self) -> Exact:
         """h_p M_p[c], for affine heads."""
-        return self._back(self._one_hot)
+        return self._defined(self.weights[:-1, None] * self.heads.class_gradient(self._row, self.part_feature))
 
     def without(self, removal: Removal) -> Exact:
         """Logits of what is left."""

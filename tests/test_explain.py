@@ -37,6 +37,15 @@ def test_stored_maps_are_made_again_to_the_bit(run):
     assert found["sample_id"].values.tolist() == run.manifest["id"].tolist()
 
 
+def test_facts_lie_beside_the_maps(run):
+    assert set(run.facts) == set(run.cams)
+    assert run.facts["aligned/match/grad_cam"].dims == ("checkpoint", "sample", "fact")
+    maps = run.cams["aligned/match/grad_cam"].sel(checkpoint="net_000").values
+    facts = run.facts["aligned/match/grad_cam"].sel(checkpoint="net_000")
+    np.testing.assert_array_equal(facts.sel(fact="low"), maps.min(axis=(1, 2)))
+    np.testing.assert_array_equal(facts.sel(fact="status") == 5, np.isnan(maps).all(axis=(1, 2)))
+
+
 def test_samples_come_in_the_order_asked_for(run):
     ids = run.manifest["id"].tolist()
     chosen = [ids[9], ids[2], ids[3], ids[9]]

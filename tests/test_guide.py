@@ -17,7 +17,7 @@ from pipeline.graph import STAGES
 
 GUIDE = Path(__file__).parent.parent / "docs" / "guide.md"
 RUN = "runs/demo"
-OUR_SECTIONS = (3, 5)
+OUR_SECTIONS = (3, 5, 9)
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 
 

@@ -75,7 +75,7 @@ def test_no_block_is_left_out(guide):
     assert fences.count("```python") == len(guide)
     assert fences.count("```text") == sum(bool(block.output) for block in guide)
     assert set(fences) == {"```", "```python", "```text", "```console"}
-    assert {block.section for block in guide} == set(range(1, 9))
+    assert {block.section for block in guide} == set(range(1, 10))
 
 
 def test_the_other_sections_need_none_of_our_code(finished, guide, monkeypatch):

@@ -112,8 +112,8 @@ class GroupStore:
         scratch = self.path / f".{self.name}.layout"
         shutil.rmtree(scratch, ignore_errors=True)
         self.ledger.forget_whole()
+        make_root(self.path)  # before the seal: a group that is noted must have a store to lie in
         self.seal.open(**notes)
-        make_root(self.path)
         described = {"schema_version": SCHEMA_VERSION, **attributes, "samples": samples, "block_samples": block_samples}
         group = zarr.create_group(scratch, zarr_format=3, attributes=described)  # as a store of its own: zarr leaves the root alone
         for layout in arrays:
@@ -140,8 +140,10 @@ class GroupStore:
         """Make arrays in a group without consolidated metadata, replacing those of their keys; they count when they are sealed."""
         if not layouts:
             return
-        if replaced := [f"{layout.key}/{_METADATA}" for layout in layouts if self.has(layout.key)]:
-            self.seal.drop(replaced)
+        if replaced := [layout.key for layout in layouts if self.has(layout.key)]:
+            self.seal.drop(f"{key}/{_METADATA}" for key in replaced)
+        for layout in layouts:
+            self._remove_array(layout.key)
         group = zarr.open_group(self.root, mode="r+", use_consolidated=False)
         for layout in layouts:
             _create(group, layout)
@@ -149,6 +151,12 @@ class GroupStore:
         folders = {folder for layout in layouts for folder in (Path(layout.key), *Path(layout.key).parents)}
         names = sorted((folder / _METADATA).as_posix() for folder in folders)
         self.seal.add(name for name in names if (self.root / name).is_file())
+
+    def _remove_array(self, key: str) -> None:
+        """Delete an array's files, its metadata last: zarr takes it first, and a kill would leave files that belong to nothing."""
+        for path in sorted((self.root / key).glob("c*")):
+            path.unlink()
+        (self.root / key / _METADATA).unlink(missing_ok=True)
 
     def extend(self, samples: int) -> None:
         """Make room for more samples in a group without consolidated metadata; the blocks that it holds stay as they are."""

@@ -101,34 +101,6 @@ class Compared:
         return exactness
 
     @cached_property
-    def _heads(self) -> xr.Dataset:
-        return self._other.arrays if self._other else read_heads(self._features)
-
-    @cached_property
-    def _head_arrays(self) -> list[dict[str, NDArray[np.float32]]]:
-        return [{key: self._heads[HEAD_PREFIX + key].values[head] for key in HEAD_ARRAYS} for head in range(self._heads.sizes["head"])]
-
-    @property
-    def _class_names(self) -> Sequence[str]:
-        names: Sequence[str] = self._other.class_names if self._other else self._features.attributes["class_names"]
-        return names
-
-    @property
-    def _architecture(self) -> dict[str, Any]:
-        found: dict[str, Any] = self._features.attributes["architecture"]
-        return found
-
-    @property
-    def _activation(self) -> HeadActivation:
-        found: HeadActivation = self._other.activation if self._other else self._architecture.get("head_activation", "none")
-        return found
-
-    @property
-    def _pooling(self) -> Pooling:
-        found: Pooling = self._architecture.get("pooling", "mean")
-        return found
-
-    @cached_property
     def groups(self) -> ReferenceGroups:
         """Which samples are compared with which."""
         texts = self._features.read([*_TEXTS, "valid"])
@@ -158,6 +130,34 @@ class Compared:
             found = found.assign(embedding=(("sample", "head", "embed"), embedding), logit=(("sample", "head", "class"), logit))
         references = {name: self._reference(name, target, rows) for name, target in needed_references(products).items()}
         return found.assign({name: (("sample", "head", "embed"), values) for name, values in references.items()})
+
+    @cached_property
+    def _heads(self) -> xr.Dataset:
+        return self._other.arrays if self._other else read_heads(self._features)
+
+    @cached_property
+    def _head_arrays(self) -> list[dict[str, NDArray[np.float32]]]:
+        return [{key: self._heads[HEAD_PREFIX + key].values[head] for key in HEAD_ARRAYS} for head in range(self._heads.sizes["head"])]
+
+    @property
+    def _class_names(self) -> Sequence[str]:
+        names: Sequence[str] = self._other.class_names if self._other else self._features.attributes["class_names"]
+        return names
+
+    @property
+    def _architecture(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._features.attributes["architecture"]
+        return found
+
+    @property
+    def _activation(self) -> HeadActivation:
+        found: HeadActivation = self._other.activation if self._other else self._architecture.get("head_activation", "none")
+        return found
+
+    @property
+    def _pooling(self) -> Pooling:
+        found: Pooling = self._architecture.get("pooling", "mean")
+        return found
 
     def _reference(self, name: str, target: TargetName, rows: slice) -> NDArray[np.float32]:
         if target.flip not in self._banks:

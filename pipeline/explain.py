@@ -267,9 +267,15 @@ class Explainer:
     def _of(self, checkpoint: str, heads_of: str | None) -> Compared:
         key = (checkpoint, heads_of or checkpoint)
         if key not in self._compared:
-            other = None if key[0] == key[1] else OtherHeads.of(self._store(key[1]))
-            self._compared[key] = Compared(self._store(checkpoint), other)
+            self._compared[key] = Compared(self._store(checkpoint), None if key[0] == key[1] else self._other_heads(*key))
         return self._compared[key]
+
+    def _other_heads(self, checkpoint: str, heads_of: str) -> OtherHeads:
+        own, other = (self._store(name).attributes["architecture"] for name in (checkpoint, heads_of))
+        if (own["parts"], own["width"]) != (other["parts"], other["width"]):
+            said = [f"{size['parts']} parts of width {size['width']}" for size in (other, own)]
+            raise ValueError(f"{heads_of}: its heads read {said[0]}, and the features of {checkpoint} are {said[1]}; name one of the same sizes")
+        return OtherHeads.of(self._store(heads_of))
 
     def _class_names(self, checkpoint: str) -> list[str]:
         attributes = self._store(checkpoint).attributes

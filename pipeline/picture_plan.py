@@ -19,7 +19,8 @@ from safenet.architecture import Architecture
 from stages.naming import known
 from stages.positions import block_number
 from stages.products import Product
-from stages.render import MosaicKind, choose_drawn, choose_images, choose_places, spread
+from stages.render import MosaicKind, choose_drawn, choose_images, choose_places
+from stages.spreading import spread
 from stages.target_names import NO_TARGET, parse_target
 
 ALL_METHODS = "methods"

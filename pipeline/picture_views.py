@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.run import MissingProductError, Run
-from pipeline.stamps import file_digest
+from pipeline.photo_copies import photo_file, stored_photo
+from pipeline.run import Run
 from safenet.preprocess import open_photo, to_rgb
 from stages.frames import to_photo_frame
 from stages.mosaics import SampleView
@@ -53,20 +53,13 @@ def image_label(row: pd.Series) -> str:
 
 def read_photo(run: Run, row: pd.Series, name: str) -> NDArray[np.uint8]:
     """Read the photo's file, which keeps its aspect; the stored 1:1 copy where the file is not at hand, or not the same any more."""
-    path = Path(run.manifest.attrs["root"]) / row["path"]
-    store = run.features(name)
-    if path.is_file() and file_digest(path) == row["digest"]:
-        with path.open("rb") as file, open_photo(file) as image:
-            photo = to_rgb(image)
-            photo.thumbnail((_LONGEST_SIDE_PX, _LONGEST_SIDE_PX), Image.Resampling.BICUBIC)
-            return np.array(photo)
-    if not store.has("image"):
-        raise MissingProductError(
-            f"{path}: the photo is not here, and {store} holds no copy. Bring the photos back, or extract with 'image' in extract.store"
-        )
-    sample = int(row["sample"])
-    stored: NDArray[np.uint8] = store.read(["image"], slice(sample, sample + 1))["image"].values[0]
-    return stored
+    path = photo_file(run, int(row["sample"]))
+    if path is None:
+        return stored_photo(run, name, int(row["sample"]))
+    with path.open("rb") as file, open_photo(file) as image:
+        photo = to_rgb(image)
+        photo.thumbnail((_LONGEST_SIDE_PX, _LONGEST_SIDE_PX), Image.Resampling.BICUBIC)
+        return np.array(photo)
 
 
 def _moved_cells(source: NDArray[np.integer], change: float) -> int | None:

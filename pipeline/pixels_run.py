@@ -20,6 +20,7 @@ from pipeline.compared import Compared
 from pipeline.completeness import content_stamp, finished_checkpoints
 from pipeline.features import read_features
 from pipeline.interrupts import check_stop, telling_what_is_left
+from pipeline.photo_copies import photo_file, stored_photo
 from pipeline.rates import note_rate
 from pipeline.run import MissingProductError, Outcome, Run
 from pipeline.stamps import file_digest, stamp
@@ -34,7 +35,7 @@ from stages.extract import AUTOCAST, resolve_precision
 from stages.frames import to_photo_frame
 from stages.pixels import look, perturbed, step_counts
 from stages.products import Product
-from stages.render import spread
+from stages.spreading import spread
 from stages.target_names import NO_TARGET, TargetName, parse_target
 from stages.targets import class_of, open_score
 
@@ -181,15 +182,10 @@ def _score(run: Run, one: _Inputs, compared: Compared, sample: int, embedding: N
 
 
 def _photo(run: Run, name: str, sample: int) -> NDArray[np.uint8]:
-    """The photo as the network read it: from its file, or the stored copy."""
-    features, row = run.features(name), run.manifest.iloc[sample]
-    path = Path(run.manifest.attrs["root"]) / row["path"]
-    if path.is_file() and file_digest(path) == row["digest"]:
-        return decode_photo(path, features.attributes["architecture"]["image_size"])
-    if not features.has("image"):
-        raise MissingProductError(f"{path}: the photo is not here, and {features} holds no copy. Bring the photos back")
-    stored: NDArray[np.uint8] = features.read(["image"], slice(sample, sample + 1))["image"].values[0]
-    return stored
+    """The photo as the network read it."""
+    path = photo_file(run, sample)
+    size = run.features(name).attributes["architecture"]["image_size"]
+    return decode_photo(path, size) if path is not None else stored_photo(run, name, sample)
 
 
 def _in_words(found: xr.Dataset) -> str:

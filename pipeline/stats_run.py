@@ -25,11 +25,12 @@ from pipeline.run import MissingProductError, Outcome, Run
 from pipeline.stamps import difference, stamp
 from pipeline.stores import JOINED, dataset_seal, group_attributes, read_dataset, write_dataset
 from pipeline.wanted_maps import wanted_products
+from safenet.architecture import Architecture
 from stages.cam import compute_cams, needed_features
 from stages.products import Product
-from stages.render import spread
 from stages.sanity import can_be_checked, fresh_heads, sanity_figures
 from stages.schema import MASKS
+from stages.spreading import spread
 from stages.stats import (
     NEEDED_FEATURES,
     BlockSummary,
@@ -151,12 +152,12 @@ def _inputs(run: Run, name: str) -> _Inputs:
 def _of_checkpoint(run: Run, one: _Inputs) -> xr.Dataset:
     features, cams, settings = run.features(one.name), run.cams(one.name), run.settings.stats
     wanted = [*NEEDED_FEATURES, *(key for key in MASKS if features.has(key))]
-    sampling = features.attributes["architecture"]["sampling"]
+    network = Architecture(**features.attributes["architecture"])
 
     def work(block: Block) -> BlockSummary:
         maps = cams.read([key for product in one.products for key in (product.key, product.facts_key)], block.rows)
         group = one.groups.index[block.rows]
-        return summarise_block(maps, features.read(wanted, block.rows), group, len(one.groups.name), sampling, settings)
+        return summarise_block(maps, features.read(wanted, block.rows), group, len(one.groups.name), network, settings)
 
     found = finalize(combine(list(_run(run, work, one.blocks))), one.groups, one.products, settings)
     return found.merge(_sanity(run, one)).merge(_retrieval(run, one.name))  # the products keep their order
@@ -168,10 +169,9 @@ def _sanity(run: Run, one: _Inputs) -> xr.Dataset:
     products = [product for product in one.products if can_be_checked(product)]
     if not products or not wanted:
         return xr.Dataset()
-    size = features.attributes["architecture"]
-    activation = size.get("head_activation", "none")
-    heads = fresh_heads(size["width"], size["embedding"], size["classes"], size["parts"] + 1, activation, _SANITY_SEED)
-    compared = Compared(features, OtherHeads(heads, features.attributes["class_names"], activation))
+    network = Architecture(**features.attributes["architecture"])
+    heads = fresh_heads(network, _SANITY_SEED)
+    compared = Compared(features, OtherHeads(heads, features.attributes["class_names"], network.head_activation))
     compared.prepare(products)
     rows = []
     for block in _few_blocks(one.blocks, wanted):

@@ -50,5 +50,5 @@ def stored_blocks(features: GroupStore) -> StoredBlocks:
 
 
 def _shown(products: Sequence[Product]) -> str:
-    words = [f"{p.method} at {p.position}" if p.target == "none" else f"{p.method} of {p.target} at {p.position}" for p in products]
+    words = [f"{p.method} at {p.position}" if p.target == NO_TARGET else f"{p.method} of {p.target} at {p.position}" for p in products]
     return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")

@@ -16,12 +16,11 @@ from stages.positions import POSITIONS, PositionView, block_number, open_block
 from stages.products import Product
 from stages.references import reference_name
 from stages.scales import FLAT_BELOW
-from stages.schema import check
+from stages.schema import Arrays, check
 from stages.scores import ChannelRemoval, Score
 from stages.target_names import NO_TARGET, TargetName, parse_target
 from stages.targets import RIVAL_WEIGHT, TargetContext, open_score, rival_direction
 
-Arrays = Mapping[str, NDArray]
 _COLUMNS = 16
 _AT_ONCE = 8  # samples whose cells are in the processor's cache together; every number is the same for any other choice
 

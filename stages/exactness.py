@@ -13,7 +13,8 @@ from safenet.architecture import HeadActivation, Pooling
 from safenet.heads import build_head, fold_head
 from safenet.partition import POOLINGS
 from stages.gradients import CellWeights, FactoredGradient
-from stages.positions import Arrays, ring_weights_of
+from stages.positions import ring_weights_of
+from stages.schema import Arrays
 
 LOGIT_TOLERANCE = {"float16": 2e-2, "float32": 1e-3}
 GRADIENT_TOLERANCE = 1e-4

@@ -18,12 +18,12 @@ from stages.gradients import CellWeights, DenseGradient, FactoredGradient, Gradi
 from stages.max_pooling import MaxPooled, Warp
 from stages.naming import known
 from stages.part_heads import Removal
+from stages.schema import Arrays
 from stages.scores import CellRemoval
 
 BLOCK_PREFIX = "block_"
 ON_ALIGNED_GRID = frozenset({"aligned", "part"})  # the other positions lie on the patch grid, the photo's frame
 Float = NDArray[np.float32]
-Arrays = Mapping[str, NDArray]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,12 @@ def open_block(maps: NDArray[np.floating]) -> PositionView:
     return _grid_view(maps)
 
 
+def ring_weights_of(block: Arrays) -> Float:
+    """R_p of a block's boundaries, float32 [B, P, y, x]."""
+    side = block["source_cell"].shape[1:]
+    return ring_weights(torch.from_numpy(block["boundary"].astype(np.int64)), (side[0], side[1])).numpy()
+
+
 def _patch(block: Arrays, sampling: Sampling, pooling: Pooling, with_gradient: bool) -> PositionView:
     """T_p = R_p carried back through FAM, as a gradient passes it."""
     view = _grid_view(block["patch_map"])
@@ -138,9 +144,3 @@ def _weighted(view: PositionView, weight: Float) -> PositionView:
 def _behind_maxima(view: PositionView, block: Arrays, warp: Warp | None) -> PositionView:
     cells, side = view.cells.values, block["source_cell"].shape[1:]
     return replace(view, pooled=MaxPooled(cells.reshape(len(cells), *side, -1), block["boundary"], warp))
-
-
-def ring_weights_of(block: Arrays) -> Float:
-    """R_p of a block's boundaries, float32 [B, P, y, x]."""
-    side = block["source_cell"].shape[1:]
-    return ring_weights(torch.from_numpy(block["boundary"].astype(np.int64)), (side[0], side[1])).numpy()

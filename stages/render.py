@@ -13,6 +13,7 @@ from stages.drawing import check_colour_map
 from stages.naming import known
 from stages.positions import check_position
 from stages.products import Product
+from stages.spreading import spread
 from stages.target_names import NO_TARGET
 
 MosaicKind = Literal["positions", "epochs", "paper", "methods", "depth", "pair", "change"]
@@ -121,10 +122,3 @@ def choose_images(manifest: pd.DataFrame, place: str, settings: RenderSettings) 
     satellite, drone = rows[rows["view"] == "satellite"].head(1), rows[rows["view"] == "drone"]
     chosen = pd.concat([satellite, drone.iloc[spread(len(drone), settings.drone_views)]])
     return chosen if len(chosen) else rows.iloc[spread(len(rows), settings.drone_views + 1)]
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """Choose `wanted` of 0 ... count-1, evenly, first and last included."""
-    if count <= wanted:
-        return list(range(count))
-    return [round(step * (count - 1) / (wanted - 1)) for step in range(wanted)] if wanted > 1 else [0]

@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from safenet.architecture import HeadActivation
+from safenet.architecture import Architecture
 from safenet.heads import HEAD_ARRAYS, Head
 from stages.faithfulness import rank_correlation
 from stages.products import Product
@@ -21,25 +21,23 @@ from stages.schema import FEATURES, HEAD_PREFIX
 from stages.target_names import NO_TARGET, parse_target
 
 
-def fresh_heads(width: int, embedding: int, classes: int, count: int, activation: HeadActivation, seed: int) -> xr.Dataset:
+def fresh_heads(network: Architecture, seed: int) -> xr.Dataset:
     """Heads as training starts from them, as the feature store holds heads.
 
     Parameters
     ----------
-    width, embedding, classes : int
-    count : int
-        Heads, the global one among them.
-    activation : {"none", "leaky_relu"}
+    network : Architecture
     seed : int
 
     Returns
     -------
     Dataset
-        The variables head_<name>, dims (head, ...).
+        The variables head_<name>, dims (head, ...), parts first, the global head last.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        arrays = [Head(width, embedding, classes, activation).arrays() for _ in range(count)]
+        sizes = network.width, network.embedding, network.classes, network.head_activation
+        arrays = [Head(*sizes).arrays() for _ in network.head_names]
     stacked = {f"{HEAD_PREFIX}{name}": np.stack([one[name] for one in arrays]) for name in HEAD_ARRAYS}
     return xr.Dataset({name: (FEATURES[name].dims, values) for name, values in stacked.items()})
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import xarray as xr
+from numpy.typing import NDArray
 
 from safenet.architecture import Architecture
 
 SCHEMA_VERSION = 2
+Arrays = Mapping[str, NDArray]  # a block of features in memory: name of a variable -> its values
 
 
 @dataclass(frozen=True)

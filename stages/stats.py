@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from safenet.architecture import Sampling
+from safenet.architecture import Architecture, Sampling
 from safenet.partition import ring_numbers
 from stages.cam_methods import METHODS
 from stages.frames import to_photo_frame
@@ -67,7 +67,7 @@ class BlockSummary:
 
 
 def summarise_block(
-    cams: xr.Dataset, features: xr.Dataset, group: NDArray[np.int64], groups: int, sampling: Sampling, settings: StatsSettings
+    cams: xr.Dataset, features: xr.Dataset, group: NDArray[np.int64], groups: int, network: Architecture, settings: StatsSettings
 ) -> BlockSummary:
     """Take all figures of one block of samples.
 
@@ -81,16 +81,17 @@ def summarise_block(
         Group of each sample, -1 for none.
     groups : int
         Number of groups.
-    sampling : {"nearest", "bilinear"}
+    network : Architecture
+        FAM's sampling, and whether scores are affine in the map.
     settings : StatsSettings
     """
     keys = [str(key) for key in cams.data_vars if not str(key).startswith(FACTS_PREFIX)]
     ring = ring_numbers((features.sizes["y"], features.sizes["x"])).numpy()
-    figures = [_product_figures(Product.parse(key), cams[key].values, features, ring, sampling, settings) for key in keys]
+    figures = [_product_figures(Product.parse(key), cams[key].values, features, ring, network.sampling, settings) for key in keys]
     samples = xr.Dataset({name: _stack(name, [f[name] for f in figures], features.sizes["sample"]) for name in figures[0]} if keys else {})
     samples = samples.assign(_module_figures(features))
     if keys:
-        samples = samples.assign(trust_figures(cams, [Product.parse(key) for key in keys]))
+        samples = samples.assign(trust_figures(cams, [Product.parse(key) for key in keys], network.is_linear))
     sums = [_group_sums(cams[key].values, group, groups) for key in keys]
     dims = ("group", "product", "y", "x")
     total = xr.Dataset({name: (dims[: value.ndim + 1], np.stack([s[name] for s in sums], axis=1)) for name, value in sums[0].items()} if keys else {})

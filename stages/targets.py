@@ -13,7 +13,7 @@ The global head reads CLS alone: its gradient at the patch and aligned maps is e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,13 +26,12 @@ from safenet.heads import HEAD_ARRAYS
 from stages.naming import known
 from stages.part_heads import PartHeads, part_heads
 from stages.references import UNDEFINED, reference_name
-from stages.schema import HEAD_PREFIX
+from stages.schema import HEAD_PREFIX, Arrays
 from stages.scores import CosineScore, LogitScore, Score, SoftmaxScore
 from stages.target_names import TargetName, parse_target
 
 RIVALS = 3
 RIVAL_WEIGHT = 1.0
-Arrays = Mapping[str, NDArray]
 
 
 @dataclass(frozen=True)
@@ -151,13 +150,10 @@ def class_of(block: Arrays, target: TargetName, context: TargetContext) -> NDArr
     if target.base == "class_":
         return np.full(len(logit), list(context.class_names).index(target.name))
     mean = logit[:, :-1].mean(axis=1)
-    if target.base == "counter":
-        if mean.shape[1] < 2:
-            raise ValueError(f"cam.targets: {str(target)!r}: the network has one class, and no second best")
-        mean = mean.copy()
-        mean[np.arange(len(mean)), mean.argmax(axis=1)] = -np.inf
-        return np.where(np.isfinite(logit).all(axis=(1, 2)), mean.argmax(axis=1), UNDEFINED)
-    return np.where(np.isfinite(mean).all(axis=1), mean.argmax(axis=1), UNDEFINED)
+    usable, rank = np.isfinite(mean).all(axis=1), 1 if target.base == "counter" else 0
+    if rank >= mean.shape[1]:
+        return np.full(len(logit), UNDEFINED)
+    return np.where(usable, np.argsort(-mean, axis=1, kind="stable")[:, rank], UNDEFINED)
 
 
 def _cosine(block: Arrays, target: TargetName, context: TargetContext, reference: NDArray[np.floating]) -> CosineScore:

@@ -17,7 +17,7 @@ STATUS_NAMES = [row.name for row in STATUS.values()]
 _Figures = dict[str, tuple[tuple[str, ...], NDArray[np.float64]]]
 
 
-def trust_figures(cams: xr.Dataset, products: Sequence[Product]) -> _Figures:
+def trust_figures(cams: xr.Dataset, products: Sequence[Product], is_linear: bool) -> _Figures:
     """Return what is said of every product of a block.
 
     Parameters
@@ -25,6 +25,8 @@ def trust_figures(cams: xr.Dataset, products: Sequence[Product]) -> _Figures:
     cams : Dataset
         Maps (sample, y, x) named by their keys, and facts (sample, fact), in memory.
     products : sequence of Product
+    is_linear : bool
+        Whether the scores are affine in the map; else no map is exact, and what is left of a score is not a sum.
 
     Returns
     -------
@@ -36,21 +38,21 @@ def trust_figures(cams: xr.Dataset, products: Sequence[Product]) -> _Figures:
     """
     facts = {name: np.stack([cams[p.facts_key].values[:, column] for p in products], axis=1) for column, name in enumerate(FACTS)}
     codes = facts["status"][..., None] == np.array(list(STATUS))
-    exact = [product for product in products if product.exact and product.method == "hires_cam"]
-    deleted = np.stack([_deletion(cams, product, exact) for product in products], axis=1)
+    exact = [product for product in products if is_linear and product.exact]
+    deleted = np.stack([_deletion(cams, product, [p for p in exact if p.method == "hires_cam"]) for product in products], axis=1)
     return {
         "status_share": (("sample", "product", "status"), codes.astype(np.float64)),
         "clipped": (("sample", "product"), facts["clipped"].astype(np.float64)),
-        "residual": (("sample", "product"), np.stack([_residual(cams, product) for product in products], axis=1)),
+        "residual": (("sample", "product"), np.stack([_residual(cams, product, product in exact) for product in products], axis=1)),
         "deletion": (("sample", "product"), deleted),
         "insertion": (("sample", "product"), 1 - deleted),
         "agreement": (("sample", "product", "other"), _agreement(cams, products)),
     }
 
 
-def _residual(cams: xr.Dataset, product: Product) -> NDArray[np.float64]:
+def _residual(cams: xr.Dataset, product: Product, is_exact: bool) -> NDArray[np.float64]:
     facts = cams[product.facts_key].values
-    if not product.exact:
+    if not is_exact:
         return np.full(len(facts), np.nan)
     return completeness_residual(cams[product.key].values, facts[:, FACTS.index("score")], facts[:, FACTS.index("constant")])
 

@@ -134,11 +134,17 @@ def test_wrong_settings_are_refused(settings, text):
         (("predicted.part_3",), (0,), "abc", "part 3 does not exist: the network has parts 1 to 2"),
         (("class_x",), (0,), "abc", "class of 'class_x': 'x' is unknown"),
         (("label",), (0,), "", "'label' needs the names of the 3 training classes"),
+        (("counter",), (0,), "a", "'counter' needs a second class; the network has 1. Use 'predicted'"),
     ],
 )
 def test_what_the_network_does_not_have_is_refused(targets, blocks, names, text):
     with pytest.raises(ValueError, match=text):
-        plan_gradients(targets, blocks, random_net().architecture, list(names))
+        plan_gradients(targets, blocks, random_net(classes=max(1, len(names)) if "counter" in targets else 3).architecture, list(names))
+
+
+def test_the_label_must_be_given():
+    with pytest.raises(ValueError, match="target label needs the class of each image; pass class_index"):
+        extracted(random_net(), photos(1), gradient_targets=("label",))
 
 
 def test_stages_carry_them_to_the_pictures(lab, indexed, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.references import UNDEFINED, ReferenceBank, reference_groups, reference_name
+from stages.references import UNDEFINED, ReferenceBank, reference_embeddings, reference_groups, reference_name
 from stages.target_names import parse_target
 
 ROWS = [  # place, view, split, roles, valid
@@ -105,3 +105,11 @@ def test_nothing_to_be_compared_with():
     bank = ReferenceBank(reference_groups(*map(list, zip(*rows, strict=True))), lambda: iter((EMBEDDING[:1],)))
     assert np.isnan(of(bank, "match", "own")).all()
     assert np.isnan(of(bank, "best", "own")).all()
+
+
+def test_reference_is_the_mean_unit_embedding():
+    member = np.array([0, 1, 0, -1, 1, 0])
+    blocks = [(EMBEDDING[:2], member[:2]), (EMBEDDING[2:6], member[2:])]
+    expected = np.stack([UNIT[:6][member == number].mean(axis=0) for number in (0, 1)])
+    np.testing.assert_allclose(reference_embeddings(blocks, 2), expected, rtol=1e-6)
+    assert reference_embeddings([], 0).shape == (0, 0, 0)

@@ -14,6 +14,7 @@ from stages.stats import Groups, StatsSettings, changed_boundaries, combine, dri
 
 PRODUCTS = products_of(CamSettings(methods=("l2_norm", "hires_cam"), targets=("match",)))
 SETTINGS = StatsSettings()
+BILINEAR = random_net("bilinear").architecture
 COUNT = 9
 
 
@@ -33,7 +34,7 @@ def inputs():
 def summary(inputs, rows):
     features, cams, groups = inputs
     part = slice(*rows)
-    return summarise_block(cams.isel(sample=part), features.isel(sample=part), groups.index[part], len(groups.name), "bilinear", SETTINGS)
+    return summarise_block(cams.isel(sample=part), features.isel(sample=part), groups.index[part], len(groups.name), BILINEAR, SETTINGS)
 
 
 def whole(inputs):
@@ -71,7 +72,7 @@ def test_flat_maps_are_counted(inputs):
     features, cams, groups = inputs
     flat = cams.copy(deep=True)
     flat["patch/none/l2_norm"][...] = 27.7128 + 1e-6 * np.random.default_rng(0).standard_normal((COUNT, 8, 8))
-    found = finalize(summarise_block(flat, features, groups.index, 4, "bilinear", SETTINGS), groups, PRODUCTS, SETTINGS)
+    found = finalize(summarise_block(flat, features, groups.index, 4, BILINEAR, SETTINGS), groups, PRODUCTS, SETTINGS)
     assert (found["flat"].sel(product="patch/none/l2_norm") == 1).all()
     assert (found["flat"].sel(product="patch/match/hires_cam") == 0).all()
 
@@ -91,7 +92,7 @@ def test_masks_are_used_where_there_are_some(inputs):
     features, cams, groups = inputs
     assert {"pointing", "energy", "mask_area"} <= set(whole(inputs))
     bare = features.drop_vars(["mask_share", "mask_centre"])
-    assert "pointing" not in finalize(summarise_block(cams, bare, groups.index, 4, "bilinear", SETTINGS), groups, PRODUCTS, SETTINGS)
+    assert "pointing" not in finalize(summarise_block(cams, bare, groups.index, 4, BILINEAR, SETTINGS), groups, PRODUCTS, SETTINGS)
 
 
 def test_drift_is_averaged_by_group(inputs):
@@ -131,7 +132,7 @@ def test_trust_figures_are_those_of_their_definition():
     features = feature_block(model, 6, products=products, class_index=np.array([0, 1, -1, 0, 1, 2]))
     cams = compute_cams(features, products, context_of(model))
     groups = Groups.of(["test"] * 6, ["drone"] * 6, [True] * 6)
-    found = finalize(summarise_block(cams, features, groups.index, 1, "nearest", SETTINGS), groups, products, SETTINGS).isel(group=0)
+    found = finalize(summarise_block(cams, features, groups.index, 1, model.architecture, SETTINGS), groups, products, SETTINGS).isel(group=0)
     assert found["status_share"].sel(product="aligned/predicted/hires_cam", status="ok") == 1
     np.testing.assert_allclose(found["status_share"].sum("status"), 1)
     residual = found["residual"].dropna("product")
@@ -150,3 +151,17 @@ def test_trust_figures_are_those_of_their_definition():
         spearmanr(*(cams[f"aligned/{key}"].values[sample].ravel() for key in ("none/max", "predicted/hires_cam"))).statistic for sample in range(6)
     ]
     np.testing.assert_allclose(agreement.sel(product="aligned/none/max", other="aligned/predicted/hires_cam"), np.mean(each))
+
+
+@pytest.mark.parametrize("kind", [{"head_activation": "leaky_relu"}, {"pooling": "max"}], ids=str)
+def test_nothing_is_called_exact_of_a_score_that_is_not_affine(kind):
+    """What is left of such a score is no sum of cells; its maps are as good or bad as autograd's."""
+    model = random_net(parts=4, **kind)
+    products = products_of(CamSettings(methods=("max", "hires_cam"), targets=("predicted",)))
+    features = feature_block(model, 3, products=products)
+    cams = compute_cams(features, products, context_of(model))
+    groups = Groups.of(["test"] * 3, ["drone"] * 3, [True] * 3)
+    found = finalize(summarise_block(cams, features, groups.index, 1, model.architecture, SETTINGS), groups, products, SETTINGS)
+    for name in ("residual", "deletion", "insertion"):
+        assert found[name].isnull().all(), name
+    assert found["agreement"].notnull().any()

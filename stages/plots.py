@@ -133,9 +133,8 @@ def _agreement(stats: xr.Dataset) -> list[Plot]:
     axes.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            axes.text(
-                column, row, f"{value:.2f}".replace("0.", "."), ha="center", va="center", fontsize=6, color="white" if abs(value) > 0.6 else "black"
-            )
+            text = f"{round(value, 2) + 0.0:.2f}".replace("0.", ".")  # + 0.0: no minus zero
+            axes.text(column, row, text, ha="center", va="center", fontsize=6, color="white" if abs(value) > 0.6 else "black")
     caption = f"Mean rank correlation (Spearman) over the cells of the aligned maps at {display_name(stats, -1)}, all images; blank: undefined."
     return [Plot("Which methods agree", caption, _svg(figure, "agreement"))]
 

@@ -1,13 +1,18 @@
 """The command `atlas`, and `python -m pipeline`."""
 
-from pipeline.interrupts import stopping_at_once
+from pipeline.interrupts import EXIT_STOPPED, leave_stopped, stopping_at_once
 
 
 def main() -> None:
     """Run a command. Until its modules are imported, which takes seconds, a signal ends the process with the code that a stop has."""
     with stopping_at_once():
         from pipeline.cli import main as command
-    command()
+    try:
+        command()
+    except SystemExit as end:
+        if end.code == EXIT_STOPPED:
+            leave_stopped()
+        raise
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing.connection
+import multiprocessing.forkserver
 import os
 import signal
 import struct
@@ -107,6 +108,8 @@ class PhotoReader:
 
     def __init__(self, files: PhotoFiles, workers: int) -> None:
         self._batches: list[list[int]] = []
+        if workers:
+            _start_helpers()
         self._loader: DataLoader[Photo] = DataLoader(
             files,
             batch_sampler=self._batches,
@@ -136,6 +139,15 @@ class PhotoReader:
                 "a process that decodes photos was killed, often for want of memory. What is done is kept: call again, "
                 "with fewer extract.workers or a smaller extract.batch_size if it happens again"
             ) from error
+
+
+def _start_helpers() -> None:
+    """Start what starts workers; a signal to the whole group of processes is not for them, and would end them with a warning."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prepare_worker(number: int) -> None:

@@ -1,20 +1,26 @@
-"""SIGINT and SIGTERM end a command cleanly: blocks that are whole are written, open ones are dropped, and it says what is left."""
+"""SIGINT, SIGTERM and SIGUSR1 end a command cleanly: blocks that are whole are written, open ones are dropped, and it says what is left."""
 
 from __future__ import annotations
 
+import atexit
 import errno
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from pipeline.space import free_bytes, human_bytes
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL: call again; what batch systems take for "requeue"
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what `sbatch --signal=USR1@120` sends ahead of the wall clock
+UNWIND_S = 60  # no stop takes longer: see `stop_on_signals`
+FINALISERS_S = 5
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -23,19 +29,45 @@ class Stopped(BaseException):  # like KeyboardInterrupt: no `except Exception` m
 
 
 _stop: Stopped | None = None
+_asked = threading.Event()
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise Stopped in the main thread at the first SIGINT or SIGTERM; a second one ends the process at once."""
+    """Raise Stopped in the main thread at the first signal; a second one ends the process at once.
+
+    An exception that a handler raises may hit between the taking of a lock and the `try` that gives it back, in any library,
+    and the way out may then wait for that lock for ever. So the way out has a limit: beyond it the process ends where it is.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    _asked.clear()
+    over = threading.Event()
+    threading.Thread(target=_limit_the_way_out, args=(over,), daemon=True).start()
     with _handling(_on_signal):
         try:
             yield
         finally:
             _clear()
+    over.set()
+    _asked.set()
+
+
+def leave_stopped() -> NoReturn:
+    """End the process with the code of a stop; its finalisers get a few seconds, as one may wait for a lock for ever.
+
+    Decoding processes take no signal that they could ignore: waiting for one that missed its queue's end would never end.
+    """
+    for child in multiprocessing.active_children():
+        child.kill()
+    finalisers = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+    finalisers.start()
+    finalisers.join(FINALISERS_S)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(EXIT_STOPPED)
 
 
 @contextmanager
@@ -85,7 +117,14 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     if _stop is not None:
         os._exit(EXIT_STOPPED)  # safe: a kill at any instant loses no more than the open blocks
     _stop = Stopped(signal.Signals(number).name)
+    _asked.set()
     raise _stop
+
+
+def _limit_the_way_out(over: threading.Event) -> None:
+    _asked.wait()
+    if not over.wait(UNWIND_S):
+        os._exit(EXIT_STOPPED)  # safe, as above
 
 
 def _clear() -> None:

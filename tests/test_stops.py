@@ -1,5 +1,6 @@
 """Real processes that are stopped: by a signal, by the loss of a worker, by the loss of their parent."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -22,8 +23,24 @@ ROOT = Path(__file__).parent.parent
 GRACE_S = 30  # what a cluster gives
 
 
-def start(lab, directory, *more):
-    """`atlas extract` with a process that decodes, at a pace that leaves time to stop it."""
+@pytest.fixture
+def start(lab, fresh):
+    """Start `atlas extract` in `fresh`; whatever of it is left at the end is killed, so that a failure stays one failure."""
+    begun = []
+
+    def start_one(*more):
+        begun.append(_start(lab, fresh, *more))
+        return begun[-1]
+
+    yield start_one
+    for process in begun:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def _start(lab, directory, *more):
+    """With a process that decodes, at a pace that leaves time to stop it."""
     assignments = (*lab.assignments(ONE), "extract.workers=1", "extract.batch_size=1", "extract.block_samples=1", *more)
     sets = [part for assignment in assignments for part in ("--set", assignment)]
     command = [sys.executable, "-m", "pipeline", "extract", "--config", str(lab.config), "--run", str(directory), "--quiet", *sets]
@@ -79,10 +96,10 @@ def blocks(directory):
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in (directory / "features.zarr").rglob("c.*")}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_all_processes_stops_cleanly(lab, fresh, reference, number):
+@pytest.mark.parametrize("number", list(interrupts.SIGNALS))
+def test_a_signal_to_all_processes_stops_cleanly(lab, fresh, start, reference, number):
     """As a terminal's Ctrl-C and a cluster's SIGTERM do: the decoding process gets it, too, and must leave it to its parent."""
-    process = start(lab, fresh)
+    process = start()
     wait_for_a_block(fresh, process)
     began = time.monotonic()
     os.killpg(process.pid, number)
@@ -98,8 +115,8 @@ def test_a_signal_to_all_processes_stops_cleanly(lab, fresh, reference, number):
     finish(lab, fresh, reference)
 
 
-def test_a_killed_process_takes_its_workers_with_it(lab, fresh, reference):
-    process = start(lab, fresh)
+def test_a_killed_process_takes_its_workers_with_it(lab, fresh, start, reference):
+    process = start()
     wait_for_a_block(fresh, process)
     assert session_of(process), "there is a decoding process"
     process.kill()
@@ -108,9 +125,9 @@ def test_a_killed_process_takes_its_workers_with_it(lab, fresh, reference):
     finish(lab, fresh, reference)
 
 
-def test_a_killed_worker_is_one_line_and_the_next_call_goes_on(lab, fresh, reference):
+def test_a_killed_worker_is_one_line_and_the_next_call_goes_on(lab, fresh, start, reference):
     """The photos are slowed down, so that the worker is still needed when it dies."""
-    process = start(lab, fresh)
+    process = start()
     wait_for_a_block(fresh, process)
     victims = [pid for pid in session_of(process) if b"multiprocessing.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     for pid in victims:
@@ -172,6 +189,46 @@ def test_a_second_signal_ends_at_once(monkeypatch):
             assert ended == [EXIT_STOPPED]
 
 
+LOST_LOCK = """
+import os, signal, sys, threading
+from pipeline import interrupts
+interrupts.UNWIND_S = 0.2
+lock = threading.Lock()
+with interrupts.stop_on_signals():
+    try:
+        lock.acquire()
+        os.kill(os.getpid(), signal.SIGUSR1)  # raises here: the lock is taken, and nothing gives it back
+        lock.release()
+    finally:
+        with lock:
+            print("never")
+"""
+
+
+def test_a_lock_that_the_signal_left_taken_cannot_hold_up_the_stop():
+    ended = subprocess.run([sys.executable, "-c", LOST_LOCK], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (EXIT_STOPPED, ""), ended.stderr
+
+
+LATE_LOCK = """
+import atexit, sys, threading
+from pipeline import __main__ as command, cli
+lock = threading.Lock()
+lock.acquire()
+atexit.register(lock.acquire)  # as a finaliser that waits for ever
+def stopped():
+    print("told")
+    sys.exit(command.EXIT_STOPPED)
+cli.main = stopped
+command.main()
+"""
+
+
+def test_a_stopped_command_does_not_wait_for_finalisers():
+    ended = subprocess.run([sys.executable, "-c", LATE_LOCK], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (EXIT_STOPPED, "told\n"), ended.stderr
+
+
 @pytest.mark.parametrize(
     ("error", "noted"),
     [(Stopped("SIGTERM"), "3 blocks"), (OSError(28, "full"), "B are free at /, 3 blocks"), (OSError(13, "no"), ""), (ValueError(), "")],
@@ -187,7 +244,7 @@ def test_workers_ignore_signals():
     handlers = [signal.getsignal(number) for number in interrupts.SIGNALS]
     try:
         images._prepare_worker(0)
-        assert [signal.getsignal(number) for number in interrupts.SIGNALS] == [signal.SIG_IGN] * 2
+        assert [signal.getsignal(number) for number in interrupts.SIGNALS] == [signal.SIG_IGN] * len(interrupts.SIGNALS)
     finally:
         for number, handler in zip(interrupts.SIGNALS, handlers, strict=True):
             signal.signal(number, handler)

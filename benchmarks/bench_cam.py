@@ -140,7 +140,7 @@ def read_all(run: Run) -> None:
     """Read, block by block and by as many threads as `cam` uses, every feature that the maps are made of."""
     store = run.features("net_000")
     needed = needed_features(wanted_products(run, "net_000"))
-    for _ in run_blocks(run.settings.compute.executor, None, lambda block: read_features(store, needed, block.rows).nbytes, store.blocks):
+    for _ in run_blocks(run.settings.compute, lambda block: read_features(store, needed, block.rows).nbytes, store.blocks):
         pass
 
 

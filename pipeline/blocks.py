@@ -11,13 +11,13 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
+from pipeline.places import Place
 from pipeline.records import DamagedRecordError, read_record, sweep, write_record
 
 _WHOLE = "whole.json"
@@ -53,7 +53,7 @@ class Ledger:
     and how many are not finite; what the values were made of; and who wrote them, and when.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Place) -> None:
         self.directory = directory
 
     # ---- blocks
@@ -102,6 +102,10 @@ class Ledger:
         """Numbers of the blocks that have a mark, damaged ones included."""
         return sorted(int(path.stem) for path in self.directory.glob("[0-9]*.json") if path.stem.isdecimal())
 
+    def indices_since(self, time: float) -> list[int]:
+        """Numbers of the blocks that were marked at `time` (seconds since 1970) or later."""
+        return sorted(int(path.stem) for path in self.directory.glob("[0-9]*.json") if path.stem.isdecimal() and path.stat().st_mtime >= time)
+
     def record_of(self, index: int) -> dict[str, Any]:
         """Return the mark of the block of that number, whatever its rows; empty where there is none, or a damaged one."""
         try:
@@ -138,10 +142,10 @@ class Ledger:
             self._path_of(index).unlink()
         sweep(self.directory)
 
-    def _path(self, block: Block) -> Path:
+    def _path(self, block: Block) -> Place:
         return self._path_of(block.index)
 
-    def _path_of(self, index: int) -> Path:
+    def _path_of(self, index: int) -> Place:
         return self.directory / f"{index:06d}.json"
 
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
-
-from tqdm import tqdm
 
 from pipeline.array_layout import array_layout
 from pipeline.blocks import Block
 from pipeline.compared import Compared
 from pipeline.completeness import block_content, content_stamp, finished_checkpoints, reference_stamp
-from pipeline.executors import run_blocks
+from pipeline.executors import Group, run_groups, runs_here
 from pipeline.feature_state import layout_notes
 from pipeline.features import read_features
 from pipeline.interrupts import check_stop, telling_what_is_left
+from pipeline.progress import Progress
 from pipeline.rates import note_rate
-from pipeline.run import MissingProductError, Outcome, Run
+from pipeline.run import MissingProductError, Outcome, Preparation, Run
 from pipeline.stamps import stamp
 from pipeline.stores import GroupStore
 from pipeline.target_checks import check_targets
 from pipeline.wanted_maps import check_positions, notes_on_left_out, wanted_products
+from pipeline.work_log import log_block
 from safenet.architecture import Architecture
 from stages.cam import compute_cams, needed_features
 from stages.cam_methods import METHODS
@@ -54,17 +55,35 @@ def cam(run: Run, *, partial: bool = False) -> Outcome:
     """
     names = finished_checkpoints(run, partial)
     wanted = {name: _check(run, name) for name in names}  # all, before anything is computed
-    computed = fresh = 0
+    share = _share(run, names)
+    jobs: dict[str, CamJob] = {}
     started = perf_counter()
-    with tqdm(total=len(names), unit="checkpoint", disable=not run.progress) as bar, telling_what_is_left(lambda: _left(bar), run.directory):
-        for name in names:
-            bar.set_description(name)
-            with run.locked(f"cams/{name}"):
-                done = _bring_up_to_date(run, name, wanted[name])
-            computed, fresh = computed + done, fresh + len(wanted[name]) - done
-            bar.update()
+    with run.preparing([f"cams/{name}" for name in share]) as preparation, telling_what_is_left(lambda: _left(share, jobs), run.directory):
+        groups: Iterable[Group] = _groups(run, share, wanted, preparation, jobs)
+        if not run.part.is_whole:  # the next part may only look when all of this one's is laid out
+            groups = list(groups)
+            preparation.let_in()
+        with Progress(run, "cam", sum(len(block) for blocks in share.values() for block in blocks), "image") as progress:
+            for done in run_groups(run, CamWork(run), groups):
+                check_stop()
+                job = jobs[done.group]
+                job.waiting -= len(done.item.pieces)
+                progress.add(len(done.item), done.worker, done.seconds)
+                if not job.waiting:
+                    _finish(run, job)
+    computed = sum(job.computed for job in jobs.values())
     note_rate(run.directory, "cam", computed * len(run.manifest), perf_counter() - started)
+    fresh = sum(len(wanted[name]) for name in share) - computed
     return Outcome("cam", computed, fresh, "maps (checkpoint x position x target x method)", notes_on_left_out(run, names))
+
+
+def _share(run: Run, names: Sequence[str]) -> dict[str, list[Block]]:
+    """Checkpoints and blocks that this process is to see to."""
+    units = [(name, block) for name in names for block in run.features(name).blocks]
+    mine: dict[str, list[Block]] = {}
+    for name, block in run.part.share(units):
+        mine.setdefault(name, []).append(block)
+    return mine
 
 
 @dataclass(frozen=True)
@@ -166,43 +185,135 @@ def _are_noted_whole(features: GroupStore, cams: GroupStore, stamps: Mapping[str
     return same_features and stamps.items() <= whole["products"].items()
 
 
-def _left(bar: tqdm) -> str:
-    return f"left: heat maps of {bar.total - bar.n} of {bar.total} checkpoints; finished blocks are kept"
+@dataclass
+class CamJob:
+    """A checkpoint whose heat maps are being computed, and how many of its blocks no process has come back with."""
+
+    name: str
+    products: Sequence[Product]
+    content: str
+    computed: int
+    waiting: int
 
 
-def _bring_up_to_date(run: Run, name: str, products: Sequence[Product]) -> int:
-    """Return the number of products that had to be computed, in full or in part."""
+def _left(share: Mapping[str, Sequence[Block]], jobs: Mapping[str, CamJob]) -> str:
+    left = len(share) - sum(not job.waiting for job in jobs.values())
+    return f"left: heat maps of {left} of {len(share)} checkpoints; finished blocks are kept"
+
+
+def _groups(
+    run: Run, share: Mapping[str, Sequence[Block]], wanted: Mapping[str, Sequence[Product]], preparation: Preparation, jobs: dict[str, CamJob]
+) -> Iterator[Group]:
+    """Lay out one checkpoint after the other, when there is a process for it, and cut what it lacks into pieces of work."""
+    for name, blocks in share.items():
+        job, pending = _prepare(run, name, wanted[name], {block.index for block in blocks}, f"cams/{name}" in preparation.alone)
+        jobs[name] = job
+        if not pending:
+            _finish(run, job)
+        size = 1 if runs_here(run.settings.compute) else max(1, run.settings.compute.span_samples // len(blocks[0]))
+        yield Group(name, [CamSpan(name, tuple(pending[start : start + size])) for start in range(0, len(pending), size)])
+
+
+def _prepare(run: Run, name: str, products: Sequence[Product], mine: set[int], alone: bool) -> tuple[CamJob, list[Piece]]:
+    """Make room for the maps, and say which this process has to compute."""
     features, cams, content = run.features(name), run.cams(name), content_stamp(run.features(name))
-    cams.sweep()
-    _lay_out(features, cams, products, product_stamps(features, products))
+    if alone:
+        cams.sweep()
+        _lay_out(features, cams, products, product_stamps(features, products))
     state = cam_state(run, name, products)
-    whole = cams.ledger.whole()
-    kept = {key: whole["products"][key] for key in current_maps(features, cams) - {p.key for _, missing in state.pending for p in missing}}
-    if state.pending:
+    if state.pending and alone:
+        whole = cams.ledger.whole()
+        kept = {key: whole["products"][key] for key in current_maps(features, cams) - {p.key for _, missing in state.pending for p in missing}}
         cams.ledger.mark_whole({"features": content, "products": kept})
-        _compute(run, features, cams, state)
-    if content_stamp(run.features(name)) != content:
-        raise MissingProductError(f"{features}: was written again while its heat maps were computed; run `atlas cam` again")
-    cams.ledger.mark_whole({"features": content, "products": {**kept, **state.stamps}})
-    return len({product for _, missing in state.pending for product in missing})
+        exactness = Compared(features).exactness.as_dict()
+        if cams.attributes.get("exactness") != exactness:
+            cams.update_attributes({"exactness": exactness})
+    pending = [Piece(block, tuple(missing), state.origins[block]) for block, missing in state.pending if block.index in mine]
+    computed = len({product for piece in pending for product in piece.products})
+    return CamJob(name, products, content, computed, len(pending)), pending
 
 
-def _compute(run: Run, features: GroupStore, cams: GroupStore, state: CamState) -> None:
-    compared = Compared(features)
-    compared.prepare({product for _, missing in state.pending for product in missing})
-    context, exactness = compared.context, compared.exactness.as_dict()
-    if cams.attributes.get("exactness") != exactness:
-        cams.update_attributes({"exactness": exactness})
+def _finish(run: Run, job: CamJob) -> None:
+    """Note that a checkpoint's maps are whole; of parts the one that finds them so."""
+    features, cams = run.features(job.name), run.cams(job.name)
+    with run.finishing("cams"):
+        if content_stamp(features) != job.content:
+            raise MissingProductError(f"{features}: was written again while its heat maps were computed; run `atlas cam` again")
+        if not run.part.is_whole and cam_state(run, job.name, job.products).pending:
+            return
+        kept = {key: cams.ledger.whole()["products"][key] for key in current_maps(features, cams)}
+        cams.ledger.mark_whole({"features": job.content, "products": {**kept, **product_stamps(features, job.products)}})
 
-    def work(item: tuple[Block, Sequence[Product]]) -> None:
-        block, missing = item
-        maps = compute_cams(compared.attach(read_features(features, needed_features(missing), block.rows), block.rows, missing), missing, context)
-        arrays = {str(key): maps[key].values for key in maps}
-        stamps = {key: state.stamps[product.key] for product in missing for key in (product.key, product.facts_key)}
-        cams.write_block(block, arrays, stamps, made_of=state.origins[block])
 
-    for _ in run_blocks(run.settings.compute.executor, run.settings.compute.workers, work, state.pending):
-        check_stop()
+@dataclass(frozen=True)
+class Piece:
+    """Maps that one block lacks, and the digest of the features that they are made of."""
+
+    block: Block
+    products: tuple[Product, ...]
+    origin: str
+
+
+@dataclass(frozen=True)
+class CamSpan:
+    """Pieces of one checkpoint."""
+
+    name: str
+    pieces: tuple[Piece, ...]
+
+    def __len__(self) -> int:
+        """Images."""
+        return sum(len(piece.block) for piece in self.pieces)
+
+
+@dataclass(frozen=True)
+class CamWork:
+    """The cam stage's work, as `pipeline.executors` takes it."""
+
+    run: Run
+
+    def open(self) -> CamBlocks:
+        """Once in each process."""
+        return CamBlocks(self.run)
+
+
+class CamBlocks:
+    """Computes and writes the maps of spans; several threads may call it.
+
+    What a checkpoint's blocks share, embeddings of all images among it, is kept for the last two checkpoints: where
+    one ends, the next has begun.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._lock = threading.Lock()
+        self._compared: dict[str, Compared] = {}
+
+    def __call__(self, span: CamSpan) -> None:
+        """Do what no mark proves yet."""
+        features, cams = self._run.features(span.name), self._run.cams(span.name)
+        compared = self._open(features, {product for piece in span.pieces for product in piece.products})
+        for piece in span.pieces:
+            check_stop()
+            block, products = piece.block, piece.products
+            stamps = {
+                key: mark for p, mark in zip(products, product_stamps(features, products).values(), strict=True) for key in (p.key, p.facts_key)
+            }
+            if cams.ledger.is_done(block, stamps, made_of=piece.origin) and block.index in cams.held_blocks(stamps):
+                continue
+            read = read_features(features, needed_features(products), block.rows)
+            maps = compute_cams(compared.attach(read, block.rows, products), products, compared.context)
+            cams.write_block(block, {str(key): maps[key].values for key in maps}, stamps, made_of=piece.origin)
+            log_block(cams, block, f"{len(products)} maps written")
+
+    def _open(self, features: GroupStore, products: set[Product]) -> Compared:
+        with self._lock:
+            if features.name not in self._compared:
+                for name in list(self._compared)[:-1]:
+                    del self._compared[name]
+                self._compared[features.name] = Compared(features)
+            self._compared[features.name].prepare(products)
+            return self._compared[features.name]
 
 
 def _lay_out(features: GroupStore, cams: GroupStore, products: Sequence[Product], stamps: Mapping[str, str]) -> None:

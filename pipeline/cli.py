@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipeline import demo as demo_module
+from pipeline.at_work import RECENT_S, at_work
+from pipeline.compute_settings import seconds_of
 from pipeline.config import load_settings
 from pipeline.demo import format_table
 from pipeline.doctor import Asked, doctor
+from pipeline.executors import EXECUTORS
 from pipeline.graph import OPTIONAL_STAGES, STAGES, Stage
-from pipeline.interrupts import EXIT_STOPPED, OUT_OF_SPACE, Stopped, stop_on_signals
+from pipeline.interrupts import EXIT_STOPPED, OUT_OF_SPACE, Stopped, stop_after, stop_on_signals
+from pipeline.job_settings import read_job_settings
 from pipeline.methods_page import methods_page
+from pipeline.parts import Part
+from pipeline.places import Place, place_of
 from pipeline.plan import plan, plan_json, plan_table, predicted_bytes
 from pipeline.quarantine import bad_images
 from pipeline.run import Run
 from pipeline.settings_page import settings_page
 from pipeline.space import human_bytes
 from pipeline.status import run_status
+from pipeline.submit import Submission, check_job_id, chosen_stages, dry_run_texts, submit
 from pipeline.training import train_run
 from pipeline.verify import verify
+from pipeline.work_log import close_work_log, open_work_log
+from stages.naming import known
 
 EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError)  # told in one line; anything else is a fault of ours and shows its trace
 _OPTION_HELP = {
@@ -76,19 +87,30 @@ def main(debug: bool) -> None:
     """Extract a Safe-Net's inner tensors once, then draw, compare and count its heat maps, without the model."""
 
 
+class _RunPlace(click.ParamType):
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """A place; what is wrong with it is told without the value, in which a secret may be."""
+        try:
+            return place_of(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 def common_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add --config, --run, --set and --quiet."""
     for option in (
         click.option("--quiet", is_flag=True, help="No progress bars."),
         click.option("--set", "assignments", multiple=True, metavar="TABLE.KEY=VALUE", help="Override a setting; may be given several times."),
-        click.option("--run", "directory", type=click.Path(path_type=Path), help="Directory of the run; default: runs/<name of the config>."),
+        click.option("--run", "directory", type=_RunPlace(), help="Directory of the run, or its URL; default: runs/<name of the config>."),
         click.option("--config", type=click.Path(path_type=Path), help="TOML file with the settings."),
     ):
         command = option(command)
     return command
 
 
-def chosen_run(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool) -> Run:
+def chosen_run(config: Path | None, directory: Place | None, assignments: tuple[str, ...], quiet: bool) -> Run:
     """Read the settings and name the run's directory."""
     if config is None and directory is None:
         raise click.UsageError("give --config FILE, --run DIR or both")
@@ -97,14 +119,45 @@ def chosen_run(config: Path | None, directory: Path | None, assignments: tuple[s
     return Run(directory or Path("runs") / Path(str(config)).stem, load_settings(config, assignments), progress=not quiet and sys.stderr.isatty())
 
 
+_ON = click.option("--on", "executor", metavar="EXECUTOR", help=f"Where to work (compute.executor): {', '.join(EXECUTORS)}.")
+_FARM_OPTIONS = (
+    click.option("--lifetime", metavar="TIME", help="Stop by itself after this long, such as 3h55m, as a signal would: exit code 75."),
+    click.option("--part", metavar="K/N", help="Do part K of N alone; the others may run at the same time, on any machine."),
+    _ON,
+)
+
+
+def _on(executor: str | None, assignments: tuple[str, ...]) -> tuple[str, ...]:
+    return assignments if executor is None else (*assignments, f"compute.executor='{known(executor, EXECUTORS, '--on')}'")
+
+
 def _add_stage(stage: Stage) -> None:
     """Make a command of a row of STAGES."""
 
     @common_options
-    def command(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, **options: bool) -> None:
-        run = chosen_run(config, directory, assignments, quiet)
-        run.say(str(stage.bring_up_to_date(run, **options)))
+    def command(
+        config: Path | None,
+        directory: Place | None,
+        assignments: tuple[str, ...],
+        quiet: bool,
+        executor: str | None = None,
+        part: str | None = None,
+        lifetime: str | None = None,
+        **options: bool,
+    ) -> None:
+        run = chosen_run(config, directory, _on(executor, assignments), quiet)
+        if part is not None:
+            run = replace(run, part=Part.parse(part))
+            open_work_log(run.directory)
+        if lifetime is not None:
+            stop_after(seconds_of(lifetime))
+        try:
+            run.say(str(stage.bring_up_to_date(run, **options)))
+        finally:
+            close_work_log()
 
+    for option in _FARM_OPTIONS if stage.has_parts else ():
+        command = option(command)
     for name in stage.options:
         command = click.option(f"--{name.replace('_', '-')}", is_flag=True, help=_OPTION_HELP[name])(command)
     summary = (stage.bring_up_to_date.__doc__ or "").strip().splitlines()[0]
@@ -117,30 +170,74 @@ for _stage in (*STAGES, *OPTIONAL_STAGES):
 
 
 @main.command("run")
+@_ON
 @common_options
-def run_all(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool) -> None:
+def run_all(config: Path | None, directory: Place | None, assignments: tuple[str, ...], quiet: bool, executor: str | None) -> None:
     """Run all stages in order; what is up to date is left alone."""
-    run = chosen_run(config, directory, assignments, quiet)
+    run = chosen_run(config, directory, _on(executor, assignments), quiet)
     for stage in STAGES:
         run.say(str(stage.bring_up_to_date(run)))
 
 
 @main.command()
 @common_options
-def train(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool) -> None:
+def train(config: Path | None, directory: Place | None, assignments: tuple[str, ...], quiet: bool) -> None:
     """Train a network on the dataset's training split; one checkpoint an epoch in RUN/checkpoints. Goes on where it stopped."""
     train_run(chosen_run(config, directory, assignments, quiet))
+
+
+@main.command("submit")
+@click.argument("stages", nargs=-1, metavar="[STAGE]...")
+@click.option("--dry-run", is_flag=True, help="Print the scripts and the commands that would queue them; write and queue nothing.")
+@click.option("--after", metavar="JOB", help="Let the first stage wait for this job to succeed.")
+@click.option(
+    "--jobs",
+    "job_file",
+    type=click.Path(path_type=Path),
+    default=Path("configs/slurm.toml"),
+    show_default=True,
+    help="TOML file with what each stage's jobs ask for.",
+)
+@common_options
+def submit_stages(
+    config: Path | None,
+    directory: Path | None,
+    assignments: tuple[str, ...],
+    quiet: bool,
+    stages: tuple[str, ...],
+    job_file: Path,
+    after: str | None,
+    dry_run: bool,
+) -> None:
+    """Queue stages on a SLURM cluster, each after the one before it; without names all of them, index only where there is no manifest.
+
+    Scripts, logs and the jobs' numbers go to RUN/jobs. Called again, it queues the same stages anew: what is done is found done.
+    """
+    run = chosen_run(config, directory, assignments, quiet)
+    submission = Submission(str(run.directory), config, assignments, read_job_settings(job_file), Path.cwd())
+    chosen, after = chosen_stages(stages, run.manifest_path.exists()), check_job_id(after) if after else None
+    if dry_run:
+        for text in dry_run_texts(submission, chosen, after):
+            run.say(text)
+        return
+    queued = []
+    for job in submit(submission, chosen, after):
+        run.say(str(job))
+        queued.append(job.job_id)
+    run.say(f"watch: squeue --jobs={','.join(queued)}; {shlex.join(['atlas', 'status', *submission.arguments])}; logs: {submission.folder / 'logs'}")
 
 
 @main.command()
 @click.option("--bad", is_flag=True, help="List the images that could not be used: file, reason, since when.")
 @common_options
-def status(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, bad: bool) -> None:
+def status(config: Path | None, directory: Place | None, assignments: tuple[str, ...], quiet: bool, bad: bool) -> None:
     """Show what a run holds."""
     run = chosen_run(config, directory, assignments, quiet)
     rows, void = run_status(run), bad_images(run)
     run.say(f"{run.directory}: {len(run.manifest):,} images, {len(void)} bad")
     run.say(format_table(rows) if rows else "no features yet; run `atlas extract`")
+    if rows := at_work(run):
+        run.say(f"in the last {RECENT_S // 60} minutes:\n{format_table(rows)}")
     paths = dict(zip(run.manifest["id"], run.manifest["path"], strict=True))
     for name, fault in void.items() if bad else ():
         run.say(f"{name} ({_one_line(paths.get(name, 'not in the manifest'))}): {fault.reason}, since {fault.since or 'an earlier version'}")
@@ -149,7 +246,7 @@ def status(config: Path | None, directory: Path | None, assignments: tuple[str, 
 @main.command("plan")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @common_options
-def show_plan(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, as_json: bool) -> None:
+def show_plan(config: Path | None, directory: Place | None, assignments: tuple[str, ...], quiet: bool, as_json: bool) -> None:
     """Show what every stage would do: fresh, stale and why, partial or missing; images, bytes and time."""
     run = chosen_run(config, directory, assignments, quiet)
     rows = plan(run)
@@ -160,7 +257,7 @@ def show_plan(config: Path | None, directory: Path | None, assignments: tuple[st
 @click.option("--sample", default="100%", metavar="SHARE", help="Share of the blocks to read, such as 5%; drawn anew at every call.")
 @click.option("--repair", is_flag=True, help="Take the marks from what is wrong, so that its stage makes it again.")
 @common_options
-def verify_run(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, sample: str, repair: bool) -> None:
+def verify_run(config: Path | None, directory: Place | None, assignments: tuple[str, ...], quiet: bool, sample: str, repair: bool) -> None:
     """Re-read the stores against their marks; name every damaged, missing or foreign block and file. Exit code 1 if there are any."""
     run = chosen_run(config, directory, assignments, quiet)
     found = verify(run, sample=_share(sample), repair=repair)
@@ -207,7 +304,7 @@ def methods() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--quick", is_flag=True, help="Leave out the tiny run through all stages.")
 @common_options
-def examine_machine(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool, as_json: bool, quick: bool) -> None:
+def examine_machine(config: Path | None, directory: Place | None, assignments: tuple[str, ...], quiet: bool, as_json: bool, quick: bool) -> None:
     """Check this machine before a run: a line a check, with the remedy. Exit code 1 if one fails; --config and --run may both be left out."""
     directory = directory or Path("runs") / (config.stem if config else "")
     if not doctor(Asked(directory, config, assignments, predicted_bytes(directory, config, assignments)), click.echo, quick=quick, as_json=as_json):
@@ -216,7 +313,7 @@ def examine_machine(config: Path | None, directory: Path | None, assignments: tu
 
 @main.command()
 @common_options
-def demo(config: Path | None, directory: Path | None, assignments: tuple[str, ...], quiet: bool) -> None:
+def demo(config: Path | None, directory: Place | None, assignments: tuple[str, ...], quiet: bool) -> None:
     """Make scenes, train a small network on them, run every stage, and print where the report is."""
     directory = directory or Path("runs/demo")
     settings = demo_module.demo_settings(config or demo_module.CONFIG, directory, assignments)

@@ -4,38 +4,26 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline.compute_settings import ComputeSettings
 from pipeline.executors import EXECUTORS
+from pipeline.toml_models import ConfigError, first_fault, read_toml
 from safenet.architecture import PRESETS, Architecture
 from safenet.scenes import SceneSettings
 from safenet.train import TrainSettings
 from stages.datasets import DatasetSettings
 from stages.extract import ExtractSettings
-from stages.naming import known, suggestion
+from stages.naming import known
 from stages.pixels import PixelSettings
 from stages.products import CamSettings
 from stages.render import RenderSettings
 from stages.stats import StatsSettings
 
-_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message is one line that names the file, the key and the remedy."""
-
-
-class ComputeSettings(BaseModel):
-    """The [compute] table: how the CPU stages run; never part of a stamp."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    executor: str = Field("threads", description="how blocks are run: serial, threads")
-    workers: int | None = Field(None, ge=1, description="default: the machine's cores")
+__all__ = ["ComputeSettings", "ConfigError", "ModelSettings", "Settings", "load_settings"]
 
 
 class ModelSettings(BaseModel):
@@ -96,7 +84,7 @@ def load_settings(path: Path | None, assignments: Iterable[str] = ()) -> Setting
     ConfigError
         If a key is unknown or a value is of the wrong kind.
     """
-    tables = {} if path is None else _read(path)
+    tables = {} if path is None else read_toml(path)
     where = "--set" if path is None else str(path)
     for assignment in assignments:
         _assign(tables, assignment)
@@ -105,19 +93,10 @@ def load_settings(path: Path | None, assignments: Iterable[str] = ()) -> Setting
         known(settings.compute.executor, EXECUTORS, "compute.executor")
         settings.model.architecture()
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_first_fault(error)}") from None
+        raise ConfigError(f"{where}: {first_fault(error, Settings)}") from None
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
     return settings
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such configuration file")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
 def _assign(tables: dict[str, Any], assignment: str) -> None:
@@ -132,28 +111,3 @@ def _assign(tables: dict[str, Any], assignment: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text.strip()
     tables[table][key] = value
-
-
-def _first_fault(error: ValidationError) -> str:
-    """Say in one line what the first fault is and what would be right."""
-    fault = min(error.errors(), key=lambda fault: fault["type"] not in _UNKNOWN_KEY)  # a typo often is why another key is missing
-    place = [str(part) for part in fault["loc"]]
-    name = ".".join(place)
-    if fault["type"] == "missing":
-        return f"{name} is not set, and has no default"
-    if fault["type"] in _UNKNOWN_KEY:
-        names = _fields_of(place[:-1])
-        kind = "key" if len(place) > 1 else "table"
-        return f"unknown {kind} {name!r}.{suggestion(place[-1], names)} Known: {', '.join(names)}"
-    message = fault["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list, such as ['a', 'b']")
-    return message if message.startswith(name) else f"{name} = {fault['input']!r}: {message}"
-
-
-def _fields_of(place: list[str]) -> list[str]:
-    model: Any = Settings
-    for part in place:
-        annotation = model.model_fields[part].annotation
-        model = next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields") or is_dataclass(kind)), None)
-        if model is None:
-            return []
-    return sorted(getattr(model, "model_fields", None) or (field.name for field in fields(model)))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.config import Settings, load_settings
 from pipeline.graph import STAGES
+from pipeline.places import Place, local_folder
 from pipeline.run import Run
 from pipeline.stats_run import open_stats
 from pipeline.training import train_run
@@ -17,7 +18,7 @@ from stages.report import epoch_tables
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
 
 
-def demo_settings(config: Path, directory: Path, assignments: tuple[str, ...]) -> Settings:
+def demo_settings(config: Path, directory: Place, assignments: tuple[str, ...]) -> Settings:
     """Read the demo's settings with its data inside the run's directory."""
     pattern = f"{glob.escape(str(directory / 'checkpoints'))}/net_*.pth"
     own = (f"dataset.root={json.dumps(str(directory / 'scenes'))}", f"extract.checkpoints={json.dumps([pattern])}")
@@ -26,16 +27,16 @@ def demo_settings(config: Path, directory: Path, assignments: tuple[str, ...]) -
 
 def demo(run: Run) -> Path:
     """Run everything; return the report's path. A second call does only what is stale."""
-    root = run.directory / "scenes"
+    root = local_folder(run.directory, "atlas demo") / "scenes"
     run.say(f"scenes: {run.settings.scenes.places} places in {root}")
-    run.directory.mkdir(parents=True, exist_ok=True)
+    root.parent.mkdir(parents=True, exist_ok=True)
     write_scenes(root, run.settings.scenes)
     train_run(run)
     for stage in STAGES:
         run.say(str(stage.bring_up_to_date(run)))
     for target, rows in epoch_tables(open_stats(run)).items():
         run.say(f"\nby checkpoint, on the test places, drone and satellite views weighted alike; maps of target {target}:\n{format_table(rows)}")
-    return run.report_path.resolve()
+    return local_folder(run.report_path, "atlas demo").resolve()
 
 
 def format_table(rows: list[dict[str, str]]) -> str:

@@ -9,16 +9,19 @@ from dataclasses import asdict, dataclass, replace
 
 from pipeline import doctor_installation as installation
 from pipeline import doctor_machine as machine
+from pipeline import doctor_objects as objects
 from pipeline.doctor_findings import Asked, Finding, fail, one_line
+from pipeline.object_paths import ObjectPath
 
 
 @dataclass(frozen=True)
 class Check:
-    """A row of CHECKS; the slow ones are left out by --quick."""
+    """A row of CHECKS; the slow ones are left out by --quick. `of_objects` takes the place of `examine` where the run is a URL."""
 
     name: str
     examine: Callable[[Asked], Finding]
     slow: bool = False
+    of_objects: Callable[[Asked], Finding] | None = None
 
 
 CHECKS: Sequence[Check] = (
@@ -29,11 +32,11 @@ CHECKS: Sequence[Check] = (
     Check("device", installation.check_device),
     Check("arithmetic", installation.check_arithmetic),
     Check("image packages", installation.check_image_packages),
-    Check("run directory", machine.check_directory),
-    Check("disk space", machine.check_space),
-    Check("write speed", machine.check_write_speed),
-    Check("file locks", machine.check_locks),
-    Check("clock", machine.check_clock),
+    Check("run directory", machine.check_directory, of_objects=objects.check_directory),
+    Check("disk space", machine.check_space, of_objects=objects.check_space),
+    Check("write speed", machine.check_write_speed, of_objects=objects.check_write_speed),
+    Check("file locks", machine.check_locks, of_objects=objects.check_locks),
+    Check("clock", machine.check_clock, of_objects=objects.check_clock),
     Check("open files", machine.check_open_files),
     Check("shared memory", machine.check_shared_memory),
     Check("memory", machine.check_memory),
@@ -48,7 +51,8 @@ def examine(asked: Asked, rows: Sequence[Check] = CHECKS, *, quick: bool = False
         if quick and row.slow:
             continue
         try:
-            finding = row.examine(asked)
+            check = row.of_objects if row.of_objects and isinstance(asked.directory, ObjectPath) else row.examine
+            finding = check(asked)
         except Exception as error:  # noqa: BLE001  (whatever breaks a check, the others are still wanted)
             text = f"the check itself stops: {type(error).__name__}: {one_line(error)}"
             finding = fail(text, "Put right what the error names, then run `atlas doctor` again")

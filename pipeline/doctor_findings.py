@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.config import Settings, load_settings
+from pipeline.places import Place, local_folder
 
 _SCRATCH = ".atlas-doctor-"
 
@@ -44,7 +45,7 @@ class Asked:
 
     Parameters
     ----------
-    directory : Path
+    directory : Path or ObjectPath
         Of the run; need not be there.
     config : Path or None
     assignments : tuple of str
@@ -53,7 +54,7 @@ class Asked:
         Predicted size of what `extract` will write; None where nobody can tell.
     """
 
-    directory: Path
+    directory: Place
     config: Path | None = None
     assignments: tuple[str, ...] = ()
     needed_bytes: int | None = None
@@ -68,8 +69,13 @@ class Asked:
 
     @property
     def place(self) -> Path:
-        """The run's directory, or the nearest parent that is there."""
-        return next(path for path in (self.directory, *self.directory.absolute().parents) if path.exists())
+        """The run's directory, or the nearest parent that is there; of local ones only."""
+        return next(path for path in (self.local, *self.local.absolute().parents) if path.exists())
+
+    @property
+    def local(self) -> Path:
+        """The run's directory, where it is a folder."""
+        return local_folder(self.directory, "atlas doctor")
 
     def scratch(self) -> tempfile.TemporaryDirectory[str]:
         """Return a directory in `place` to try things in; removed on leaving it, also by an error."""

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from dataclasses import replace as dataclass_replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from pipeline.blocks import Block
+from pipeline.blocks import Block, blocks_of
 from pipeline.checkpoint_files import find_checkpoint_files
-from pipeline.completeness import mark_features_whole
-from pipeline.feature_layout import class_names, image_bytes, ingredients, lay_out_features, requested
-from pipeline.feature_state import FeatureState, feature_state
-from pipeline.images import FEW_IMAGES, PhotoBatch, PhotoFiles, PhotoReader
-from pipeline.interrupts import check_stop, telling_what_is_left
+from pipeline.completeness import mark_features_whole, missing_blocks
+from pipeline.executors import Group, check_precision, run_groups, runs_here
+from pipeline.feature_layout import class_names, image_bytes, ingredients, lay_out_features
+from pipeline.feature_spans import FeatureSpan, FeatureWork, SpanExtractor, SpanReport
+from pipeline.feature_state import FeatureState, feature_state, layout_notes
+from pipeline.interrupts import telling_what_is_left
 from pipeline.known_rows import KnownRows, grown_rows, replaced_rows
+from pipeline.locks import LockedError
+from pipeline.progress import Progress
 from pipeline.quarantine import BadImage, check_bad_share, listed_problems, void_images
 from pipeline.rates import note_rate
 from pipeline.replacing import finish_swap, replacement_of, swap_in
-from pipeline.run import Outcome, Run, StaleStoreError
+from pipeline.run import Outcome, Preparation, Run, StaleStoreError
 from pipeline.schema_versions import upgrade_marks
 from pipeline.space import check_space, human_bytes
 from pipeline.stamps import stamp
 from pipeline.stores import GroupStore
-from pipeline.streaming import Arrays, BlockWriter, HostCopy
-from safenet.architecture import Architecture
-from safenet.checkpoint import Checkpoint, CheckpointInfo, read_checkpoint
-from safenet.train import pick_device
-from stages.extract import FeatureExtractor
+from safenet.checkpoint import CheckpointInfo, read_checkpoint
 from stages.targets import UNDEFINED, label_index
 
 _ROOM = 1.02  # metadata, marks and the blocks being replaced
@@ -47,13 +42,18 @@ class _Job:
     """A checkpoint, the store that its features go to, what that still lacks, and the images that were void before."""
 
     name: str
-    checkpoint: Checkpoint
+    info: CheckpointInfo
     store: GroupStore
     made_with: dict[str, Any]
     state: FeatureState
     known: KnownRows
     void: dict[str, BadImage]
+    bad: dict[str, BadImage] = field(default_factory=dict)  # now: the photos of pending blocks are tried again, and not bad until they are
     written: int = 0
+    waiting: int = field(init=False)  # blocks that no span has come back with
+
+    def __post_init__(self) -> None:
+        self.waiting = len(self.state.pending)
 
     @property
     def stamp(self) -> str:
@@ -62,6 +62,11 @@ class _Job:
     @property
     def left(self) -> int:
         return len(self.state.pending) - self.written
+
+    def span(self, blocks: Sequence[Block]) -> FeatureSpan:
+        """Blocks of it, as a process takes them."""
+        known = self.known.only(blocks)
+        return FeatureSpan(self.name, self.info.path, self.store, self.stamp, self.made_with["precision"], tuple(blocks), known, self.void, self.bad)
 
 
 def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outcome:
@@ -92,21 +97,58 @@ def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outc
         If the features would not fit on the disk; raised before anything is computed.
     """
     check_bad_share(run, listed_problems(run.manifest))
-    files = find_checkpoint_files(run.settings.extract.checkpoints)
-    with ExitStack() as held:
-        checkpoints = {name: _read_checkpoint(run, path) for name, path in files.items()}
-        for name in files:
-            held.enter_context(run.locked(f"features/{name}"))
-        jobs = [_prepare(run, name, checkpoint, replace, retry_bad) for name, checkpoint in checkpoints.items()]
+    _refuse_what_no_part_may_do(run, replace)
+    check_precision(run.settings.compute, run.settings.extract.precision)
+    share = _share(run, find_checkpoint_files(run.settings.extract.checkpoints))
+    infos = {name: _check_checkpoint(run, path) for name, path in share.paths.items()}  # one after the other: memory holds one
+    with run.preparing([f"features/{name}" for name in share.paths]) as preparation:
+        jobs = [_prepare(run, name, info, preparation, replace, retry_bad) for name, info in infos.items()]
+        jobs = [share.of(job) for job in jobs]
         _check_space(run, jobs)
         with telling_what_is_left(lambda: _left(run, jobs), run.directory):
             for job in jobs:
-                _lay_out(run, job)
+                _lay_out(run, job, preparation)
+            preparation.let_in()
             _compute(run, jobs)
     return _outcome(run, jobs)
 
 
-def _read_checkpoint(run: Run, path: Path) -> Checkpoint:
+@dataclass(frozen=True)
+class _Share:
+    """What this process is to do: of which checkpoints, and which of their blocks (None: all)."""
+
+    paths: dict[str, Path]
+    blocks: dict[str, frozenset[int]] | None
+
+    def of(self, job: _Job) -> _Job:
+        if self.blocks is None:
+            return job
+        mine = [block for block in job.state.pending if block.index in self.blocks[job.name]]
+        return dataclass_replace(job, state=dataclass_replace(job.state, pending=mine))
+
+
+def _share(run: Run, files: dict[str, Path]) -> _Share:
+    """Parts share out the blocks of all checkpoints, in their order."""
+    if run.part.is_whole:
+        return _Share(files, None)
+    sizes = {name: layout_notes(run.features(name)).get("block_samples", run.settings.extract.block_samples) for name in files}
+    units = [(name, block.index) for name in files for block in blocks_of(len(run.manifest), sizes[name])]
+    mine: dict[str, set[int]] = {}
+    for name, index in run.part.share(units):
+        mine.setdefault(name, set()).add(index)
+    return _Share({name: files[name] for name in mine}, {name: frozenset(found) for name, found in mine.items()})
+
+
+def _refuse_what_no_part_may_do(run: Run, replace: bool) -> None:
+    if replace and not run.part.is_whole:
+        raise ValueError(
+            f"--replace and --part {run.part}: features are replaced by one process for all parts. Leave out --part (with --on to use "
+            f"several machines), or name another --run directory"
+        )
+
+
+def _check_checkpoint(run: Run, path: Path) -> CheckpointInfo:
+    """Refuse what cannot be used."""
     settings = run.settings.extract
     checkpoint = read_checkpoint(path, **settings.told)
     checkpoint.check()
@@ -116,7 +158,7 @@ def _read_checkpoint(run: Run, path: Path) -> Checkpoint:
     if settings.blocks and settings.blocks[-1] >= architecture.depth:
         raise ValueError(f"{path}: extract.blocks: block {settings.blocks[-1]} does not exist: the network has blocks 0 to {architecture.depth - 1}")
     _check_gradients(run, path, checkpoint.info)
-    return checkpoint
+    return checkpoint.info
 
 
 def _check_gradients(run: Run, path: Path, info: CheckpointInfo) -> None:
@@ -134,14 +176,19 @@ def _class_index(run: Run, info: CheckpointInfo) -> NDArray[np.int64]:
     return label_index(run.manifest["place"].tolist(), class_names(run, info))
 
 
-def _prepare(run: Run, name: str, checkpoint: Checkpoint, replace: bool, retry_bad: bool) -> _Job:
+def _prepare(run: Run, name: str, info: CheckpointInfo, preparation: Preparation, replace: bool, retry_bad: bool) -> _Job:
     """Compare what is stored with what is wanted; nothing is laid out yet, so that a refusal leaves every store as it was."""
-    finish_swap(run, name)
-    store, made_with = run.features(name), ingredients(run, checkpoint.info.path)
-    store.sweep()
+    alone = f"features/{name}" in preparation.alone
+    if alone:
+        finish_swap(run, name)
+    store, made_with = run.features(name), ingredients(run, info.path)
+    if alone:
+        store.sweep()
     state = feature_state(run, store, made_with, retry_bad=retry_bad)
     if state.kind != "stale":
-        return _Job(name, checkpoint, store, made_with, state, grown_rows(store, state), void_images(store))
+        if state.lay_out and not alone:
+            raise LockedError(f"{store}: other parts write it, of other images or in another layout ({state.reason}). Wait for them and call again")
+        return _Job(name, info, store, made_with, state, grown_rows(store, state), void_images(store))
     if not replace:
         raise StaleStoreError(f"{store}: {state.reason}. Name another --run directory to keep both, or pass --replace to compute this store anew")
     old, store = store, replacement_of(run, name)
@@ -150,12 +197,12 @@ def _prepare(run: Run, name: str, checkpoint: Checkpoint, replace: bool, retry_b
     if state.kind == "stale":  # left from another replacement
         store.clear()
         state = feature_state(run, store, made_with)
-    return _Job(name, checkpoint, store, made_with, state, replaced_rows(run, old, made_with, state), {**void_images(old), **void_images(store)})
+    return _Job(name, info, store, made_with, state, replaced_rows(run, old, made_with, state), {**void_images(old), **void_images(store)})
 
 
 def _check_space(run: Run, jobs: Sequence[_Job]) -> None:
     images = [(job, sum(len(block) for block in job.state.pending if not _holds_files(job, block))) for job in jobs]
-    needed = sum(count * image_bytes(run, job.checkpoint.info) for job, count in images)
+    needed = sum(count * image_bytes(run, job.info) for job, count in images)
     remedy = "Free some, name another --run directory, or store less (extract.aligned, extract.store, extract.blocks)"
     check_space(run.directory, int(_ROOM * needed), "extract", remedy)
 
@@ -165,120 +212,93 @@ def _holds_files(job: _Job, block: Block) -> bool:
     return bool(job.store.ledger.shorter_record(block) or job.store.ledger.record(block))
 
 
-def _lay_out(run: Run, job: _Job) -> None:
+def _lay_out(run: Run, job: _Job, preparation: Preparation) -> None:
     """Make the store, or make its metadata fit the manifest; blocks that are to be done again lose their mark first."""
     store, state = job.store, job.state
-    if state.kind == "missing":
+    alone = f"features/{job.name}" in preparation.alone
+    if state.kind == "missing" and alone:
         store.clear()
     if state.lay_out:
         upgrade_marks(run, store, job.made_with)
-        lay_out_features(run, store, job.checkpoint, job.made_with, state.block_samples, state.chunk_samples)
+        checkpoint = read_checkpoint(job.info.path, **run.settings.extract.told)
+        lay_out_features(run, store, checkpoint, job.made_with, state.block_samples, state.chunk_samples)
     for block in state.pending:
         if store.ledger.record(block):
             store.ledger.forget(block)
     if state.pending:
         store.ledger.forget_whole()
-    unmarked = [block for block in state.pending if block.index not in state.carried]
-    store.sweep_unmarked(unmarked, store.attributes["block_arrays"])
+    job.bad = {**void_images(store), **listed_problems(run.manifest)}
+    if alone:
+        unmarked = [block for block in state.pending if block.index not in state.carried]
+        store.sweep_unmarked(unmarked, store.attributes["block_arrays"])
 
 
 def _compute(run: Run, jobs: Sequence[_Job]) -> None:
-    device = torch.device(pick_device(run.settings.extract.device))
-    readers: dict[tuple[int, int], PhotoReader] = {}
     images, started = sum(job.state.pending_images for job in jobs), perf_counter()
-    with tqdm(total=images, unit="image", disable=not (run.progress and images), smoothing=0.05) as bar:
+    with Progress(run, "extract", images, "image") as progress:
         for job in jobs:
-            if job.state.pending:
-                bar.set_description(job.name)
-                _extract_checkpoint(run, job, device, readers, bar)
-            mark_features_whole(job.store)
-            if job.store.name != job.name:
-                swap_in(run, job.name)
+            if not job.waiting:
+                _finish(run, job)
+        if runs_here(run.settings.compute):
+            _compute_here(run, jobs, progress)
+        else:
+            _compute_elsewhere(run, jobs, progress)
     note_rate(run.directory, "extract", images, perf_counter() - started)
 
 
-def _extract_checkpoint(run: Run, job: _Job, device: torch.device, readers: dict[tuple[int, int], PhotoReader], bar: tqdm[Any]) -> None:
-    info = job.checkpoint.info
-    reader, class_index = _reader(run, info.architecture, device, readers), torch.from_numpy(_class_index(run, info))
-    extractor = FeatureExtractor(job.checkpoint.build(), run.settings.extract, device, class_names(run, info))
-    copier, wanted = HostCopy(device), requested(run)
-    bad = {**void_images(job.store), **listed_problems(run.manifest)}  # those of pending blocks are tried again: not bad until they are
-    names = run.columns["id"]
-    with BlockWriter(_writer(run, job, device, bad)) as writer:
-        todo = {block: _batches(run, job, block) for block in job.state.pending}
-        batches = iter(reader.read([samples for found in todo.values() for samples in found]))
-        for block, found in todo.items():
-            for rows, arrays in job.known.read(block):
-                writer.add(block, rows, {}, None, arrays)
-            for samples in found:
-                check_stop()
-                batch = next(batches)
-                _note_faults(bad, job.void, [names[sample] for sample in samples], batch)
-                check_bad_share(run, bad)
-                pixels = batch.pixels()
-                host, ready = copier.start(extractor(pixels.pin_memory() if device.type == "cuda" else pixels, class_index[samples]))
-                writer.add(block, [sample - block.start for sample in samples], host, ready, _photo_arrays(batch, wanted))
-                bar.update(len(samples))
+def _compute_here(run: Run, jobs: Sequence[_Job], progress: Progress) -> None:
+    """One span a checkpoint, so that decoding, computing and writing never pause within it."""
+    current = jobs[0]
+
+    def watch(images: int, blocks: int) -> None:
+        current.written += blocks
+        progress.add(images)
+
+    extractor = SpanExtractor(run, watch)
+    for current in jobs:
+        if current.state.pending:
+            progress.name(current.name)
+            extractor(current.span(current.state.pending))
+            _finish(run, current)
 
 
-def _note_faults(bad: dict[str, BadImage], before: Mapping[str, BadImage], names: Sequence[str], batch: PhotoBatch) -> None:
-    """Keep since when a photo has been bad; one that is good now is no longer."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    for name, photo in zip(names, batch.photos, strict=True):
-        known = bad.pop(name, None) or before.get(name)
-        if photo.problem:
-            bad[name] = BadImage(photo.problem, known.since if known else now)
+def _compute_elsewhere(run: Run, jobs: Sequence[_Job], progress: Progress) -> None:
+    """Spans of some thousand images each, on the workers of a cluster."""
+    named = {job.name: job for job in jobs}
+    for done in run_groups(run, FeatureWork(run), _groups(run, jobs), needs="gpu"):
+        job, report = named[done.group], done.result
+        assert isinstance(report, SpanReport)
+        job.written += report.blocks
+        job.waiting -= len(done.item.blocks)
+        job.bad |= report.bad
+        check_bad_share(run, job.bad)
+        progress.add(len(done.item), done.worker, done.seconds)
+        if not job.waiting:
+            _finish(run, job)
 
 
-def _batches(run: Run, job: _Job, block: Block) -> list[list[int]]:
-    """Samples of a block that have to be computed, in the same batches whenever it is done: so that a resumed run gives the same bits."""
-    known = job.known.rows(block)
-    todo = [sample for sample in range(block.start, block.stop) if sample - block.start not in known]
-    size = run.settings.extract.batch_size
-    return [todo[start : start + size] for start in range(0, len(todo), size)]
+def _groups(run: Run, jobs: Sequence[_Job]) -> Iterator[Group]:
+    for job in jobs:
+        if job.state.pending:
+            size = max(1, run.settings.compute.span_samples // job.state.block_samples)
+            pending = list(job.state.pending)
+            yield Group(job.name, [job.span(pending[start : start + size]) for start in range(0, len(pending), size)])
 
 
-def _writer(run: Run, job: _Job, device: torch.device, bad: Mapping[str, BadImage]) -> Callable[[Block, Arrays], None]:
-    names, where = run.columns["id"], str(device)
-
-    def write(block: Block, arrays: Arrays) -> None:
-        void = {name: bad[name].as_dict() for name in names[block.rows] if name in bad}
-        job.store.write_block(block, arrays, dict.fromkeys(arrays, job.stamp), images=run.images(block), quarantined=void, device=where)
-        job.written += 1
-
-    return write
-
-
-def _photo_arrays(batch: PhotoBatch, wanted: frozenset[str]) -> Arrays:
-    found: Arrays = {
-        "image": np.stack([photo.pixels for photo in batch.photos]),
-        "mask_share": np.stack([photo.mask_share for photo in batch.photos]),
-        "mask_centre": np.stack([photo.mask_centre for photo in batch.photos]),
-    }
-    chosen = {name: values for name, values in found.items() if name in wanted}
-    return {**chosen, "valid": np.array([not photo.problem for photo in batch.photos])}
-
-
-def _reader(run: Run, architecture: Architecture, device: torch.device, readers: dict[tuple[int, int], PhotoReader]) -> PhotoReader:
-    """One set of decoding processes serves all checkpoints of an image size."""
-    key = (architecture.image_size, architecture.grid)
-    if key not in readers:
-        table = run.manifest
-        paths, digests, masks, problems = (table[name].tolist() for name in ("path", "digest", "mask_path", "problem"))
-        files = PhotoFiles(Path(table.attrs["root"]), paths, digests, masks, problems, *key)
-        workers = run.settings.extract.workers
-        if workers is None:
-            few = len(table) < FEW_IMAGES
-            workers = 0 if few else min(16, os.cpu_count() or 1) if device.type == "cuda" else 1
-        readers[key] = PhotoReader(files, workers)
-    return readers[key]
+def _finish(run: Run, job: _Job) -> None:
+    """Note that a checkpoint is whole; of parts the one that finds it so."""
+    with run.finishing("features"):
+        if run.part.is_whole or not missing_blocks(job.store)[0]:
+            mark_features_whole(job.store)
+    if job.store.name != job.name:
+        swap_in(run, job.name)
 
 
 def _left(run: Run, jobs: Sequence[_Job]) -> str:
     rest = [job for job in jobs if job.left > 0]
     if not rest:
         return "all blocks are written; call again to finish"
-    needed = sum(job.left * job.state.block_samples * image_bytes(run, job.checkpoint.info) for job in rest)
+    needed = sum(job.left * job.state.block_samples * image_bytes(run, job.info) for job in rest)
     blocks = ", ".join(f"{job.name}: {job.left} of {len(job.state.blocks)} blocks" for job in rest[:3])
     more = f" and {len(rest) - 3} more checkpoints" if len(rest) > 3 else ""
     return f"left to extract: {blocks}{more}, about {human_bytes(needed)}"

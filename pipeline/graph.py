@@ -32,6 +32,8 @@ class Stage:
         A CPU stage never starts a GPU stage: it says which command is missing.
     options : tuple of str
         Keyword arguments that it takes.
+    has_parts : bool
+        Whether several processes can share its work: by --part, or on a cluster.
     """
 
     name: str
@@ -40,14 +42,15 @@ class Stage:
     writes: str
     worker: Literal["cpu", "gpu"]
     options: tuple[str, ...] = ()
+    has_parts: bool = False
 
 
 STAGES: Sequence[Stage] = (
     Stage("index", index, ("images",), "manifest", "cpu", ("forget",)),
-    Stage("extract", extract, ("images", "checkpoints", "manifest"), "features", "gpu", ("replace", "retry_bad")),
-    Stage("cam", cam, ("features",), "cams", "cpu", ("partial",)),
-    Stage("stats", stats, ("features", "cams"), "stats", "cpu", ("partial",)),
-    Stage("render", render, ("images", "manifest", "features", "cams", "stats"), "mosaics", "cpu", ("partial",)),
+    Stage("extract", extract, ("images", "checkpoints", "manifest"), "features", "gpu", ("replace", "retry_bad"), has_parts=True),
+    Stage("cam", cam, ("features",), "cams", "cpu", ("partial",), has_parts=True),
+    Stage("stats", stats, ("features", "cams"), "stats", "cpu", ("partial",), has_parts=True),
+    Stage("render", render, ("images", "manifest", "features", "cams", "stats"), "mosaics", "cpu", ("partial",), has_parts=True),
     Stage("report", report, ("manifest", "features", "stats", "mosaics"), "report", "cpu"),
 )
 OPTIONAL_STAGES: Sequence[Stage] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing.connection
 import multiprocessing.forkserver
 import os
@@ -9,9 +10,10 @@ import signal
 import struct
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from PIL import Image, PngImagePlugin
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.interrupts import SIGNALS
+from pipeline.places import Place
 from pipeline.records import write_atomically
 from pipeline.stamps import bytes_digest
 from safenet.preprocess import decode_photo, open_photo, to_rgb
@@ -130,7 +133,7 @@ class PhotoReader:
         """
         self._batches[:] = [list(samples) for samples in batches]
         try:
-            for photos in self._loader:
+            for photos in self._start():
                 yield PhotoBatch(photos)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
@@ -139,6 +142,22 @@ class PhotoReader:
                 "a process that decodes photos was killed, often for want of memory. What is done is kept: call again, "
                 "with fewer extract.workers or a smaller extract.batch_size if it happens again"
             ) from error
+
+    def _start(self) -> Iterator[list[Photo]]:
+        """Begin to read; processes that are started for it are killed when this one ends, before anything waits for them.
+
+        They take no gentler signal, and `multiprocessing` would wait for ever for one that missed the end of its queue.
+        """
+        before = set(multiprocessing.active_children())
+        photos: Iterator[list[Photo]] = iter(self._loader)
+        if started := set(multiprocessing.active_children()) - before:
+            atexit.register(_kill, started)  # last in, first called: before those of the loader and of `multiprocessing`
+        return photos
+
+
+def _kill(processes: Iterable[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
 
 
 def _start_helpers() -> None:
@@ -168,7 +187,7 @@ def _keep(photos: list[Photo]) -> list[Photo]:
     return photos
 
 
-def write_png(path: Path, picture: NDArray[np.uint8], settings: Mapping[str, Any]) -> None:
+def write_png(path: Place, picture: NDArray[np.uint8], settings: Mapping[str, Any]) -> None:
     """Write uint8 [H, W, 3] with its settings as PNG text chunks; the file appears whole or not at all."""
     chunks = PngImagePlugin.PngInfo()
     for key, value in settings.items():
@@ -178,7 +197,7 @@ def write_png(path: Path, picture: NDArray[np.uint8], settings: Mapping[str, Any
     write_atomically(path, content.getvalue())
 
 
-def png_settings(path: Path) -> dict[str, str]:
+def png_settings(path: Place) -> dict[str, str]:
     """Read the text chunks of a PNG; empty where there is no such file, or any bit of it is damaged."""
     try:
         content = path.read_bytes()

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image
 
+from pipeline.places import Place
 from pipeline.seals import BrokenSealError, Seal
 from pipeline.stamps import stamp
 from safenet.preprocess import FORMATS, PhotoTooLargeError, open_photo
@@ -94,19 +95,19 @@ def read_header(path: Path) -> ImageHeader:
         return ImageHeader(problem=f"cannot be read: {error.strerror or ' '.join(str(error).split())}")
 
 
-def write_manifest(path: Path, table: pd.DataFrame) -> None:
+def write_manifest(path: Place, table: pd.DataFrame) -> None:
     """Write the manifest with its ``attrs``, and seal it; `path` holds the old file or the whole new one, never a part."""
     content = BytesIO()
     table.to_parquet(content, index=False)
     manifest_seal(path).replace(path.name, content.getvalue())
 
 
-def manifest_seal(path: Path) -> Seal:
+def manifest_seal(path: Place) -> Seal:
     """Seal of a run's manifest."""
     return Seal(path.parent / "ledger" / "manifest.json", path.parent)
 
 
-def read_manifest(path: Path) -> pd.DataFrame:
+def read_manifest(path: Place) -> pd.DataFrame:
     """Return the manifest with ``attrs["root"]`` and ``attrs["layout"]``.
 
     Raises
@@ -120,7 +121,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
         raise FileNotFoundError(f"{path}: no manifest; run `atlas index` first")
     try:
         manifest_seal(path).check(path.name)
-        table = pd.read_parquet(path)
+        table = pd.read_parquet(BytesIO(path.read_bytes()))
     except BrokenSealError as error:
         raise ValueError(f"{error} Run `atlas index` again, or restore it") from None
     except (pa.ArrowException, OSError) as error:

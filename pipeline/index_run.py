@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from time import perf_counter
 
 import pandas as pd
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from pipeline.index import index_dataset, manifest_seal, read_manifest, write_manifest
 from pipeline.interrupts import check_stop, telling_what_is_left
+from pipeline.places import Place
 from pipeline.rates import note_rate
 from pipeline.run import Outcome, Run
 from stages.known_samples import keep_known
@@ -84,7 +84,7 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _known(path: Path) -> pd.DataFrame | None:
+def _known(path: Place) -> pd.DataFrame | None:
     try:
         return read_manifest(path)
     except (FileNotFoundError, ValueError):  # none, or a damaged one: it is made anew

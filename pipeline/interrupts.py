@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import atexit
 import errno
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from pipeline.places import Place
 from pipeline.space import free_bytes, human_bytes
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL: call again; what batch systems take for "requeue"
@@ -29,7 +28,6 @@ class Stopped(BaseException):  # like KeyboardInterrupt: no `except Exception` m
 
 
 _stop: Stopped | None = None
-_asked = threading.Event()
 
 
 @contextmanager
@@ -42,25 +40,31 @@ def stop_on_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _asked.clear()
-    over = threading.Event()
-    threading.Thread(target=_limit_the_way_out, args=(over,), daemon=True).start()
-    with _handling(_on_signal):
+    asked, over = threading.Event(), threading.Event()
+    threading.Thread(target=_limit_the_way_out, args=(asked, over), daemon=True).start()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        _on_signal(number, frame)
+
+    with _handling(stop):
         try:
             yield
         finally:
+            over.set()  # however it ends: what comes after is limited by `leave_stopped`
+            asked.set()
             _clear()
-    over.set()
-    _asked.set()
+
+
+def stop_after(seconds: float) -> None:
+    """Send this process SIGUSR1 after a while."""
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.daemon = True
+    timer.start()
 
 
 def leave_stopped() -> NoReturn:
-    """End the process with the code of a stop; its finalisers get a few seconds, as one may wait for a lock for ever.
-
-    Decoding processes take no signal that they could ignore: waiting for one that missed its queue's end would never end.
-    """
-    for child in multiprocessing.active_children():
-        child.kill()
+    """End the process with the code of a stop; its finalisers get a few seconds, as one may wait for a lock for ever."""
     finalisers = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
     finalisers.start()
     finalisers.join(FINALISERS_S)
@@ -89,7 +93,7 @@ def check_stop() -> None:
 
 
 @contextmanager
-def telling_what_is_left(describe: Callable[[], str], where: Path) -> Iterator[None]:
+def telling_what_is_left(describe: Callable[[], str], where: Place) -> Iterator[None]:
     """Note what is left to do on the way of a stop to the user; on that of a full disk, what is free at `where`, too."""
     try:
         yield
@@ -98,7 +102,8 @@ def telling_what_is_left(describe: Callable[[], str], where: Path) -> Iterator[N
         raise
     except OSError as error:
         if error.errno in OUT_OF_SPACE:
-            error.add_note(f"{human_bytes(free_bytes(where))} are free at {where}, {describe()}")
+            free = free_bytes(where)
+            error.add_note(f"{'' if free is None else f'{human_bytes(free)} are free at {where}, '}{describe()}")
         raise
 
 
@@ -117,12 +122,11 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     if _stop is not None:
         os._exit(EXIT_STOPPED)  # safe: a kill at any instant loses no more than the open blocks
     _stop = Stopped(signal.Signals(number).name)
-    _asked.set()
     raise _stop
 
 
-def _limit_the_way_out(over: threading.Event) -> None:
-    _asked.wait()
+def _limit_the_way_out(asked: threading.Event, over: threading.Event) -> None:
+    asked.wait()
     if not over.wait(UNWIND_S):
         os._exit(EXIT_STOPPED)  # safe, as above
 

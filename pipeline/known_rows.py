@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,6 +25,9 @@ class KnownRows(Protocol):
     def read(self, block: Block) -> Iterator[tuple[list[int], Arrays]]:
         """Yield rows within the block, and one array a variable with their values."""
 
+    def only(self, blocks: Sequence[Block]) -> KnownRows:
+        """Those of some blocks."""
+
 
 @dataclass(frozen=True)
 class _GrownRows:
@@ -36,6 +39,9 @@ class _GrownRows:
 
     store: GroupStore
     counts: Mapping[int, int]
+
+    def only(self, blocks: Sequence[Block]) -> KnownRows:
+        return _GrownRows(self.store, {block.index: self.counts[block.index] for block in blocks if block.index in self.counts})
 
     def rows(self, block: Block) -> set[int]:
         return set(range(self.counts.get(block.index, 0)))
@@ -62,6 +68,9 @@ class _ReplacedRows:
 
     old: GroupStore
     sources: Mapping[int, Mapping[int, tuple[Block, int]]] = field(default_factory=dict)
+
+    def only(self, blocks: Sequence[Block]) -> KnownRows:
+        return _ReplacedRows(self.old, {block.index: self.sources[block.index] for block in blocks if block.index in self.sources})
 
     def rows(self, block: Block) -> set[int]:
         return set(self.sources.get(block.index, ()))

@@ -1,4 +1,4 @@
-"""One writer a product: a lock that the kernel lets go of when its process ends, however it ends."""
+"""One writer a product: a lock that the kernel lets go of when its process ends, however it ends; in an object store, a lease."""
 
 from __future__ import annotations
 
@@ -12,38 +12,46 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.leases import LockedError, leased, refusal
+from pipeline.object_paths import ObjectPath
+from pipeline.places import Place
+
+__all__ = ["LockedError", "locked"]
+
 _BUSY = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK)
 
 
-class LockedError(OSError):
-    """Another process writes the product; the message tells which, where and since when."""
-
-
 @contextmanager
-def locked(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
+def locked(path: Place, what: str, *, wait: bool = False, shared: bool = False) -> Iterator[None]:
     """Hold the lock file `path` while the body runs.
 
     Parameters
     ----------
-    path : Path
+    path : Path or ObjectPath
         Made if it is not there, and left there: deleting it would let two processes hold two files of one name.
     what : str
         What is written, for the message.
     wait : bool
         Wait for another holder instead of refusing: for what takes milliseconds.
+    shared : bool
+        Several may hold it so at the same time; a holder that is not shared excludes them all.
 
     Raises
     ------
     LockedError
-        If another process holds it, or the file system has no locks.
+        If another process holds it, or the file system (or object store: ObjectStoreError) has no locks.
     """
+    if isinstance(path, ObjectPath):
+        with leased(path, what, wait=wait, shared=shared):
+            yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             if error.errno in _BUSY:
-                raise LockedError(f"{what}: another process writes it: {_holder(path)}. Wait for it, or stop it, and call again") from None
+                raise refusal(what, _holder(path)) from None
             raise LockedError(f"{path}: this file system has no file locks ({error.strerror}); keep the run on one that has") from error
         if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
             raise LockedError(f"{what}: its lock file {path} was deleted and made again under another process's hands; call again")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +18,7 @@ from pipeline.completeness import content_stamp, finished_checkpoints
 from pipeline.config import Settings
 from pipeline.explain import Explainer
 from pipeline.features import open_features, read_features
+from pipeline.places import Place, place_of
 from pipeline.run import MissingProductError, Run
 from pipeline.stores import JOINED, GroupStore, group_attributes, read_dataset
 from stages.map_status import FACTS
@@ -60,13 +60,13 @@ class OpenRun:
     explain: Explainer
 
 
-def open_run(directory: str | Path, *, partial: bool = False) -> OpenRun:
+def open_run(directory: str | Place, *, partial: bool = False) -> OpenRun:
     """Open a run's stores, checkpoints along `checkpoint` with `epoch` as a coordinate.
 
     Parameters
     ----------
-    directory : path
-        For instance runs/demo.
+    directory : str or path
+        For instance runs/demo, or s3://bucket/runs/demo.
     partial : bool
         Leave unfinished checkpoints out instead of refusing.
 
@@ -82,7 +82,7 @@ def open_run(directory: str | Path, *, partial: bool = False) -> OpenRun:
     ValueError
         If the checkpoints' networks differ in size, so that they do not fit side by side.
     """
-    run = Run(Path(directory), Settings())
+    run = Run(place_of(directory), Settings())
     names = finished_checkpoints(run, partial)
     stores = [run.features(name) for name in names]
     odd = [store.name for store in stores if _shape(store) != _shape(stores[0])]

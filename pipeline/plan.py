@@ -18,6 +18,7 @@ from pipeline.images import png_settings
 from pipeline.index import listing_stamp
 from pipeline.known_rows import replaced_rows
 from pipeline.picture_plan import planned_pictures
+from pipeline.places import Place
 from pipeline.rates import rates
 from pipeline.render_run import stale_pictures
 from pipeline.replacing import replacement_of
@@ -73,7 +74,7 @@ def plan(run: Run) -> list[Row]:
     return rows
 
 
-def predicted_bytes(directory: Path, config: Path | None, assignments: Sequence[str]) -> int | None:
+def predicted_bytes(directory: Place, config: Path | None, assignments: Sequence[str]) -> int | None:
     """What `extract` and `cam` will write into a run, about; None where there is no manifest or no usable configuration yet."""
     try:
         rows = plan(Run(directory, load_settings(config, assignments), progress=False))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pipeline.locks import locked
+from pipeline.places import Place
 from pipeline.records import PARTIAL, DamagedRecordError, read_record, write_record
 
 _LONG_ENOUGH_S = 0.05
 
 
-def note_rate(directory: Path, stage: str, units: float, elapsed_s: float) -> None:
+def note_rate(directory: Place, stage: str, units: float, elapsed_s: float) -> None:
     """Note that a stage did so many units of work."""
     path = _path(directory)
     with locked(directory / "locks" / "rates.lock", str(path), wait=True):
@@ -20,7 +19,7 @@ def note_rate(directory: Path, stage: str, units: float, elapsed_s: float) -> No
             write_record(path, {**rates(directory), stage: units / elapsed_s})
 
 
-def rates(directory: Path) -> dict[str, float]:
+def rates(directory: Place) -> dict[str, float]:
     """Units a second of every stage that was measured."""
     try:
         return dict(read_record(_path(directory)))
@@ -28,5 +27,5 @@ def rates(directory: Path) -> dict[str, float]:
         return {}
 
 
-def _path(directory: Path) -> Path:
+def _path(directory: Place) -> Place:
     return directory / "ledger" / "rates.json"

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from crc32c import crc32c
 
+from pipeline.object_paths import ObjectPath
+from pipeline.places import Place, files_below
+
+_HOST = re.sub(r"\W", "-", socket.gethostname())
 PARTIAL = ".partial"  # ends the name of a file that is being written; what a killed process left of them is swept
 
 
@@ -17,16 +22,19 @@ class DamagedRecordError(ValueError):
     """A record whose bytes do not match its checksum."""
 
 
-def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
+def write_atomically(path: Place, *parts: bytes | memoryview) -> None:
     """Write a file that is on the disk when this returns; at any instant `path` holds the old content or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, parts)
     sync_file(path.parent)
 
 
-def replace_file(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+def replace_file(path: Place, parts: Iterable[bytes | memoryview]) -> None:
     """As `write_atomically`, but the new *name* may be lost with the power until `sync_file` was called."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    if isinstance(path, ObjectPath):  # a put is whole or not at all
+        path.write_bytes(b"".join(parts))
+        return
+    partial = path.with_name(f"{path.name}.{_HOST}-{os.getpid()}{PARTIAL}")  # unique on a file system that machines share
     try:
         with partial.open("wb", buffering=0) as file:
             for part in parts:
@@ -38,8 +46,10 @@ def replace_file(path: Path, parts: Iterable[bytes | memoryview]) -> None:
         raise
 
 
-def sync_file(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
+def sync_file(path: Place) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk; an object is when its put returns."""
+    if isinstance(path, ObjectPath):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -47,7 +57,7 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_record(path: Path, content: Mapping[str, Any], *, durable_name: bool = True) -> None:
+def write_record(path: Place, content: Mapping[str, Any], *, durable_name: bool = True) -> None:
     """Write plain values as a line of JSON and a line with its crc32c.
 
     Without `durable_name` the record may be lost with the power, until something is written durably beside it: fit for
@@ -62,7 +72,7 @@ def write_record(path: Path, content: Mapping[str, Any], *, durable_name: bool =
         replace_file(path, parts)
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Place) -> dict[str, Any]:
     """Return a record, empty where there is none.
 
     Raises
@@ -89,9 +99,9 @@ def read_record(path: Path) -> dict[str, Any]:
     return content
 
 
-def sweep(directory: Path) -> int:
+def sweep(directory: Place) -> int:
     """Delete what killed processes left half-written under a folder; return how many files. Its writer's lock must be held."""
-    left = list(directory.rglob(f"*{PARTIAL}"))
+    left = files_below(directory, f"*{PARTIAL}")
     for path in left:
         path.unlink(missing_ok=True)
     return len(left)

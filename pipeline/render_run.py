@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from time import perf_counter
 from typing import Any
 
-from tqdm import tqdm
-
 from pipeline.completeness import finished_checkpoints
+from pipeline.executors import Group, run_groups
 from pipeline.images import png_settings, write_png
 from pipeline.interrupts import check_stop, telling_what_is_left
 from pipeline.picture_drawing import Scales, draw_picture, scope_of
 from pipeline.picture_plan import Picture, content_of, planned_pictures, undrawn
+from pipeline.progress import Progress
 from pipeline.rates import note_rate
 from pipeline.records import sweep
 from pipeline.run import Outcome, Run
@@ -44,19 +46,50 @@ def render(run: Run, *, partial: bool = False) -> Outcome:
     """
     names = finished_checkpoints(run, partial)
     pictures = planned_pictures(run, names)
-    scales, started = Scales(run), perf_counter()
-    with run.locked("mosaics"):
-        index_seal(run).sweep()
-        sweep(run.mosaics_path)
-        stale = stale_pictures(run, pictures)
-        bar = tqdm(stale, unit="picture", disable=not run.progress)
-        with telling_what_is_left(lambda: f"left: {len(stale) - bar.n} of {len(pictures)} pictures", run.directory):
-            for picture in bar:
+    mine, started = run.part.share(pictures), perf_counter()
+    with run.preparing(["mosaics"]) as preparation:
+        if preparation.alone:
+            index_seal(run).sweep()
+            sweep(run.mosaics_path)
+        preparation.let_in()
+        stale = stale_pictures(run, mine)
+        with (
+            Progress(run, "render", len(stale), "picture") as progress,
+            telling_what_is_left(lambda: f"left: {progress.left} of {len(mine)} pictures", run.directory),
+        ):
+            for done in run_groups(run, PictureWork(run), _groups(stale)):
                 check_stop()
-                write_png(run.mosaics_path / picture.path, draw_picture(run, picture, scales), _text_chunks(run, picture))
-            _write_index(run, pictures)
+                progress.add(1, done.worker, done.seconds)
+            with run.finishing("mosaics"):
+                if run.part.is_whole or not stale_pictures(run, pictures):
+                    _write_index(run, pictures)
     note_rate(run.directory, "render", len(stale), perf_counter() - started)
-    return Outcome("render", len(stale), len(pictures) - len(stale), "pictures", (f"in {run.mosaics_path}", *undrawn(run, names, pictures)))
+    return Outcome("render", len(stale), len(mine) - len(stale), "pictures", (f"in {run.mosaics_path}", *undrawn(run, names, pictures)))
+
+
+def _groups(pictures: Sequence[Picture]) -> list[Group]:
+    """Those of the same checkpoints together."""
+    found: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        found.setdefault(", ".join(picture.checkpoints), []).append(picture)
+    return [Group(name, chosen) for name, chosen in found.items()]
+
+
+@dataclass(frozen=True)
+class PictureWork:
+    """The render stage's work, as `pipeline.executors` takes it."""
+
+    run: Run
+
+    def open(self) -> Callable[[Picture], None]:
+        """Once in each process."""
+        scales, one_at_a_time = Scales(self.run), threading.Lock()  # matplotlib and what a view remembers know no threads
+
+        def draw(picture: Picture) -> None:
+            with one_at_a_time:
+                write_png(self.run.mosaics_path / picture.path, draw_picture(self.run, picture, scales), _text_chunks(self.run, picture))
+
+        return draw
 
 
 def stale_pictures(run: Run, pictures: Sequence[Picture]) -> list[Picture]:

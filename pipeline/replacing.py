@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
+from pipeline.places import Place, put_in_place, remove_tree
 from pipeline.records import read_record, write_record
 from pipeline.run import Run
 from pipeline.stores import GroupStore
@@ -18,7 +16,7 @@ def replacement_of(run: Run, name: str) -> GroupStore:
 def swap_in(run: Run, name: str) -> None:
     """Put a complete replacement in place of the old features. Killed at any instant, `finish_swap` goes on."""
     for folder in _folders(run, name):
-        shutil.rmtree(_old(folder), ignore_errors=True)
+        remove_tree(_old(folder))
     write_record(_journal(run, name), {"swapping": name})
     finish_swap(run, name)
 
@@ -27,14 +25,10 @@ def finish_swap(run: Run, name: str) -> None:
     """Go on with a swap that was begun, if one was, and delete what was replaced."""
     if is_swapping(run, name):
         for folder in _folders(run, name):
-            following = folder.with_name(f".{folder.name}.next")
-            if following.is_dir():
-                if folder.is_dir():
-                    folder.replace(_old(folder))
-                following.replace(folder)
+            put_in_place(folder.with_name(f".{folder.name}.next"), folder, _old(folder))
         _journal(run, name).unlink()
     for folder in _folders(run, name):
-        shutil.rmtree(_old(folder), ignore_errors=True)
+        remove_tree(_old(folder))
 
 
 def is_swapping(run: Run, name: str) -> bool:
@@ -42,14 +36,14 @@ def is_swapping(run: Run, name: str) -> bool:
     return bool(read_record(_journal(run, name)))
 
 
-def _folders(run: Run, name: str) -> tuple[Path, Path]:
+def _folders(run: Run, name: str) -> tuple[Place, Place]:
     store = run.features(name)
     return store.root, store.ledger.directory
 
 
-def _old(folder: Path) -> Path:
+def _old(folder: Place) -> Place:
     return folder.with_name(f".{folder.name}.old")
 
 
-def _journal(run: Run, name: str) -> Path:
+def _journal(run: Run, name: str) -> Place:
     return run.features(name).ledger.directory.parent / f".{name}.swap.json"

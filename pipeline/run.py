@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from pipeline.blocks import Block
 from pipeline.config import Settings
 from pipeline.index import manifest_digest, read_manifest
-from pipeline.locks import locked
+from pipeline.locks import LockedError, locked
+from pipeline.parts import WHOLE, Part
+from pipeline.places import Place, place_of
 from pipeline.stamps import stamp
 from pipeline.stores import GroupStore
 from stages.schema import SAMPLE_TEXTS
@@ -43,20 +46,47 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """What a part that comes may do to products that other parts may be writing.
+
+    Attributes
+    ----------
+    alone : frozenset of str
+        Products that nobody else writes: only these may be swept or laid out.
+    let_in : callable
+        To be called when all is laid out: the next part may look.
+    """
+
+    alone: frozenset[str]
+    let_in: Callable[[], None]
+
+
+@dataclass(frozen=True)
 class Run:
     """A run.
 
     Parameters
     ----------
-    directory : Path
+    directory : Path or ObjectPath
+        A text may be given as well, and be a URL.
     settings : Settings
     progress : bool
         Show progress bars.
+    part : Part
+        The share of the work that this process does.
     """
 
-    directory: Path
+    directory: Place
     settings: Settings
     progress: bool = True
+    part: Part = WHOLE
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without what was read: another process reads its own."""
+        return Run, (self.directory, self.settings, self.progress, self.part)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "directory", place_of(self.directory))
 
     def say(self, text: str) -> None:
         """Tell the user; standard output is for results, progress bars go to standard error."""
@@ -64,37 +94,37 @@ class Run:
         sys.stdout.flush()
 
     @property
-    def manifest_path(self) -> Path:
+    def manifest_path(self) -> Place:
         """One row an image."""
         return self.directory / "manifest.parquet"
 
     @property
-    def features_path(self) -> Path:
+    def features_path(self) -> Place:
         """Zarr store of features."""
         return self.directory / "features.zarr"
 
     @property
-    def cams_path(self) -> Path:
+    def cams_path(self) -> Place:
         """Zarr store of heat maps."""
         return self.directory / "cams.zarr"
 
     @property
-    def stats_path(self) -> Path:
+    def stats_path(self) -> Place:
         """Zarr store of figures."""
         return self.directory / "stats.zarr"
 
     @property
-    def pixels_path(self) -> Path:
+    def pixels_path(self) -> Place:
         """Zarr store of curves in pixel space, of the optional stage."""
         return self.directory / "pixels.zarr"
 
     @property
-    def mosaics_path(self) -> Path:
+    def mosaics_path(self) -> Place:
         """Folder of pictures."""
         return self.directory / "mosaics"
 
     @property
-    def report_path(self) -> Path:
+    def report_path(self) -> Place:
         """The page."""
         return self.directory / "report" / "index.html"
 
@@ -122,9 +152,37 @@ class Run:
         """Digest of what stores tell of their samples in words."""
         return stamp(self.manifest[list(SAMPLE_TEXTS.values())].to_numpy(dtype=object).tolist())
 
-    def locked(self, product: str) -> AbstractContextManager[None]:
-        """Hold the lock of a product, such as "manifest" or "features/net_000"; one process at a time may write it."""
-        return locked(self.directory / "locks" / f"{product}.lock", f"{self.directory}: {product}")
+    def locked(self, product: str, *, wait: bool = False, shared: bool = False) -> AbstractContextManager[None]:
+        """Hold the lock of a product, such as "manifest" or "features/net_000"; one process at a time may write it, or several that share."""
+        return locked(self.directory / "locks" / f"{product}.lock", f"{self.directory}: {product}", wait=wait, shared=shared)
+
+    @contextmanager
+    def preparing(self, products: Sequence[str]) -> Iterator[Preparation]:
+        """Hold the locks of products of one stage while they are laid out and written; parts hold them together, and lay out one by one."""
+        with ExitStack() as held, ExitStack() as laying_out:
+            if self.part.is_whole:
+                for product in products:
+                    held.enter_context(self.locked(product))
+                yield Preparation(frozenset(products), laying_out.close)
+                return
+            stage = products[0].partition("/")[0] if products else ""
+            held.enter_context(self.locked(f"{stage}.part-{self.part.number}-of-{self.part.count}"))
+            laying_out.enter_context(self.locked(f"{stage}.layout", wait=True))
+            alone = frozenset(product for product in products if self._is_idle(product))
+            for product in products:
+                held.enter_context(self.locked(product, shared=True))
+            yield Preparation(alone, laying_out.close)
+
+    def _is_idle(self, product: str) -> bool:
+        try:
+            with self.locked(product):
+                return True
+        except LockedError:
+            return False
+
+    def finishing(self, stage: str) -> AbstractContextManager[object]:
+        """Parts look whether all is done, and note it, one after the other."""
+        return nullcontext() if self.part.is_whole else self.locked(f"{stage}.layout", wait=True)
 
     def features(self, name: str) -> GroupStore:
         """Feature store of a checkpoint."""

@@ -6,13 +6,13 @@ samples have their own proof in the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from crc32c import crc32c
 
+from pipeline.places import Place, each
 from pipeline.records import PARTIAL, read_record, write_atomically, write_record
 
 
@@ -35,9 +35,9 @@ class Seal:
 
     Parameters
     ----------
-    path : Path
+    path : Place
         The record that holds the checksums.
-    root : Path
+    root : Place
         The folder; files are named relative to it.
 
     Notes
@@ -46,8 +46,8 @@ class Seal:
     never makes a whole file look damaged. Where there is no record nothing is checked: runs of schema version 1 have none.
     """
 
-    path: Path
-    root: Path
+    path: Place
+    root: Place
 
     @property
     def exists(self) -> bool:
@@ -70,13 +70,12 @@ class Seal:
 
     def close(self, names: Iterable[str]) -> None:
         """Seal these files as they are now, and no others."""
-        files = {name: [_checksum((self.root / name).read_bytes())] for name in sorted(names)}
-        write_record(self.path, {"notes": self.notes, "files": files})
+        write_record(self.path, {"notes": self.notes, "files": self._as_they_are(sorted(names))})
 
     def add(self, names: Iterable[str]) -> None:
         """Seal more files as they are now."""
         files = read_record(self.path).get("files", {})
-        new = {name: [_checksum((self.root / name).read_bytes())] for name in names}
+        new = self._as_they_are(names)
         if any(files.get(name) != found for name, found in new.items()):
             write_record(self.path, {"notes": self.notes, "files": {**files, **new}})
 
@@ -123,7 +122,9 @@ class Seal:
 
     def fault(self, name: str) -> Fault | None:
         """Say what is wrong with a file, if anything is."""
-        record = read_record(self.path)
+        return self._fault(name, read_record(self.path))
+
+    def _fault(self, name: str, record: Mapping[str, Any]) -> Fault | None:
         if not record or record.get("open"):
             return None
         expected = record["files"].get(name)
@@ -140,7 +141,13 @@ class Seal:
 
     def faults(self) -> list[Fault]:
         """Check every sealed file."""
-        return [found for name in self.names if (found := self.fault(name)) is not None]
+        record = read_record(self.path)
+        found = each(self.root, lambda name: self._fault(name, record), sorted(record.get("files", {})))
+        return [fault for fault in found if fault is not None]
+
+    def _as_they_are(self, names: Iterable[str]) -> dict[str, list[list[int]]]:
+        listed = list(names)
+        return dict(zip(listed, each(self.root, lambda name: [_checksum((self.root / name).read_bytes())], listed), strict=True))
 
 
 def _checksum(content: bytes) -> list[int]:

@@ -6,10 +6,13 @@ import errno
 import shutil
 from pathlib import Path
 
+from pipeline.object_paths import ObjectPath
+from pipeline.places import Place
 
-def free_bytes(path: Path) -> int:
-    """Free space where `path` is or will be."""
-    return shutil.disk_usage(nearest_existing(path)).free
+
+def free_bytes(path: Place) -> int | None:
+    """Free space where `path` is or will be; None in an object store, where nobody can tell."""
+    return None if isinstance(path, ObjectPath) else shutil.disk_usage(nearest_existing(path)).free
 
 
 def nearest_existing(path: Path) -> Path:
@@ -18,10 +21,10 @@ def nearest_existing(path: Path) -> Path:
     return next(folder for folder in (absolute, *absolute.parents) if folder.exists())
 
 
-def check_space(path: Path, needed: int, what: str, remedy: str) -> None:
-    """Raise an OSError (ENOSPC) if less than `needed` bytes are free at `path`."""
+def check_space(path: Place, needed: int, what: str, remedy: str) -> None:
+    """Raise an OSError (ENOSPC) if it is known that less than `needed` bytes are free at `path`."""
     free = free_bytes(path)
-    if needed > free:
+    if free is not None and needed > free:
         error = OSError(f"{path}: {what} needs about {human_bytes(needed)}, and {human_bytes(free)} are free. {remedy}")
         error.errno = errno.ENOSPC
         raise error

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from pipeline.blocks import Block
 from pipeline.cam_run import finished_stamps
 from pipeline.compared import Compared, OtherHeads
 from pipeline.completeness import content_stamp, finished_checkpoints, images_stamp
-from pipeline.executors import run_blocks
+from pipeline.executors import Group, run_blocks, run_groups
 from pipeline.feature_state import layout_notes
 from pipeline.features import read_features
 from pipeline.interrupts import check_stop, telling_what_is_left
+from pipeline.progress import Progress
 from pipeline.rates import note_rate
 from pipeline.records import sweep
 from pipeline.run import MissingProductError, Outcome, Run
 from pipeline.stamps import difference, stamp
 from pipeline.stores import JOINED, dataset_seal, group_attributes, read_dataset, write_dataset
 from pipeline.wanted_maps import wanted_products
+from pipeline.work_log import log
 from safenet.architecture import Architecture
 from stages.cam import compute_cams, needed_features
 from stages.products import Product
@@ -80,23 +81,47 @@ def stats(run: Run, *, partial: bool = False) -> Outcome:
     """
     names = finished_checkpoints(run, partial)
     inputs = [_inputs(run, name) for name in names]
-    computed, started = 0, perf_counter()
-    bar = tqdm(total=len(names), unit="checkpoint", disable=not run.progress)
-    with run.locked("stats"), bar, telling_what_is_left(lambda: f"left: figures of {bar.total - bar.n} of {bar.total} checkpoints", run.directory):
-        sweep(run.stats_path)
-        sweep(run.directory / "ledger" / "stats")
-        for one in inputs:
-            bar.set_description(one.name)
-            if not _is_fresh(run, one.name, one.stamp):
-                about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": run.features(one.name).attributes["epoch"]}
-                write_dataset(run.stats_path, one.name, _of_checkpoint(run, one), about)
-                computed += 1
-            bar.update()
-        mark = _joined_stamp(inputs)
-        if not _is_fresh(run, JOINED, mark):
+    mine, started = run.part.share(inputs), perf_counter()
+    with (
+        run.preparing(["stats"]) as preparation,
+        Progress(run, "stats", len(mine), "checkpoint") as progress,
+        telling_what_is_left(lambda: f"left: figures of {progress.left} of {len(mine)} checkpoints", run.directory),
+    ):
+        if preparation.alone:
+            sweep(run.stats_path)
+            sweep(run.directory / "ledger" / "stats")
+        preparation.let_in()
+        stale = [one for one in mine if not _is_fresh(run, one.name, one.stamp)]
+        progress.add(len(mine) - len(stale))
+        for done in run_groups(run, FiguresWork(run), [Group(one.name, [one]) for one in stale]):
+            progress.add(1, done.worker, done.seconds)
+        _join(run, inputs)
+    note_rate(run.directory, "stats", len(stale) * len(run.manifest), perf_counter() - started)
+    return Outcome("stats", len(stale), len(mine) - len(stale), "checkpoints")
+
+
+@dataclass(frozen=True)
+class FiguresWork:
+    """Figures of one checkpoint after the other; each is reduced where its blocks are read, and nothing but a group is written."""
+
+    run: Run
+
+    def open(self) -> Callable[[_Inputs], None]:
+        """Once in each process."""
+        return self._write
+
+    def _write(self, one: _Inputs) -> None:
+        about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": self.run.features(one.name).attributes["epoch"]}
+        write_dataset(self.run.stats_path, one.name, _of_checkpoint(self.run, one), about)
+        log(f"{self.run.stats_path.name}/{one.name}: figures written")
+
+
+def _join(run: Run, inputs: Sequence[_Inputs]) -> None:
+    """Write the group that joins all checkpoints; of parts the one that finds them all done."""
+    mark = _joined_stamp(inputs)
+    with run.finishing("stats"):
+        if all(_is_fresh(run, one.name, one.stamp) for one in inputs) and not _is_fresh(run, JOINED, mark):
             _write_all(run, inputs, mark)
-    note_rate(run.directory, "stats", computed * len(run.manifest), perf_counter() - started)
-    return Outcome("stats", computed, len(names) - computed, "checkpoints")
 
 
 def _is_fresh(run: Run, group: str, mark: str) -> bool:
@@ -201,11 +226,9 @@ def _retrieval(run: Run, name: str) -> xr.Dataset:
 
 def _write_all(run: Run, inputs: Sequence[_Inputs], mark: str) -> None:
     """Join the checkpoints and add the drift from the previous and to the last one."""
-    parts = []
-    for number, one in enumerate(inputs):
-        own = read_dataset(run.stats_path, one.name).drop_attrs()
-        previous = inputs[number - 1] if number else None
-        parts.append(own.merge(_drift(run, previous, one, "previous")).merge(_drift(run, one, inputs[-1], "last")))
+    pairs = [_Pairs(inputs[number - 1] if number else None, one, inputs[-1]) for number, one in enumerate(inputs)]
+    drifts = {done.group: done.result for done in run_groups(run, DriftWork(run), [Group(pair.one.name, [pair]) for pair in pairs])}
+    parts = [read_dataset(run.stats_path, one.name).drop_attrs().merge(drifts[one.name]) for one in inputs]
     odd = [one.name for one, part in zip(inputs, parts, strict=True) if _shape(part) != _shape(parts[0])]
     if odd:
         raise ValueError(
@@ -218,6 +241,29 @@ def _write_all(run: Run, inputs: Sequence[_Inputs], mark: str) -> None:
         checkpoint=("checkpoint", names), epoch=("checkpoint", np.array([np.nan if e is None else e for e in epochs], float))
     )
     write_dataset(run.stats_path, JOINED, joined, {"stamp": mark})
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """A checkpoint, and those that it is compared with."""
+
+    previous: _Inputs | None
+    one: _Inputs
+    last: _Inputs
+
+
+@dataclass(frozen=True)
+class DriftWork:
+    """What changed from the previous checkpoint to one, and from that to the last: small arrays."""
+
+    run: Run
+
+    def open(self) -> Callable[[_Pairs], xr.Dataset]:
+        """Once in each process."""
+        return self._compare
+
+    def _compare(self, pairs: _Pairs) -> xr.Dataset:
+        return _drift(self.run, pairs.previous, pairs.one, "previous").merge(_drift(self.run, pairs.one, pairs.last, "last"))
 
 
 def _shape(part: xr.Dataset) -> dict[str, int]:
@@ -250,6 +296,6 @@ def _comparable(run: Run, before: _Inputs, after: _Inputs) -> bool:
 
 
 def _run(run: Run, work: Any, blocks: Sequence[Block]) -> Any:
-    for result in run_blocks(run.settings.compute.executor, run.settings.compute.workers, work, blocks):
+    for result in run_blocks(run.settings.compute, work, blocks):
         check_stop()
         yield result

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from pathlib import Path
+from contextlib import suppress
+from functools import cache, cached_property
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -22,11 +22,14 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
+from zarr.storage import MemoryStore, ObjectStore, StorePath
 
 from pipeline.array_layout import ArrayLayout
 from pipeline.blocks import Block, Ledger, blocks_of, checksum_of
 from pipeline.chunk_files import encode_block
 from pipeline.locks import locked
+from pipeline.object_paths import ObjectPath, telling
+from pipeline.places import Place, each, files_below, files_in, name_below, remove_tree
 from pipeline.records import PARTIAL, replace_file, sweep, sync_file, write_atomically
 from pipeline.seals import BrokenSealError, Seal
 from stages.schema import SCHEMA_VERSION
@@ -48,13 +51,13 @@ class GroupStore:
 
     Parameters
     ----------
-    path : Path
+    path : Place
         The store, for instance runs/x/features.zarr; its proofs lie beside it, in runs/x/ledger/features/<name>.
     name : str
         The group within it: a checkpoint.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Place, name: str) -> None:
         self.path = path
         self.name = name
         self.root = path / name
@@ -66,6 +69,10 @@ class GroupStore:
     def __str__(self) -> str:
         return f"{self.path}/{self.name}"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without what was opened: another process opens its own."""
+        return GroupStore, (self.path, self.name)
+
     # ---- layout
 
     @property
@@ -76,7 +83,7 @@ class GroupStore:
     @property
     def lacks_files(self) -> bool:
         """Whether metadata or whole arrays are gone."""
-        return any(not (self.root / name).is_file() for name in self.seal.names)
+        return not all(each(self.root, lambda name: (self.root / name).is_file(), self.seal.names))
 
     @property
     def exists(self) -> bool:
@@ -109,23 +116,19 @@ class GroupStore:
         Killed at any instant, the seal is open and the next call does it again; the files of blocks are never touched.
         `notes` go into the seal, where they can be read while the metadata cannot.
         """
-        scratch = self.path / f".{self.name}.layout"
-        shutil.rmtree(scratch, ignore_errors=True)
         self.ledger.forget_whole()
         make_root(self.path)  # before the seal: a group that is noted must have a store to lie in
         self.seal.open(**notes)
         described = {"schema_version": SCHEMA_VERSION, **attributes, "samples": samples, "block_samples": block_samples}
-        group = zarr.create_group(scratch, zarr_format=3, attributes=described)  # as a store of its own: zarr leaves the root alone
+        made = MemoryStore()
+        group = zarr.create_group(made, zarr_format=3, attributes=described)
         for layout in arrays:
-            made = _create(group, layout)
+            array = _create(group, layout)
             if layout.values is not None:
-                made[...] = layout.values
+                array[...] = layout.values
         if arrays:
-            _consolidate(scratch)
-        for source in sorted(scratch.rglob("*")):
-            if source.is_file():
-                write_atomically(self.root / source.relative_to(scratch), source.read_bytes())
-        shutil.rmtree(scratch)
+            _consolidate(made)
+        _write_files(self.root, _files_of(made))
         self._forget_open()
         self.seal.close(self._sealable(layout.key for layout in arrays if layout.values is not None))
 
@@ -133,7 +136,7 @@ class GroupStore:
         """Delete the group and its marks."""
         self.ledger.clear()  # first: a mark must never outlive its data
         self.seal.remove()
-        shutil.rmtree(self.root, ignore_errors=True)
+        remove_tree(self.root)
         self._forget_open()
 
     def add_arrays(self, layouts: Sequence[ArrayLayout]) -> None:
@@ -144,27 +147,30 @@ class GroupStore:
             self.seal.drop(f"{key}/{_METADATA}" for key in replaced)
         for layout in layouts:
             self._remove_array(layout.key)
-        group = zarr.open_group(self.root, mode="r+", use_consolidated=False)
+        made = MemoryStore()
+        group = zarr.create_group(made, zarr_format=3)
         for layout in layouts:
             _create(group, layout)
+        files = _files_of(made)
+        del files[_METADATA]
+        arrays = {f"{layout.key}/{_METADATA}" for layout in layouts}
+        _write_files(self.root, {name: content for name, content in files.items() if name in arrays or not (self.root / name).is_file()})
         self._forget_open()
-        folders = {folder for layout in layouts for folder in (Path(layout.key), *Path(layout.key).parents)}
-        names = sorted((folder / _METADATA).as_posix() for folder in folders)
-        self.seal.add(name for name in names if (self.root / name).is_file())
+        self.seal.add(sorted([_METADATA, *files]))
 
     def _remove_array(self, key: str) -> None:
         """Delete an array's files, its metadata last: zarr takes it first, and a kill would leave files that belong to nothing."""
-        for path in sorted((self.root / key).glob("c*")):
+        for path in files_in(self.root / key, "c*"):
             path.unlink()
         (self.root / key / _METADATA).unlink(missing_ok=True)
 
     def extend(self, samples: int) -> None:
         """Make room for more samples in a group without consolidated metadata; the blocks that it holds stay as they are."""
-        for path in sorted(self.root.rglob(_METADATA)):
+        for path in files_below(self.root, _METADATA):
             content = json.loads(path.read_text())
             if content["node_type"] == "array":
                 content["shape"][0] = samples
-                self.seal.replace(path.relative_to(self.root).as_posix(), _json(content))
+                self.seal.replace(name_below(path, self.root), _json(content))
         self.update_attributes({"samples": samples})  # last: a kill before this does it again
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
@@ -177,8 +183,8 @@ class GroupStore:
     def sweep_unmarked(self, blocks: Iterable[Block], keys: Iterable[str]) -> None:
         """Delete what killed writers left of blocks that have no mark; the group's lock must be held."""
         numbers = {block.index for block in blocks}
-        for key in keys:
-            for path in (self.root / key).glob("c.*"):
+        for paths in each(self.root, lambda key: files_in(self.root / key, "c.*"), keys):
+            for path in paths:
                 if _block_number(path) in numbers:
                     path.unlink()
 
@@ -186,7 +192,7 @@ class GroupStore:
         """Delete what killed writers left half-written; the group's lock must be held."""
         sweep(self.root)
         sweep(self.ledger.directory)
-        shutil.rmtree(self.path / f".{self.name}.layout", ignore_errors=True)
+        remove_tree(self.path / f".{self.name}.layout")  # where earlier versions made the layout
 
     # ---- blocks
 
@@ -210,7 +216,7 @@ class GroupStore:
 
     def held_blocks(self, keys: Iterable[str]) -> set[int]:
         """Numbers of the blocks whose files are all there; their content is checked when they are read."""
-        held = [{_block_number(path) for path in (self.root / key).glob("c.*")} - {None} for key in keys]
+        held = each(self.root, lambda key: {_block_number(path) for path in (self.root / key).glob("c.*")} - {None}, keys)
         return {number for number in set.intersection(*held) if number is not None} if held else {block.index for block in self.blocks}
 
     def read(self, keys: Iterable[str], rows: slice = slice(None)) -> xr.Dataset:
@@ -221,28 +227,34 @@ class GroupStore:
         DamagedStoreError
             If a chunk does not match its checksum, a whole block not its mark, or a file is missing.
         """
-        found = {}
-        for key in keys:
+        mark_of = cache(self.ledger.record)  # one speaks for all arrays of its block
+
+        def read_one(key: str) -> tuple[tuple[str, ...], NDArray[Any]]:
             try:
-                found[key] = self._read_array(key, rows)
+                return self._read_array(key, rows, mark_of)
             except (ValueError, KeyError) as error:
                 where = f"{self}/{key}" + ("" if rows == slice(None) else f", samples {rows.start} to {rows.stop - 1}")
                 raise DamagedStoreError(
                     f"{where}: damaged or missing: {str(error).rstrip('.')}. "
                     f"Run `atlas verify --repair` and then the stage that writes it, or restore it"
                 ) from error
-        return xr.Dataset(found)
 
-    def _read_array(self, key: str, rows: slice) -> tuple[tuple[str, ...], NDArray[Any]]:
+        with suppress(ValueError, KeyError):  # what is wrong is told of each key
+            self._open()  # once, and not by each of those that read at the same time
+        chosen = list(keys)
+        return xr.Dataset(dict(zip(chosen, each(self.root, read_one, chosen), strict=True)))
+
+    def _read_array(self, key: str, rows: slice, mark_of: Callable[[Block], dict[str, Any]]) -> tuple[tuple[str, ...], NDArray[Any]]:
         array = self._array(key)
         dims = _dims(array)
         chosen = rows if dims[0] == "sample" else slice(None)
         self._refuse_missing_files(key, array, chosen)
         if not _is_cut_in_blocks(array):
-            self.seal.check(self._file(key, 0).relative_to(self.root).as_posix())
-        values = np.asarray(array[chosen])
+            self.seal.check(name_below(self._file(key, 0), self.root))
+        with telling(self):
+            values = np.asarray(array[chosen])
         if _is_cut_in_blocks(array):
-            self._compare_with_marks(key, values, chosen.indices(array.shape[0])[0])
+            self._compare_with_marks(key, values, chosen.indices(array.shape[0])[0], mark_of)
         return dims, values
 
     def _refuse_missing_files(self, key: str, array: zarr.Array[Any], rows: slice) -> None:
@@ -250,16 +262,16 @@ class GroupStore:
         length = (array.shards or array.chunks)[0]
         start, stop, _ = rows.indices(array.shape[0])
         for number in range(start // length, -(-stop // length)):
-            if not self._file(key, number).exists():
+            if not self._file(key, number).is_file():
                 raise ValueError(f"the file of samples {number * length} and following is not there")
 
-    def _compare_with_marks(self, key: str, values: NDArray[Any], start: int) -> None:
+    def _compare_with_marks(self, key: str, values: NDArray[Any], start: int, mark_of: Callable[[Block], dict[str, Any]]) -> None:
         """Whole blocks must be those that were marked: a file with good checksums may still be another run's."""
         size, samples = self.attributes["block_samples"], self.attributes["samples"]
         for number in range(start // size, -(-(start + len(values)) // size)):
             block = Block(number, number * size, min((number + 1) * size, samples))
             if start <= block.start and block.stop <= start + len(values):
-                made = self.ledger.record(block).get("arrays", {}).get(key)
+                made = mark_of(block).get("arrays", {}).get(key)
                 if made is not None and made["crc32c"] != checksum_of(values[block.start - start : block.stop - start]):
                     raise ValueError(f"samples {block.start} to {block.stop - 1} are foreign: not the values that were marked as written")
 
@@ -276,15 +288,17 @@ class GroupStore:
 
     def all_keys(self) -> list[str]:
         """Keys of all arrays, those of subgroups included."""
-        paths = (path.parent for path in self.root.rglob(_METADATA) if json.loads(path.read_text())["node_type"] == "array")
-        return sorted(key for path in paths if self.has(key := path.relative_to(self.root).as_posix()))
+        sealed = set(self.seal.names) if self.seal.exists else None
+        paths = [path for path in files_below(self.root, _METADATA) if sealed is None or name_below(path, self.root) in sealed]
+        kinds = each(self.root, lambda path: json.loads(path.read_text())["node_type"], paths)
+        return sorted(name_below(path.parent, self.root) for path, kind in zip(paths, kinds, strict=True) if kind == "array")
 
     def is_cut_in_blocks(self, key: str) -> bool:
         """Whether an array is written block by block; the others are whole, and sealed."""
         return _is_cut_in_blocks(self._array(key))
 
-    def chunk_file(self, key: str, number: int) -> Path:
-        """Path of the file with the samples of one block."""
+    def chunk_file(self, key: str, number: int) -> Place:
+        """Place of the file with the samples of one block."""
         return self._file(key, number)
 
     def array_attributes(self, key: str) -> dict[str, Any]:
@@ -294,7 +308,7 @@ class GroupStore:
     def lazy(self) -> xr.Dataset:
         """Open with xarray, one dask chunk a file; by the group's own metadata, which the seal vouches for."""
         consolidated = self._open().metadata.consolidated_metadata is not None  # not in schema version 1
-        return xr.open_zarr(self.root, consolidated=consolidated, chunks={})
+        return xr.open_zarr(_zarr_of(self.root), consolidated=consolidated, chunks={})
 
     def array(self, key: str) -> zarr.Array[Any]:
         """One array, opened; its values are read where they are indexed."""
@@ -303,7 +317,8 @@ class GroupStore:
     def _open(self) -> zarr.Group:
         if self._group is None:
             check_version(str(self), self.attributes)
-            self._group = zarr.open_group(self.path, path=self.name, mode="r")
+            with telling(self):
+                self._group = zarr.open_group(_zarr_of(self.path), path=self.name, mode="r", zarr_format=3)
         return self._group
 
     def _array(self, key: str) -> zarr.Array[Any]:
@@ -311,7 +326,8 @@ class GroupStore:
             group = self._open()
             if group.metadata.consolidated_metadata is None:
                 self._check_metadata(f"{key}/{_METADATA}")
-            array = group[key]
+            with telling(self):
+                array = group[key]
             if not isinstance(array, zarr.Array):
                 raise KeyError(f"{self}/{key}: a group; expected an array")
             self._arrays[key] = array
@@ -328,15 +344,15 @@ class GroupStore:
         self._arrays = {}
         self.__dict__.pop("attributes", None)
 
-    def _file(self, key: str, number: int) -> Path:
+    def _file(self, key: str, number: int) -> Place:
         """Arrays are cut along their first dim alone."""
         rest = ["0"] * (self._array(key).ndim - 1)
         return self.root / key / ".".join(["c", str(number), *rest])
 
     def _sealable(self, whole_keys: Iterable[str]) -> list[str]:
         """Names of all metadata, and of the files of arrays that are not cut in blocks."""
-        paths = [*self.root.rglob(_METADATA), *(path for key in whole_keys for path in (self.root / key).glob("c*"))]
-        return [path.relative_to(self.root).as_posix() for path in paths]
+        paths = [*files_below(self.root, _METADATA), *chain(*each(self.root, lambda key: files_in(self.root / key, "c*"), whole_keys))]
+        return [name_below(path, self.root) for path in paths]
 
 
 def _create(group: zarr.Group, layout: ArrayLayout) -> zarr.Array[Any]:
@@ -357,13 +373,29 @@ def _create(group: zarr.Group, layout: ArrayLayout) -> zarr.Array[Any]:
     )
 
 
-def _consolidate(path: Path) -> None:
+def _consolidate(made: MemoryStore) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")  # known: it lies within the group's own file
-        zarr.consolidate_metadata(str(path), zarr_format=3)
+        zarr.consolidate_metadata(made, zarr_format=3)
 
 
-def _block_number(path: Path) -> int | None:
+def _files_of(made: MemoryStore) -> dict[str, bytes]:
+    """What zarr would have written, by name: made in memory, so that it gets to its place as every other file does."""
+    return {name: content.to_bytes() for name, content in made._store_dict.items()}
+
+
+def _write_files(root: Place, files: Mapping[str, bytes]) -> None:
+    """Write small files, several at a time; they count when they are sealed."""
+    with ThreadPoolExecutor(_FLUSHES) as pool:
+        list(pool.map(lambda name: write_atomically(root / name, files[name]), sorted(files)))
+
+
+def _zarr_of(root: Place) -> Any:
+    """Return a place as zarr and xarray take it; what they read of an object store they read from there."""
+    return StorePath(ObjectStore(root.store, read_only=True), root.key) if isinstance(root, ObjectPath) else root
+
+
+def _block_number(path: Place) -> int | None:
     """Number of the block that a file holds; None for any other file."""
     found = re.fullmatch(r"c\.(\d+)(\.0)*", path.name)
     return int(found[1]) if found else None
@@ -398,27 +430,28 @@ def check_version(where: str, attributes: Mapping[str, Any]) -> None:
 # ---- groups of small arrays that are written as a whole
 
 
-def dataset_seal(path: Path, group: str) -> Seal:
+def dataset_seal(path: Place, group: str) -> Seal:
     """Seal of a group that `write_dataset` wrote."""
     return Seal(path.parent / "ledger" / path.stem / group / "layout.json", path / group)
 
 
-def write_dataset(path: Path, group: str, dataset: xr.Dataset, attributes: Mapping[str, Any]) -> None:
+def write_dataset(path: Place, group: str, dataset: xr.Dataset, attributes: Mapping[str, Any]) -> None:
     """Write a small dataset as a group of its own, replacing what was there; it counts when it is sealed."""
     make_root(path)
     seal = dataset_seal(path, group)
     seal.open()
     encoding = {name: {"compressors": [Crc32cCodec()]} for name in dataset.variables}
-    dataset.drop_attrs().to_zarr(path / group, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
-    zarr.open_group(path / group, mode="r+").attrs.update({"schema_version": SCHEMA_VERSION, **attributes})
-    _consolidate(path / group)
-    files = [file for file in seal.root.rglob("*") if file.is_file()]
-    for file in files:
-        sync_file(file)
-    seal.close(file.relative_to(seal.root).as_posix() for file in files)
+    made = MemoryStore()
+    dataset.drop_attrs().to_zarr(made, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
+    zarr.open_group(made, mode="r+").attrs.update({"schema_version": SCHEMA_VERSION, **attributes})
+    _consolidate(made)
+    files = _files_of(made)
+    remove_tree(seal.root)
+    _write_files(seal.root, files)
+    seal.close(files)
 
 
-def read_dataset(path: Path, group: str) -> xr.Dataset:
+def read_dataset(path: Place, group: str) -> xr.Dataset:
     """Read a group of `write_dataset` into memory.
 
     Raises
@@ -431,12 +464,12 @@ def read_dataset(path: Path, group: str) -> xr.Dataset:
     return open_lazily(path, group).load()
 
 
-def group_attributes(path: Path, group: str) -> dict[str, Any]:
+def group_attributes(path: Place, group: str) -> dict[str, Any]:
     """Attributes of a group of `write_dataset`; empty where there is none, or it was not finished, or is damaged."""
     seal = dataset_seal(path, group)
     if not (path / group / _METADATA).is_file() or (seal.exists and not seal.holds(_METADATA)):
         return {}
-    found = zarr.open_group(path, path=group, mode="r").attrs.asdict()
+    found: dict[str, Any] = json.loads((path / group / _METADATA).read_bytes())["attributes"]
     check_version(f"{path}/{group}", found)
     return found
 
@@ -444,7 +477,7 @@ def group_attributes(path: Path, group: str) -> dict[str, Any]:
 # ---- all groups
 
 
-def make_root(path: Path) -> None:
+def make_root(path: Place) -> None:
     """Make the store itself, a group of groups. Checkpoints may be written by several processes: one of them does it at a time."""
     with locked(path.parent / "locks" / f"{path.stem}.root.lock", str(path), wait=True):
         for left in path.glob(f"*{PARTIAL}"):
@@ -453,12 +486,12 @@ def make_root(path: Path) -> None:
             write_atomically(path / _METADATA, _ROOT)
 
 
-def is_whole_root(path: Path) -> bool:
+def is_whole_root(path: Place) -> bool:
     """Whether the store's own metadata is there and undamaged; it is the same in every store."""
     return (path / _METADATA).is_file() and json.loads(_ROOT) == read_json(path / _METADATA)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Place) -> Any:
     """Read a file of JSON; None where it is not there, or not JSON."""
     try:
         return json.loads(path.read_bytes())
@@ -466,28 +499,28 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def open_lazily(path: Path, group: str) -> xr.Dataset:
+def open_lazily(path: Place, group: str) -> xr.Dataset:
     """Open a group with xarray; values are read where they are used."""
-    return xr.open_zarr(path, group=group or None, consolidated=False, chunks={})
+    return xr.open_zarr(_zarr_of(path), group=group or None, consolidated=False, chunks={})
 
 
-def known_groups(path: Path) -> list[str]:
+def known_groups(path: Place) -> list[str]:
     """Names of the groups that are there, and of those that have marks or a seal: one whose folder is gone is missing, not unknown."""
     ledger = path.parent / "ledger" / path.stem
     noted = {entry.name for entry in ledger.iterdir() if entry.is_dir() and any(entry.glob("*.json"))} if ledger.is_dir() else set()
     return sorted({*group_names(path), *(name for name in noted if not name.startswith("."))})
 
 
-def group_names(path: Path) -> list[str]:
+def group_names(path: Place) -> list[str]:
     """Names of the groups right under the store's root; those that begin with a dot are being made."""
     if not path.is_dir():
         return []
     return sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".") and (entry / _METADATA).is_file())
 
 
-def bytes_on_disk(path: Path) -> int:
+def bytes_on_disk(path: Place) -> int:
     """Size of all files under `path`."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in files_below(path, "*"))
 
 
 def checkpoint_order(epochs: Mapping[str, int | None]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.index import index_dataset
+from pipeline.places import local_folder
 from pipeline.run import Run
 from safenet.train import EpochResult, TrainingPlace, train
 
@@ -24,12 +25,13 @@ def train_run(run: Run) -> list[EpochResult]:
         raise ValueError(
             "dataset.root is not set; name the photos' folder in the [dataset] table of the configuration, or pass --set dataset.root=FOLDER"
         )
+    folder = local_folder(run.directory, "atlas train")
     table = index_dataset(settings.dataset.model_copy(update={"splits": ("train",)}))
     places = training_places(table)
     if not places:
         raise ValueError(f"{table.attrs['root']}: no training place has a usable image; `atlas index` lists what was found")
     results = []
-    for result in train(places, settings.model.architecture(), settings.train, run.directory / "checkpoints", progress=run.progress):
+    for result in train(places, settings.model.architecture(), settings.train, folder / "checkpoints", progress=run.progress):
         results.append(result)
         figures = ", ".join(f"{name} {value:.3g}" for name, value in result.metrics.items())
         run.say(f"epoch {result.epoch}: {figures}")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -19,6 +17,7 @@ from pipeline.executors import run_blocks
 from pipeline.images import is_whole_png
 from pipeline.index import manifest_seal
 from pipeline.interrupts import check_stop
+from pipeline.places import Place, files_below, files_in, name_below, remove_tree, rename
 from pipeline.records import PARTIAL, DamagedRecordError, read_record
 from pipeline.render_run import INDEX, index_seal
 from pipeline.replacing import is_swapping
@@ -64,8 +63,8 @@ class _Findings:
     layouts: list[GroupStore] = field(default_factory=list)
     gone: list[GroupStore] = field(default_factory=list)
     seals: list[Seal] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
-    roots: list[Path] = field(default_factory=list)
+    files: list[Place] = field(default_factory=list)
+    roots: list[Place] = field(default_factory=list)
     strays: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -192,17 +191,17 @@ def _records(store: GroupStore, blocks: Mapping[int, Block], found: _Findings) -
 
 def _tell_leftovers(store: GroupStore, keys: Sequence[str], undone: set[int], found: _Findings) -> None:
     """Unfinished work is no fault; a file that no stage writes is."""
-    left = list(store.root.rglob(f"*{PARTIAL}"))
+    left = files_below(store.root, f"*{PARTIAL}")
     found.notes += [f"{store}: {len(left)} half-written files of a killed process; its stage sweeps them"] if left else []
     found.notes += [f"{store}: {len(undone)} of {len(store.blocks)} blocks are not done; its stage does them"] if undone else []
     known = {store.root / name for name in store.seal.names} | set(left)
-    unsealed = [path for path in store.root.rglob("zarr.json") if path not in known]
+    unsealed = [path for path in files_below(store.root, "zarr.json") if path not in known]
     if unsealed and store.seal.exists:
         found.notes.append(f"{store}: {len(unsealed)} arrays or groups were just being made; their stage makes them again")
-    known |= {file for path in unsealed for file in path.parent.iterdir()}
-    for path in store.root.rglob("*"):
-        in_blocks = path.name.startswith("c.") and path.parent.relative_to(store.root).as_posix() in keys
-        if path.is_file() and store.seal.exists and path not in known and not in_blocks:
+    known |= {file for path in unsealed for file in files_in(path.parent, "*")}
+    for path in files_below(store.root, "*"):
+        in_blocks = path.name.startswith("c.") and name_below(path.parent, store.root) in keys
+        if store.seal.exists and path not in known and not in_blocks:
             found.strays.append(Fault(str(path), "foreign", "no stage wrote this file; look at it, and delete it"))
 
 
@@ -223,7 +222,7 @@ def _read_units(run: Run, store: GroupStore, units: Sequence[_Unit], found: _Fin
     compute = run.settings.compute
     total = sum(unit.size for unit in units)
     with tqdm(total=total, desc=f"{store.path.stem}/{store.name}", unit="B", unit_scale=True, disable=not run.progress) as bar:
-        for unit, text in zip(units, run_blocks(compute.executor, compute.workers, read, units), strict=True):
+        for unit, text in zip(units, run_blocks(compute, read, units), strict=True):
             check_stop()
             bar.update(unit.size)
             if text:
@@ -250,11 +249,11 @@ def _check_files(run: Run, found: _Findings) -> None:
         found.seals += [seal] if faults else []
     listed = _listed_pictures(run)
     found.faults += [Fault(str(path), "missing", "this mosaic is not there") for path in listed if not path.is_file()]
-    for path in sorted(run.mosaics_path.rglob("*.png")):
+    for path in files_below(run.mosaics_path, "*.png"):
         if not is_whole_png(path.read_bytes()):
             found.faults.append(Fault(str(path), "damaged", "a chunk of this PNG does not match its checksum"))
             found.files.append(path)
-    for path in sorted((run.directory / "ledger").rglob("*.json")):
+    for path in files_below(run.directory / "ledger", "*.json"):
         if not path.name[0].isdigit() and path.name != "layout.json":
             try:
                 read_record(path)
@@ -274,7 +273,7 @@ def _is_of_today(run: Run, seal: Seal) -> bool:
     return made.is_file() and manifest_seal(run.manifest_path).exists
 
 
-def _listed_pictures(run: Run) -> list[Path]:
+def _listed_pictures(run: Run) -> list[Place]:
     try:
         return [run.mosaics_path / entry["path"] for entry in json.loads((run.mosaics_path / INDEX).read_bytes())]
     except (OSError, ValueError, KeyError, TypeError):
@@ -287,7 +286,7 @@ def _repair(run: Run, found: _Findings) -> None:
         store.ledger.forget(block, None if store.path == run.features_path else [key])  # a network gives all its tensors at once
     for store in found.gone:
         store.clear()
-        shutil.rmtree(store.ledger.directory, ignore_errors=True)
+        remove_tree(store.ledger.directory)
     for store in found.layouts:
         store.ledger.forget_whole()
         if store.path != run.features_path:
@@ -302,11 +301,11 @@ def _repair(run: Run, found: _Findings) -> None:
             if seal.root.is_dir():
                 seal.open()
             else:
-                shutil.rmtree(seal.path.parent)
+                remove_tree(seal.path.parent)
         elif seal.root == run.mosaics_path:
             (seal.root / INDEX).unlink(missing_ok=True)
         elif seal.root == run.directory and run.manifest_path.is_file():  # without its seal it would be believed; kept, as it is the user's
-            run.manifest_path.replace(run.manifest_path.with_suffix(".damaged"))
+            rename(run.manifest_path, run.manifest_path.with_suffix(".damaged"))
     for path in found.roots:
         make_root(path)
     for path in found.files:
@@ -327,5 +326,5 @@ def _drop_arrays(store: GroupStore) -> None:
         store.clear()
         return
     for name in names:
-        shutil.rmtree((store.root / name).parent)
+        remove_tree((store.root / name).parent)
         store.seal.drop([name])

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.checkpoint_files import find_checkpoint_files
+from pipeline.compute_settings import ComputeSettings
 from pipeline.executors import EXECUTORS, run_blocks
-from pipeline.graph import STAGES, Stage, check_one_way
+from pipeline.graph import OPTIONAL_STAGES, STAGES, Stage, check_one_way
+from pipeline.job_settings import UNCUT
 from pipeline.run import Outcome
 from pipeline.stores import checkpoint_order
 from safenet.checkpoint import epoch_from_name
@@ -49,18 +51,18 @@ def test_an_outcome_says_when_there_was_nothing_to_do():
     assert str(Outcome("cam", 2, 4, "maps", ("left out",))) == "cam: 2 maps computed, 4 up to date\n  left out"
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("executor", [name for name, row in EXECUTORS.items() if row.run_here])
 def test_results_come_in_the_items_order(executor):
     def work(item):
         time.sleep(0.002 * (item % 3))
         return item * item
 
     items = list(range(25))  # more than a wave of 2 workers
-    assert list(run_blocks(executor, 2, work, items)) == [item * item for item in items]
-    assert list(run_blocks(executor, 2, work, [])) == []
+    assert list(run_blocks(ComputeSettings(executor=executor, workers=2), work, items)) == [item * item for item in items]
+    assert list(run_blocks(ComputeSettings(executor=executor, workers=2), work, [])) == []
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("executor", [name for name, row in EXECUTORS.items() if row.run_here])
 def test_the_fault_of_an_item_reaches_the_caller(executor):
     def work(item):
         if item == 3:
@@ -68,7 +70,7 @@ def test_the_fault_of_an_item_reaches_the_caller(executor):
         return item
 
     with pytest.raises(ValueError, match="block 3 is damaged"):
-        list(run_blocks(executor, 2, work, range(6)))
+        list(run_blocks(ComputeSettings(executor=executor, workers=2), work, range(6)))
 
 
 def test_threads_work_at_the_same_time_and_no_more_than_asked_for():
@@ -82,14 +84,14 @@ def test_threads_work_at_the_same_time_and_no_more_than_asked_for():
         with lock:
             running[0] -= 1
 
-    list(run_blocks("threads", 2, work, range(12)))
+    list(run_blocks(ComputeSettings(workers=2), work, range(12)))
     assert most[0] == 2
 
 
 def test_results_stream_out_before_all_items_are_done():
     """Memory stays flat: the first result is there before the last item was taken."""
     seen = []
-    results = run_blocks("threads", 1, lambda item: seen.append(item) or item, range(100))
+    results = run_blocks(ComputeSettings(workers=1), lambda item: seen.append(item) or item, range(100))
     assert next(results) == 0
     assert len(seen) < 20
 
@@ -149,3 +151,7 @@ def test_one_pattern_without_a_match_is_refused_though_another_has_one(tmp_path)
     touch(tmp_path / "net_000.pth")
     with pytest.raises(FileNotFoundError, match=r"no file matches '.*typo_\*\.pth'"):
         find_checkpoint_files([f"{tmp_path}/net_*.pth", f"{tmp_path}/typo_*.pth"])
+
+
+def test_the_job_file_refuses_parts_of_the_stages_that_have_none():
+    assert set(UNCUT) == {stage.name for stage in (*STAGES, *OPTIONAL_STAGES) if not stage.has_parts}

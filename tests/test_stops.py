@@ -210,6 +210,43 @@ def test_a_lock_that_the_signal_left_taken_cannot_hold_up_the_stop():
     assert (ended.returncode, ended.stdout) == (EXIT_STOPPED, ""), ended.stderr
 
 
+@pytest.mark.parametrize("error", [Stopped("SIGTERM"), ValueError("told in a line"), SystemExit(2)])
+def test_a_way_out_that_ended_is_limited_no_more(monkeypatch, error):
+    """However it ended: a process that goes on, as this one, must not be ended later."""
+    ended = []
+    monkeypatch.setattr(interrupts, "UNWIND_S", 0.05)
+    monkeypatch.setattr(interrupts.os, "_exit", ended.append)
+    for expected in (error, None):
+        with contextlib.suppress(type(error)), stop_on_signals():
+            if expected is not None:
+                raise expected
+    time.sleep(0.3)
+    assert ended == []
+
+
+LEFT_OPEN = """
+import gc, sys
+from pathlib import Path
+from pipeline.images import PhotoFiles, PhotoReader
+if __name__ == "__main__":
+    files = PhotoFiles(Path(), [""] * 9, [""] * 9, [""] * 9, ["no such photo"] * 9, 16, 4)
+    reader = PhotoReader(files, 1)
+    reader.itself = reader  # as a traceback does: it is not freed before the process ends
+    gc.disable()
+    batches = reader.read([[0], [1]])
+    next(batches)
+    print("read")
+"""
+
+
+def test_a_process_ends_though_its_decoding_processes_were_never_told_to(tmp_path):
+    script = tmp_path / "left_open.py"
+    script.write_text(LEFT_OPEN)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, env=environment, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "read\n"), ended.stderr
+
+
 LATE_LOCK = """
 import atexit, sys, threading
 from pipeline import __main__ as command, cli

@@ -1,0 +1,60 @@
+"""A TOML file, and what is wrong with it in one line: the file, the key, the nearest known one."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from stages.naming import suggestion
+
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is one line that names the file, the key and the remedy."""
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ConfigError
+        If it is not TOML.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such configuration file")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def first_fault(error: ValidationError, model: type[BaseModel]) -> str:
+    """Say in one line what the first fault is and what would be right."""
+    fault = min(error.errors(), key=lambda fault: fault["type"] not in _UNKNOWN_KEY)  # a typo often is why another key is missing
+    place = [str(part) for part in fault["loc"]]
+    name = ".".join(place)
+    if fault["type"] == "missing":
+        return f"{name} is not set, and has no default"
+    if fault["type"] in _UNKNOWN_KEY:
+        names = _fields_of(model, place[:-1])
+        kind = "key" if len(place) > 1 else "table"
+        return f"unknown {kind} {name!r}.{suggestion(place[-1], names)} Known: {', '.join(names)}"
+    message = fault["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list, such as ['a', 'b']")
+    return message if not name or message.startswith(name) else f"{name} = {fault['input']!r}: {message}"
+
+
+def _fields_of(model: Any, place: list[str]) -> list[str]:
+    for part in place:
+        annotation = model.model_fields[part].annotation
+        model = next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields") or is_dataclass(kind)), None)
+        if model is None:
+            return []
+    return sorted(getattr(model, "model_fields", None) or (field.name for field in fields(model)))

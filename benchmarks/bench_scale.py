@@ -124,7 +124,7 @@ def bench_farm(folder: Path, most: int) -> None:
         row = [f"{length:g}"]
         for workers in [count for count in FARMS if count <= most]:
             with LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
+                n_workers=workers, threads_per_worker=1, processes=False, protocol="tcp", memory_limit=0, host="127.0.0.1", dashboard_address=None
             ) as cluster:
                 run = farm_run(folder / "farm", folder, "all", cluster.scheduler_address)
                 list(run_groups(run, Sleep(0.0), [Group("warm", range(2 * workers))]))

@@ -24,6 +24,7 @@ _STAGE_OF: dict[Needs, str] = {"gpu": "extract", "cpu": "cam"}  # whose job desc
 _NO_SPILLING = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,  # a paused worker waits for memory that nobody gives back; one that is killed is told
     "distributed.scheduler.work-stealing": False,  # pieces are placed by who has their checkpoint at hand
     "distributed.comm.timeouts.connect": "60s",
     "distributed.admin.tick.limit": "60s",  # a worker that imports torch is slow to answer, and no reason to worry

@@ -12,7 +12,7 @@ import torch
 from disk_content import content
 from timm.models.vision_transformer import VisionTransformer
 
-from pipeline import cam_run, extract_run, render_run, stats_run
+from pipeline import cam_run, feature_spans, render_run, stats_run
 from pipeline.blocks import Ledger
 from pipeline.cam_run import cam
 from pipeline.completeness import finished_checkpoints, missing_blocks
@@ -49,7 +49,7 @@ def moments(folder: Path) -> dict[str, int]:
 def test_a_second_extraction_computes_nothing_and_says_so(lab, finished_copy, monkeypatch):
     before = moments(finished_copy)
     monkeypatch.setattr(SafeNet, "forward", must_not_run)
-    monkeypatch.setattr(extract_run, "PhotoReader", must_not_run)
+    monkeypatch.setattr(feature_spans, "PhotoReader", must_not_run)
     outcome = extract(lab.run(finished_copy))
     assert str(outcome).startswith("extract: nothing to compute, 12 up to date\n")
     assert moments(finished_copy) == before

@@ -221,13 +221,13 @@ def test_maps_of_other_texts_are_not_opened(lab, finished_copy, tmp_path):
 
 
 def test_maps_are_not_noted_of_features_that_changed_meanwhile(lab, extracted_copy, monkeypatch):
-    original = cam_run._compute
+    original = cam_run._finish
 
-    def replaced_meanwhile(run, features, cams, state):
-        original(run, features, cams, state)
+    def replaced_meanwhile(run, job):
         extract(lab.run(extracted_copy, "extract.map_dtype=float32", checkpoints=ONE), replace=True)
+        original(run, job)
 
-    monkeypatch.setattr(cam_run, "_compute", replaced_meanwhile)
+    monkeypatch.setattr(cam_run, "_finish", replaced_meanwhile)
     with pytest.raises(MissingProductError, match="net_000: was written again while its heat maps were computed; run `atlas cam` again"):
         cam(lab.run(extracted_copy, "cam.targets=['match']", checkpoints=ONE))
 

@@ -33,7 +33,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import pipeline
-from pipeline import blocks, extract_run, schema_versions, seals
+from pipeline import blocks, feature_spans, schema_versions, seals
 from pipeline.cam_run import cam
 from pipeline.cli import main
 from pipeline.completeness import finished_checkpoints
@@ -101,7 +101,7 @@ def no_network(monkeypatch):
 
     monkeypatch.setattr(SafeNet, "forward", must_not_run)
     monkeypatch.setattr(FeatureExtractor, "__call__", must_not_run)
-    monkeypatch.setattr(extract_run, "PhotoReader", must_not_run)
+    monkeypatch.setattr(feature_spans, "PhotoReader", must_not_run)
 
 
 @pytest.fixture

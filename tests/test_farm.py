@@ -1,6 +1,5 @@
 """Work on other processes: the same bits as here, whoever does it and whoever is lost; and no more in flight than the workers hold."""
 
-import logging
 import shutil
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
@@ -55,13 +54,6 @@ def contents(run: Run) -> dict[str, bytes]:
         for path in (run.directory / name).rglob("c*")
         if path.is_file()
     }
-
-
-@pytest.fixture(autouse=True)
-def no_log_is_left():
-    """Workers in this process would open one."""
-    yield
-    assert not logging.getLogger("safenet_atlas.work").handlers
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def cam(run: Run, *, partial: bool = False) -> Outcome:
     share = _share(run, names)
     jobs: dict[str, CamJob] = {}
     started = perf_counter()
-    with run.preparing([f"cams/{name}" for name in share]) as preparation, telling_what_is_left(lambda: _left(share, jobs), run.directory):
+    with run.preparing("cams", list(share)) as preparation, telling_what_is_left(lambda: _left(share, jobs), run.directory):
         groups: Iterable[Group] = _groups(run, share, wanted, preparation, jobs)
         if not run.part.is_whole:  # the next part may only look when all of this one's is laid out
             groups = list(groups)

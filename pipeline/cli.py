@@ -119,16 +119,41 @@ def chosen_run(config: Path | None, directory: Place | None, assignments: tuple[
     return Run(directory or Path("runs") / Path(str(config)).stem, load_settings(config, assignments), progress=not quiet and sys.stderr.isatty())
 
 
-_ON = click.option("--on", "executor", metavar="EXECUTOR", help=f"Where to work (compute.executor): {', '.join(EXECUTORS)}.")
+def _read_by(read: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """Turn the ValueError of what reads an option into wrong usage."""
+
+    def callback(context: click.Context, option: click.Parameter, text: str | None) -> Any:
+        try:
+            return None if text is None else read(text)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+
+    return callback
+
+
+_ON = click.option(
+    "--on",
+    "executor",
+    metavar="EXECUTOR",
+    callback=_read_by(lambda text: known(text, EXECUTORS, "--on")),
+    help=f"Where to work (compute.executor): {'; '.join(f'{name}: {row.summary}' for name, row in EXECUTORS.items())}.",
+)
 _FARM_OPTIONS = (
-    click.option("--lifetime", metavar="TIME", help="Stop by itself after this long, such as 3h55m, as a signal would: exit code 75."),
-    click.option("--part", metavar="K/N", help="Do part K of N alone; the others may run at the same time, on any machine."),
+    click.option(
+        "--lifetime",
+        metavar="TIME",
+        callback=_read_by(lambda text: seconds_of(text, "--lifetime")),
+        help="Stop by itself after this long, such as 3h55m, as a signal would: exit code 75.",
+    ),
+    click.option(
+        "--part", metavar="K/N", callback=_read_by(Part.parse), help="Do part K of N alone; the others may run at the same time, on any machine."
+    ),
     _ON,
 )
 
 
 def _on(executor: str | None, assignments: tuple[str, ...]) -> tuple[str, ...]:
-    return assignments if executor is None else (*assignments, f"compute.executor='{known(executor, EXECUTORS, '--on')}'")
+    return assignments if executor is None else (*assignments, f"compute.executor='{executor}'")
 
 
 def _add_stage(stage: Stage) -> None:
@@ -141,16 +166,16 @@ def _add_stage(stage: Stage) -> None:
         assignments: tuple[str, ...],
         quiet: bool,
         executor: str | None = None,
-        part: str | None = None,
-        lifetime: str | None = None,
+        part: Part | None = None,
+        lifetime: int | None = None,
         **options: bool,
     ) -> None:
         run = chosen_run(config, directory, _on(executor, assignments), quiet)
         if part is not None:
-            run = replace(run, part=Part.parse(part))
+            run = replace(run, part=part)
             open_work_log(run.directory)
         if lifetime is not None:
-            stop_after(seconds_of(lifetime))
+            stop_after(lifetime)
         try:
             run.say(str(stage.bring_up_to_date(run, **options)))
         finally:

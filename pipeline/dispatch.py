@@ -1,8 +1,9 @@
 """Pieces of a stage onto the workers of a Dask cluster, a few at a time.
 
-Dask moves tasks, notices lost workers and runs their tasks again elsewhere. What it cannot know is that a worker which has
-a checkpoint's network at hand should get that checkpoint's next piece: that is a hint which is given here. Only what the
-workers can hold is submitted, so that neither the scheduler nor this process ever holds the whole work.
+Dask moves tasks and notices lost workers. What it cannot know is that a worker which has a checkpoint's network at hand
+should get that checkpoint's next piece: that is a hint which is given here. Because of the hint a lost worker's pieces are
+sent again from here, too. Only what the workers can hold is submitted, so that neither the scheduler nor this process ever
+holds the whole work.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from pipeline.worker_process import Answer, Order, carry_out
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-    from pipeline.executors import Done, Group, Needs, Work
+    from pipeline.clusters import Needs
+    from pipeline.executors import Done, Group, Work
     from pipeline.run import Run
 
 AHEAD = 1  # pieces that wait at a worker, so that it need not wait for the next
@@ -211,8 +213,13 @@ class _Dispatcher:
         """What came back; None where the worker was lost, before it was done or with what it had done."""
         from distributed import CancelledError, KilledWorker
 
+        if future.status == "error":
+            error = future.exception()
+            if isinstance(error, KilledWorker):
+                return None
+            raise error
         try:
             answer: Answer = future.result(timeout=_GATHER_S)
-        except (TimeoutError, KilledWorker, CancelledError):
+        except (TimeoutError, CancelledError):
             return None
         return answer

@@ -8,13 +8,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import dask
 from threadpoolctl import threadpool_limits
 
 from pipeline import clusters
+from pipeline.clusters import Needs
 from pipeline.compute_settings import ComputeSettings
+from pipeline.places import Place
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Needs = Literal["cpu", "gpu"]
 
 _WAVE = 4  # pieces a thread holds at once: results stream out, and memory stays flat in their number
 
@@ -61,6 +62,7 @@ class Executor:
     Parameters
     ----------
     summary : str
+        For `--help`.
     run_here : callable, optional
         (work, items, workers): in this process, results in the items' order.
     cluster : callable, optional
@@ -71,7 +73,7 @@ class Executor:
 
     summary: str
     run_here: Callable[[Callable[[Any], Any], Sequence[Any], int], Iterator[Any]] | None = None
-    cluster: Callable[[ComputeSettings, Needs, Any], AbstractContextManager[Client]] | None = None
+    cluster: Callable[[ComputeSettings, Needs, Place], AbstractContextManager[Client]] | None = None
     is_here: bool = False
 
 

@@ -101,7 +101,7 @@ def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outc
     check_precision(run.settings.compute, run.settings.extract.precision)
     share = _share(run, find_checkpoint_files(run.settings.extract.checkpoints))
     infos = {name: _check_checkpoint(run, path) for name, path in share.paths.items()}  # one after the other: memory holds one
-    with run.preparing([f"features/{name}" for name in share.paths]) as preparation:
+    with run.preparing("features", list(share.paths)) as preparation:
         jobs = [_prepare(run, name, info, preparation, replace, retry_bad) for name, info in infos.items()]
         jobs = [share.of(job) for job in jobs]
         _check_space(run, jobs)
@@ -123,8 +123,8 @@ class _Share:
     def of(self, job: _Job) -> _Job:
         if self.blocks is None:
             return job
-        mine = [block for block in job.state.pending if block.index in self.blocks[job.name]]
-        return dataclass_replace(job, state=dataclass_replace(job.state, pending=mine))
+        blocks, pending = ([b for b in found if b.index in self.blocks[job.name]] for found in (job.state.blocks, job.state.pending))
+        return dataclass_replace(job, state=dataclass_replace(job.state, blocks=blocks, pending=pending))
 
 
 def _share(run: Run, files: dict[str, Path]) -> _Share:
@@ -248,18 +248,19 @@ def _compute(run: Run, jobs: Sequence[_Job]) -> None:
 
 def _compute_here(run: Run, jobs: Sequence[_Job], progress: Progress) -> None:
     """One span a checkpoint, so that decoding, computing and writing never pause within it."""
-    current = jobs[0]
+    at_work: list[_Job] = []
 
     def watch(images: int, blocks: int) -> None:
-        current.written += blocks
+        at_work[-1].written += blocks
         progress.add(images)
 
     extractor = SpanExtractor(run, watch)
-    for current in jobs:
-        if current.state.pending:
-            progress.name(current.name)
-            extractor(current.span(current.state.pending))
-            _finish(run, current)
+    for job in jobs:
+        if job.state.pending:
+            at_work.append(job)
+            progress.name(job.name)
+            extractor(job.span(job.state.pending))
+            _finish(run, job)
 
 
 def _compute_elsewhere(run: Run, jobs: Sequence[_Job], progress: Progress) -> None:
@@ -305,7 +306,7 @@ def _left(run: Run, jobs: Sequence[_Job]) -> str:
 
 
 def _outcome(run: Run, jobs: Sequence[_Job]) -> Outcome:
-    computed, total = (sum(len(blocks) for blocks in found) for found in zip(*((j.state.pending, j.state.blocks) for j in jobs), strict=True))
+    computed, total = sum(len(job.state.pending) for job in jobs), sum(len(job.state.blocks) for job in jobs)
     bad = {name: found for job in jobs for name, found in void_images(run.features(job.name)).items()}
     size = sum(run.features(job.name).ledger.whole().get("bytes", 0) for job in jobs)
     notes = [f"{len(jobs)} checkpoints, {len(run.manifest):,} images, {human_bytes(size)} in {run.features_path}"]

@@ -47,7 +47,7 @@ def render(run: Run, *, partial: bool = False) -> Outcome:
     names = finished_checkpoints(run, partial)
     pictures = planned_pictures(run, names)
     mine, started = run.part.share(pictures), perf_counter()
-    with run.preparing(["mosaics"]) as preparation:
+    with run.preparing("mosaics") as preparation:
         if preparation.alone:
             index_seal(run).sweep()
             sweep(run.mosaics_path)

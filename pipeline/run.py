@@ -157,15 +157,15 @@ class Run:
         return locked(self.directory / "locks" / f"{product}.lock", f"{self.directory}: {product}", wait=wait, shared=shared)
 
     @contextmanager
-    def preparing(self, products: Sequence[str]) -> Iterator[Preparation]:
-        """Hold the locks of products of one stage while they are laid out and written; parts hold them together, and lay out one by one."""
+    def preparing(self, stage: str, names: Sequence[str] | None = None) -> Iterator[Preparation]:
+        """Hold a product's locks while it is laid out and written, or those of its checkpoints; parts hold them together, and lay out one by one."""
+        products = [stage] if names is None else [f"{stage}/{name}" for name in names]
         with ExitStack() as held, ExitStack() as laying_out:
             if self.part.is_whole:
                 for product in products:
                     held.enter_context(self.locked(product))
                 yield Preparation(frozenset(products), laying_out.close)
                 return
-            stage = products[0].partition("/")[0] if products else ""
             held.enter_context(self.locked(f"{stage}.part-{self.part.number}-of-{self.part.count}"))
             laying_out.enter_context(self.locked(f"{stage}.layout", wait=True))
             alone = frozenset(product for product in products if self._is_idle(product))

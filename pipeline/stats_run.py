@@ -83,7 +83,7 @@ def stats(run: Run, *, partial: bool = False) -> Outcome:
     inputs = [_inputs(run, name) for name in names]
     mine, started = run.part.share(inputs), perf_counter()
     with (
-        run.preparing(["stats"]) as preparation,
+        run.preparing("stats") as preparation,
         Progress(run, "stats", len(mine), "checkpoint") as progress,
         telling_what_is_left(lambda: f"left: figures of {progress.left} of {len(mine)} checkpoints", run.directory),
     ):

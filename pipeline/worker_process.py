@@ -14,7 +14,8 @@ from pipeline.places import place_of
 from pipeline.work_log import log, open_work_log
 
 if TYPE_CHECKING:
-    from pipeline.executors import Needs, Work
+    from pipeline.clusters import Needs
+    from pipeline.executors import Work
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,14 @@ class Deadly:
 class Faulty:
     """Item 3 is damaged."""
 
+    error: Exception
+
     def open(self):
         return self._do
 
     def _do(self, item):
         if item == 3:
-            raise ValueError("block 3 is damaged")
+            raise self.error
         return item
 
 

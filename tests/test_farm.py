@@ -16,7 +16,7 @@ from farm_works import Deadly, Faulty, Opened, Who
 
 from pipeline import clusters, dispatch
 from pipeline.at_work import at_work
-from pipeline.compute_settings import ComputeSettings
+from pipeline.compute_settings import ComputeSettings, seconds_of
 from pipeline.executors import EXECUTORS, Group, run_groups
 from pipeline.extract_run import extract
 from pipeline.graph import STAGES
@@ -192,9 +192,14 @@ def test_a_piece_that_costs_every_worker_its_life_is_told(lab, tmp_path, monkeyp
         list(run_groups(run, Deadly(folder, 100), [Group("a", list(range(8)))]))
 
 
+def test_a_piece_that_ran_out_of_time_is_not_taken_for_a_lost_worker(farm):
+    with pytest.raises(TimeoutError, match="the store did not answer"):
+        list(run_groups(farm, Faulty(TimeoutError("the store did not answer")), [Group("a", list(range(8)))]))
+
+
 def test_the_fault_of_a_piece_is_the_one_that_was_raised(farm):
     with pytest.raises(ValueError, match=r"^block 3 is damaged$"):
-        list(run_groups(farm, Faulty(), [Group("a", list(range(8)))]))
+        list(run_groups(farm, Faulty(ValueError("block 3 is damaged")), [Group("a", list(range(8)))]))
     assert "failed: ValueError: block 3 is damaged" in "".join(path.read_text() for path in (farm.directory / "logs").glob("*.log"))
 
 
@@ -285,23 +290,21 @@ def test_a_precision_that_depends_on_the_device_is_refused_where_the_devices_are
 
 def test_an_unknown_executor_is_refused_with_the_nearest(lab, fresh):
     assert "compute.executor" in lab.atlas("cam", fresh, more=("compute.executor='slrum'",)).stderr
-    assert lab.atlas("cam", fresh, "--on", "slrum").stderr == lab.atlas("cam", fresh, "--on", "slrum").stderr != ""
+    refused = lab.atlas("cam", fresh, "--on", "slrum")
+    assert refused.exit_code == 2
+    assert "--on: 'slrum' is unknown. Did you mean 'slurm'?" in refused.stderr
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("3h55m", 14100), ("55m", 3300), ("90s", 90), ("1h", 3600)])
 def test_times_are_read(text, seconds):
-    from pipeline.compute_settings import seconds_of
-
-    assert seconds_of(text) == seconds
+    assert seconds_of(text, "--lifetime") == seconds
     assert ComputeSettings(lifetime=text).lifetime == text
 
 
 @pytest.mark.parametrize("text", ["", "h", "55", "5m3h", "-1s"])
 def test_what_is_no_time_is_refused(text):
-    from pipeline.compute_settings import seconds_of
-
-    with pytest.raises(ValueError, match="expected a time, such as 3h55m"):
-        seconds_of(text)
+    with pytest.raises(ValueError, match=r"^--lifetime = '.*': expected a time, such as 3h55m, 55m or 90s$"):
+        seconds_of(text, "--lifetime")
 
 
 JOBS = """

@@ -38,7 +38,7 @@ def test_parts_share_out_everything_once_and_in_order(count):
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/3/5", ""])
 def test_a_part_that_is_none_is_refused(lab, fresh, text):
     result = lab.atlas("extract", fresh, "--part", text)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert f"--part {text}: " in result.stderr
     assert "expected K/N" in result.stderr
 
@@ -67,6 +67,20 @@ def test_a_part_does_its_share_and_no_other(lab, fresh):
     assert run.features("net_001").ledger.whole() and not run.features("net_000").ledger.whole()
 
 
+def test_a_part_without_a_share_has_nothing_to_do(lab, finished, fresh):
+    """More parts than there are blocks: array jobs are counted before the images are."""
+    run = lab.run(fresh)
+    for stage in PARTED:
+        assert stage.bring_up_to_date(replace(run, part=Part(1, 40))).computed == 0
+        stage.bring_up_to_date(run)
+    assert blocks(fresh) == blocks(finished.directory)
+
+
+def test_a_part_counts_what_is_its_own(lab, fresh):
+    outcome = extract(replace(lab.run(fresh), part=Part(2, 5)))  # blocks 2 and 3 of 12
+    assert (outcome.computed, outcome.fresh) == (2, 0)
+
+
 def test_parts_at_the_same_time_make_what_one_process_makes(lab, finished, fresh):
     sets = [word for assignment in lab.assignments() for word in ("--set", assignment)]
     for stage in PARTED[:2]:
@@ -92,7 +106,7 @@ def test_parts_at_the_same_time_make_what_one_process_makes(lab, finished, fresh
 def test_the_same_part_twice_is_refused_and_another_is_not(lab, fresh):
     run = lab.run(fresh)
     first, second = replace(run, part=Part(1, 2)), replace(run, part=Part(2, 2))
-    with first.preparing(["features/net_000"]) as preparation:
+    with first.preparing("features", ["net_000"]) as preparation:
         preparation.let_in()
         with pytest.raises(LockedError, match=r"features\.part-1-of-2: another process writes it: host .*, pid "):
             extract(first)
@@ -103,11 +117,11 @@ def test_the_same_part_twice_is_refused_and_another_is_not(lab, fresh):
 def test_a_whole_run_and_a_part_exclude_each_other(lab, fresh):
     run = lab.run(fresh)
     part = replace(run, part=Part(1, 2))
-    with part.preparing(["features/net_000"]) as preparation:
+    with part.preparing("features", ["net_000"]) as preparation:
         preparation.let_in()
         with pytest.raises(LockedError, match="features/net_000: another process writes it"):
             extract(run)
-    with run.preparing(["features/net_000"]), pytest.raises(LockedError, match="features/net_000: another process writes it"):
+    with run.preparing("features", ["net_000"]), pytest.raises(LockedError, match="features/net_000: another process writes it"):
         extract(part)
 
 
@@ -117,7 +131,7 @@ def test_a_part_leaves_alone_what_another_is_writing(lab, fresh):
     extract(replace(run, part=Part(1, 2)))
     opened = run.features("net_000").root / "theta" / "c.3.0.0.host-1.partial"
     opened.write_bytes(b"half")
-    with replace(run, part=Part(1, 2)).preparing(["features/net_000"]) as preparation:
+    with replace(run, part=Part(1, 2)).preparing("features", ["net_000"]) as preparation:
         preparation.let_in()
         extract(replace(run, part=Part(2, 2)))
         assert opened.exists()
@@ -130,7 +144,7 @@ def test_a_part_of_another_list_of_images_waits_for_those_at_work(lab, fresh):
     extract(replace(run, part=Part(1, 2)))
     store = run.features("net_000")
     store.seal.open()  # as if it were laid out anew
-    with replace(run, part=Part(1, 2)).preparing(["features/net_000"]) as preparation:
+    with replace(run, part=Part(1, 2)).preparing("features", ["net_000"]) as preparation:
         preparation.let_in()
         with pytest.raises(LockedError, match=r"other parts write it, of other images or in another layout .* Wait for them and call again"):
             extract(replace(run, part=Part(2, 2)))
@@ -153,7 +167,8 @@ def test_a_lifetime_stops_as_a_signal_does(lab, fresh):
     if ended.returncode:  # it may have been faster
         assert ended.returncode == EXIT_STOPPED, ended.stderr
         assert "stopped by SIGUSR1" in ended.stderr
-    assert lab.atlas("extract", fresh, "--lifetime", "soon").exit_code == 1
+    refused = lab.atlas("extract", fresh, "--lifetime", "soon")
+    assert (refused.exit_code, "--lifetime = 'soon': expected a time, such as 3h55m" in refused.stderr) == (2, True)
 
 
 # ---- a device that is too small

@@ -6,7 +6,8 @@ from collections import defaultdict
 from datetime import UTC, datetime
 
 from pipeline.run import Run
-from pipeline.stores import GroupStore, known_groups
+from pipeline.store_groups import known_groups
+from pipeline.stores import GroupStore
 
 RECENT_S = 900
 

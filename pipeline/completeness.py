@@ -10,7 +10,8 @@ from pipeline.blocks import Block, blocks_of, runs_of
 from pipeline.replacing import is_swapping
 from pipeline.run import MissingProductError, Run, StaleStoreError
 from pipeline.stamps import stamp
-from pipeline.stores import GroupStore, checkpoint_order, known_groups
+from pipeline.store_groups import checkpoint_order, known_groups
+from pipeline.stores import GroupStore
 
 
 def finished_checkpoints(run: Run, partial: bool = False) -> list[str]:

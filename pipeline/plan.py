@@ -27,7 +27,7 @@ from pipeline.run import MissingProductError, Run
 from pipeline.space import human_bytes
 from pipeline.stamps import difference
 from pipeline.stats_run import stale_figures
-from pipeline.stores import group_names, known_groups
+from pipeline.store_groups import group_names, known_groups
 from pipeline.wanted_maps import wanted_products
 from safenet.checkpoint import read_checkpoint
 from stages.datasets import DatasetSettings

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from pipeline.run import Run
-from pipeline.stores import GroupStore, known_groups
+from pipeline.store_groups import known_groups
+from pipeline.stores import GroupStore
 
 
 class TooManyBadImagesError(ValueError):

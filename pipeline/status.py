@@ -8,7 +8,8 @@ from pipeline.cam_run import current_maps
 from pipeline.completeness import missing_blocks
 from pipeline.run import Run
 from pipeline.space import human_bytes
-from pipeline.stores import JOINED, GroupStore, bytes_on_disk, checkpoint_order, group_attributes, known_groups
+from pipeline.store_groups import bytes_on_disk, checkpoint_order, known_groups
+from pipeline.stores import JOINED, GroupStore, group_attributes
 
 
 def run_status(run: Run) -> list[dict[str, str]]:

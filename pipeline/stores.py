@@ -27,17 +27,15 @@ from zarr.storage import MemoryStore, ObjectStore, StorePath
 from pipeline.array_layout import ArrayLayout
 from pipeline.blocks import Block, Ledger, blocks_of, checksum_of
 from pipeline.chunk_files import encode_block
-from pipeline.locks import locked
 from pipeline.object_paths import ObjectPath, telling
 from pipeline.places import Place, each, files_below, files_in, name_below, remove_tree
-from pipeline.records import PARTIAL, replace_file, sweep, sync_file, write_atomically
+from pipeline.records import replace_file, sweep, sync_file, write_atomically
 from pipeline.seals import BrokenSealError, Seal
+from pipeline.store_groups import METADATA, make_root
 from stages.schema import SCHEMA_VERSION
 
 JOINED = "all_checkpoints"  # the group of figures that joins those of every checkpoint
 _FLUSHES = 8
-_METADATA = "zarr.json"
-_ROOT = b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}'
 
 zarr.config.set({"array.write_empty_chunks": True})  # a chunk that exists was written
 
@@ -88,13 +86,13 @@ class GroupStore:
     @property
     def exists(self) -> bool:
         """Whether the group was created."""
-        return (self.root / _METADATA).is_file()
+        return (self.root / METADATA).is_file()
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
         """Attributes of the group."""
-        self._check_metadata(_METADATA)
-        found: dict[str, Any] = json.loads((self.root / _METADATA).read_bytes())["attributes"]  # a tenth of the time that zarr takes to open it
+        self._check_metadata(METADATA)
+        found: dict[str, Any] = json.loads((self.root / METADATA).read_bytes())["attributes"]  # a tenth of the time that zarr takes to open it
         check_version(str(self), found)
         return found
 
@@ -144,7 +142,7 @@ class GroupStore:
         if not layouts:
             return
         if replaced := [layout.key for layout in layouts if self.has(layout.key)]:
-            self.seal.drop(f"{key}/{_METADATA}" for key in replaced)
+            self.seal.drop(f"{key}/{METADATA}" for key in replaced)
         for layout in layouts:
             self._remove_array(layout.key)
         made = MemoryStore()
@@ -152,21 +150,21 @@ class GroupStore:
         for layout in layouts:
             _create(group, layout)
         files = _files_of(made)
-        del files[_METADATA]
-        arrays = {f"{layout.key}/{_METADATA}" for layout in layouts}
+        del files[METADATA]
+        arrays = {f"{layout.key}/{METADATA}" for layout in layouts}
         _write_files(self.root, {name: content for name, content in files.items() if name in arrays or not (self.root / name).is_file()})
         self._forget_open()
-        self.seal.add(sorted([_METADATA, *files]))
+        self.seal.add(sorted([METADATA, *files]))
 
     def _remove_array(self, key: str) -> None:
         """Delete an array's files, its metadata last: zarr takes it first, and a kill would leave files that belong to nothing."""
         for path in files_in(self.root / key, "c*"):
             path.unlink()
-        (self.root / key / _METADATA).unlink(missing_ok=True)
+        (self.root / key / METADATA).unlink(missing_ok=True)
 
     def extend(self, samples: int) -> None:
         """Make room for more samples in a group without consolidated metadata; the blocks that it holds stay as they are."""
-        for path in files_below(self.root, _METADATA):
+        for path in files_below(self.root, METADATA):
             content = json.loads(path.read_text())
             if content["node_type"] == "array":
                 content["shape"][0] = samples
@@ -175,9 +173,9 @@ class GroupStore:
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set attributes of the group."""
-        content = json.loads((self.root / _METADATA).read_text())
+        content = json.loads((self.root / METADATA).read_text())
         content["attributes"] |= attributes
-        self.seal.replace(_METADATA, _json(content))
+        self.seal.replace(METADATA, _json(content))
         self._forget_open()
 
     def sweep_unmarked(self, blocks: Iterable[Block], keys: Iterable[str]) -> None:
@@ -279,7 +277,7 @@ class GroupStore:
 
     def has(self, key: str) -> bool:
         """Whether there is an array of that key."""
-        name = f"{key}/{_METADATA}"
+        name = f"{key}/{METADATA}"
         return (self.root / name).is_file() and (not self.seal.exists or name in self.seal.names)
 
     def keys(self) -> list[str]:
@@ -289,7 +287,7 @@ class GroupStore:
     def all_keys(self) -> list[str]:
         """Keys of all arrays, those of subgroups included."""
         sealed = set(self.seal.names) if self.seal.exists else None
-        paths = [path for path in files_below(self.root, _METADATA) if sealed is None or name_below(path, self.root) in sealed]
+        paths = [path for path in files_below(self.root, METADATA) if sealed is None or name_below(path, self.root) in sealed]
         kinds = each(self.root, lambda path: json.loads(path.read_text())["node_type"], paths)
         return sorted(name_below(path.parent, self.root) for path, kind in zip(paths, kinds, strict=True) if kind == "array")
 
@@ -325,7 +323,7 @@ class GroupStore:
         if key not in self._arrays:
             group = self._open()
             if group.metadata.consolidated_metadata is None:
-                self._check_metadata(f"{key}/{_METADATA}")
+                self._check_metadata(f"{key}/{METADATA}")
             with telling(self):
                 array = group[key]
             if not isinstance(array, zarr.Array):
@@ -351,7 +349,7 @@ class GroupStore:
 
     def _sealable(self, whole_keys: Iterable[str]) -> list[str]:
         """Names of all metadata, and of the files of arrays that are not cut in blocks."""
-        paths = [*files_below(self.root, _METADATA), *chain(*each(self.root, lambda key: files_in(self.root / key, "c*"), whole_keys))]
+        paths = [*files_below(self.root, METADATA), *chain(*each(self.root, lambda key: files_in(self.root / key, "c*"), whole_keys))]
         return [name_below(path, self.root) for path in paths]
 
 
@@ -467,62 +465,13 @@ def read_dataset(path: Place, group: str) -> xr.Dataset:
 def group_attributes(path: Place, group: str) -> dict[str, Any]:
     """Attributes of a group of `write_dataset`; empty where there is none, or it was not finished, or is damaged."""
     seal = dataset_seal(path, group)
-    if not (path / group / _METADATA).is_file() or (seal.exists and not seal.holds(_METADATA)):
+    if not (path / group / METADATA).is_file() or (seal.exists and not seal.holds(METADATA)):
         return {}
-    found: dict[str, Any] = json.loads((path / group / _METADATA).read_bytes())["attributes"]
+    found: dict[str, Any] = json.loads((path / group / METADATA).read_bytes())["attributes"]
     check_version(f"{path}/{group}", found)
     return found
-
-
-# ---- all groups
-
-
-def make_root(path: Place) -> None:
-    """Make the store itself, a group of groups. Checkpoints may be written by several processes: one of them does it at a time."""
-    with locked(path.parent / "locks" / f"{path.stem}.root.lock", str(path), wait=True):
-        for left in path.glob(f"*{PARTIAL}"):
-            left.unlink()
-        if not is_whole_root(path):
-            write_atomically(path / _METADATA, _ROOT)
-
-
-def is_whole_root(path: Place) -> bool:
-    """Whether the store's own metadata is there and undamaged; it is the same in every store."""
-    return (path / _METADATA).is_file() and json.loads(_ROOT) == read_json(path / _METADATA)
-
-
-def read_json(path: Place) -> Any:
-    """Read a file of JSON; None where it is not there, or not JSON."""
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 def open_lazily(path: Place, group: str) -> xr.Dataset:
     """Open a group with xarray; values are read where they are used."""
     return xr.open_zarr(_zarr_of(path), group=group or None, consolidated=False, chunks={})
-
-
-def known_groups(path: Place) -> list[str]:
-    """Names of the groups that are there, and of those that have marks or a seal: one whose folder is gone is missing, not unknown."""
-    ledger = path.parent / "ledger" / path.stem
-    noted = {entry.name for entry in ledger.iterdir() if entry.is_dir() and any(entry.glob("*.json"))} if ledger.is_dir() else set()
-    return sorted({*group_names(path), *(name for name in noted if not name.startswith("."))})
-
-
-def group_names(path: Place) -> list[str]:
-    """Names of the groups right under the store's root; those that begin with a dot are being made."""
-    if not path.is_dir():
-        return []
-    return sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".") and (entry / _METADATA).is_file())
-
-
-def bytes_on_disk(path: Place) -> int:
-    """Size of all files under `path`."""
-    return sum(file.stat().st_size for file in files_below(path, "*"))
-
-
-def checkpoint_order(epochs: Mapping[str, int | None]) -> list[str]:
-    """Sort checkpoint names by epoch, then by name; those without an epoch come last."""
-    return sorted(epochs, key=lambda name: (epochs[name] is None, epochs[name] or 0, name))

@@ -24,7 +24,8 @@ from pipeline.replacing import is_swapping
 from pipeline.report_run import page_seal
 from pipeline.run import Run
 from pipeline.seals import Fault, Seal
-from pipeline.stores import DamagedStoreError, GroupStore, dataset_seal, is_whole_root, known_groups, make_root, read_json
+from pipeline.store_groups import is_whole_root, known_groups, make_root, read_json
+from pipeline.stores import DamagedStoreError, GroupStore, dataset_seal
 from stages.products import FACTS_PREFIX
 
 

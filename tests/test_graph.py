@@ -12,7 +12,7 @@ from pipeline.executors import EXECUTORS, run_blocks
 from pipeline.graph import OPTIONAL_STAGES, STAGES, Stage, check_one_way
 from pipeline.job_settings import UNCUT
 from pipeline.run import Outcome
-from pipeline.stores import checkpoint_order
+from pipeline.store_groups import checkpoint_order
 from safenet.checkpoint import epoch_from_name
 
 

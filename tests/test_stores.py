@@ -10,16 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.array_layout import array_layout
-from pipeline.stores import (
-    DamagedStoreError,
-    GroupStore,
-    bytes_on_disk,
-    group_attributes,
-    group_names,
-    open_lazily,
-    read_dataset,
-    write_dataset,
-)
+from pipeline.store_groups import bytes_on_disk, group_names
+from pipeline.stores import DamagedStoreError, GroupStore, group_attributes, open_lazily, read_dataset, write_dataset
 from stages.schema import SCHEMA_VERSION, Variable
 
 SIZES = {"sample": 10, "y": 3, "x": 3, "head": 2}

@@ -68,7 +68,10 @@ def bench_workers(folder: Path, images: int) -> None:
     found: dict[tuple[str, int], float] = {}
     memory: dict[str, float] = {}
     for workers in (1, 2):
-        with LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster, Client(cluster) as client:
+        with (
+            LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+            Client(cluster) as client,
+        ):
             for photos in ("few", "all"):
                 run = farm_run(folder / f"{photos}-{workers}", folder, photos, cluster.scheduler_address)
                 index(run)
@@ -96,7 +99,7 @@ def farm_run(directory: Path, folder: Path, photos: str, address: str) -> Run:
 
 def bench_graph(folder: Path, checkpoints: int) -> None:
     """The pieces of a whole farm's extraction, with nothing in them: tasks, what the scheduler holds, the first piece, the client's memory."""
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
         run = farm_run(folder / "graph", folder, "all", cluster.scheduler_address)
         span = 2048
         pieces = -(-FARM_IMAGES // span)
@@ -124,7 +127,13 @@ def bench_farm(folder: Path, most: int) -> None:
         row = [f"{length:g}"]
         for workers in [count for count in FARMS if count <= most]:
             with LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=False, protocol="tcp", memory_limit=0, host="127.0.0.1", dashboard_address=None
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=False,
+                protocol="tcp",
+                memory_limit=0,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
             ) as cluster:
                 run = farm_run(folder / "farm", folder, "all", cluster.scheduler_address)
                 list(run_groups(run, Sleep(0.0), [Group("warm", range(2 * workers))]))

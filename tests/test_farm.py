@@ -31,7 +31,7 @@ ELSEWHERE = ("local", "scheduler")
 @pytest.fixture(scope="module")
 def address():
     """A scheduler with two workers that somebody else started."""
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
         yield cluster.scheduler_address
 
 

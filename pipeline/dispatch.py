@@ -142,29 +142,26 @@ class _Dispatcher:
         from pipeline.executors import Done
 
         self._look()
-        try:
-            while True:
-                self._send()
-                if not self._sent and self._slots:
-                    return
-                check_stop()
-                try:
-                    future = self._done.get(timeout=_LOOK_S)
-                except queue.Empty:
-                    self._look()
-                    continue
-                if str(future.key) not in self._sent:  # of a worker that is gone: sent to another since
-                    continue
-                _, worker, piece = self._sent.pop(str(future.key))
-                self._load[worker] -= 1
-                if (answer := self._answer(future)) is None:
-                    self._again(piece)
-                else:
-                    yield Done(piece.group, piece.item, answer.result, answer.worker, answer.seconds)
-                if monotonic() - self._looked > _LOOK_S:
-                    self._look()
-        finally:
-            self._client.cancel([future for future, *_ in self._sent.values()], force=True)
+        while True:
+            self._send()
+            if not self._sent and self._slots:
+                return
+            check_stop()
+            try:
+                future = self._done.get(timeout=_LOOK_S)
+            except queue.Empty:
+                self._look()
+                continue
+            if str(future.key) not in self._sent:  # of a worker that is gone: sent to another since
+                continue
+            _, worker, piece = self._sent.pop(str(future.key))
+            self._load[worker] -= 1
+            if (answer := self._answer(future)) is None:
+                self._again(piece)
+            else:
+                yield Done(piece.group, piece.item, answer.result, answer.worker, answer.seconds)
+            if monotonic() - self._looked > _LOOK_S:
+                self._look()
 
     def _look(self) -> None:
         """Read which workers there are; those that are gone take no more."""

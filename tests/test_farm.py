@@ -21,6 +21,7 @@ from pipeline.executors import EXECUTORS, Group, run_groups
 from pipeline.extract_run import extract
 from pipeline.graph import STAGES
 from pipeline.interrupts import Stopped
+from pipeline.job_settings import StageJob, read_job_settings
 from pipeline.quarantine import TooManyBadImagesError, bad_images
 from pipeline.run import Run
 from pipeline.verify import verify
@@ -241,6 +242,7 @@ def test_with_certificates_dask_speaks_tls_alone(lab, tmp_path, capsys):
     run = lab.run(tmp_path / "run", "compute.executor='local'", "compute.workers=1", *named)
     assert [done.result[0] for done in run_groups(run, Who(), [Group("a", [1])])] == [1]
     assert "dask: scheduler tls://127.0.0.1:" in capsys.readouterr().out
+    assert clusters.job_keywords(run.settings.compute, StageJob(), "gpu", tmp_path, "account")["security"].require_encryption
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
@@ -331,8 +333,6 @@ directives = ["--exclusive"]
 )
 def test_jobs_of_workers_ask_for_what_the_job_file_says(tmp_path, executor, lines):
     import dask_jobqueue
-
-    from pipeline.job_settings import read_job_settings
 
     (tmp_path / "jobs.toml").write_text(JOBS)
     settings = ComputeSettings(executor=executor, jobs=tmp_path / "jobs.toml", lifetime="1h50m")

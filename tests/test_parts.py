@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.cam_run import cam
 from pipeline.extract_run import extract
 from pipeline.graph import STAGES
 from pipeline.interrupts import EXIT_STOPPED
 from pipeline.locks import LockedError
 from pipeline.parts import Part
+from pipeline.run import MissingProductError
+from pipeline.stats_run import stats
 from pipeline.verify import verify
 from stages.batch_halving import HalvingExtractor
 
@@ -104,14 +107,25 @@ def test_parts_at_the_same_time_make_what_one_process_makes(lab, finished, fresh
 
 
 def test_the_same_part_twice_is_refused_and_another_is_not(lab, fresh):
-    run = lab.run(fresh)
+    run = lab.run(fresh, checkpoints="net_000.pth")  # which both have blocks of
     first, second = replace(run, part=Part(1, 2)), replace(run, part=Part(2, 2))
+    extract(first)
     with first.preparing("features", ["net_000"]) as preparation:
         preparation.let_in()
         with pytest.raises(LockedError, match=r"features\.part-1-of-2: another process writes it: host .*, pid "):
             extract(first)
-        extract(second)
-    assert run.features("net_002").ledger.whole()
+        assert extract(second).computed == 2
+
+
+def test_maps_are_not_noted_as_whole_before_the_last_part(lab, fresh):
+    run = lab.run(fresh, checkpoints="net_000.pth")
+    extract(run)
+    cam(replace(run, part=Part(1, 2)))
+    assert set(run.cams("net_000").ledger.whole()["products"]) == set()
+    with pytest.raises(MissingProductError, match="2 of 4 blocks lack heat maps that the settings ask for; run `atlas cam` first"):
+        stats(run)
+    cam(replace(run, part=Part(2, 2)))
+    assert len(run.cams("net_000").ledger.whole()["products"]) == 9
 
 
 def test_a_whole_run_and_a_part_exclude_each_other(lab, fresh):

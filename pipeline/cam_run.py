@@ -27,14 +27,13 @@ from pipeline.work_log import log_block
 from safenet.architecture import Architecture
 from stages.cam import compute_cams, needed_features
 from stages.cam_methods import METHODS
-from stages.map_status import FACTS, STATUS
+from stages.map_status import FACTS, LOW_CONTRAST_BELOW, STATUS
 from stages.positions import ON_ALIGNED_GRID
 from stages.products import Product
-from stages.scales import FLAT_BELOW
 from stages.schema import Variable
 from stages.target_names import NO_TARGET, parse_target
 
-VERSION = 2
+VERSION = 3
 
 
 def cam(run: Run, *, partial: bool = False) -> Outcome:
@@ -343,7 +342,7 @@ def _described(product: Product, is_linear: bool) -> list[tuple[Variable, dict[s
     method, frame = METHODS[product.method], "aligned" if product.position in ON_ALIGNED_GRID else "patch"
     what = f"{product.method} at {product.position}, target {product.target}"
     codes = {str(code): row.name for code, row in STATUS.items()}
-    facts = {"facts": list(FACTS), "status": codes, "flat_below": FLAT_BELOW}
+    facts = {"facts": list(FACTS), "status": codes, "low_contrast_below": LOW_CONTRAST_BELOW}
     return [
         (
             Variable(product.key, ("sample", "y", "x"), "float32", what, frame=frame),

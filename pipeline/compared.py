@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from pipeline.blocks import Block
 from pipeline.features import read_features
 from pipeline.stores import GroupStore
 from safenet.architecture import HeadActivation, Pooling
 from safenet.heads import HEAD_ARRAYS
 from stages.cam import CamContext, needed_references
 from stages.exactness import GATE_READS, LOGIT_TOLERANCE, Exactness, examine
+from stages.finite import finite_rows
 from stages.part_heads import run_heads
 from stages.products import Product
 from stages.references import UNDEFINED, ReferenceBank, ReferenceGroups, Role, reference_groups
@@ -25,6 +28,7 @@ from stages.target_names import TargetName
 from stages.targets import label_index, target_context
 
 _TEXTS = ("place", "view", "split", "roles")
+_GATE_BLOCKS = 16
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ class Compared:
         """Heads, class names, FAM's sampling and FPM's pooling; gradients by autograd where the gate says so."""
         closed_form = self._other is not None or self.exactness.form == "closed"
         targets = target_context(self._heads, self._class_names, self._activation, closed_form=closed_form)
-        return CamContext(targets, self._architecture["sampling"], self._pooling)
+        precision = self._features.attributes.get("precision", "float32")
+        return CamContext(targets, self._architecture["sampling"], self._pooling, precision)
 
     @cached_property
     def exactness(self) -> Exactness:
@@ -87,11 +92,11 @@ class Compared:
         ValueError
             If stored maps and heads do not give the stored logits.
         """
-        for block in self._features.blocks:
-            if self._features.read(["valid"], block.rows)["valid"].values.any():
+        for block in self._gate_blocks():
+            found = read_features(self._features, GATE_READS, block.rows)
+            exactness = examine({str(name): found[name].values for name in found}, self._head_arrays[:-1], self._activation, self._pooling)
+            if exactness.samples:
                 break
-        found = read_features(self._features, GATE_READS, block.rows)
-        exactness = examine({str(name): found[name].values for name in found}, self._head_arrays[:-1], self._activation, self._pooling)
         allowed = LOGIT_TOLERANCE[str(found["aligned_map"].dtype)]
         if exactness.logit_error > allowed:
             raise ValueError(
@@ -102,9 +107,13 @@ class Compared:
 
     @cached_property
     def groups(self) -> ReferenceGroups:
-        """Which samples are compared with which."""
-        texts = self._features.read([*_TEXTS, "valid"])
-        return reference_groups(*(texts[name].values.tolist() for name in (*_TEXTS, "valid")))
+        """Which samples are compared with which: void images, and those whose embedding is not finite, with none."""
+        return self._grouped(self._finite(self._embedded_in(flip=False)))
+
+    @cached_property
+    def image_groups(self) -> ReferenceGroups:
+        """Which samples would be compared with which if all embeddings were finite: what a target can be had of."""
+        return self._grouped(np.ones(self._features.attributes["samples"], bool))
 
     @cached_property
     def class_index(self) -> NDArray[np.int64]:
@@ -159,9 +168,38 @@ class Compared:
         found: Pooling = self._architecture.get("pooling", "mean")
         return found
 
+    def _gate_blocks(self) -> list[Block]:
+        """The first few blocks that hold an image: one of them has images whose values are finite, or hardly any has."""
+        blocks = self._features.blocks
+        with_images = (block for block in blocks if self._features.read(["valid"], block.rows)["valid"].values.any())
+        return list(islice(with_images, _GATE_BLOCKS)) or blocks[:1]
+
+    def _grouped(self, finite: NDArray[np.bool_]) -> ReferenceGroups:
+        texts = self._features.read([*_TEXTS, "valid"])
+        usable = texts["valid"].values.astype(bool) & finite
+        place, view, split, roles = (texts[name].values.tolist() for name in _TEXTS)
+        return reference_groups(place, view, split, roles, usable.tolist())
+
+    def _embedded_in(self, flip: bool) -> list[str]:
+        """Variables that the embeddings are made of."""
+        return ["part_feature", "global_feature"] if self._other is not None else ["embedding", *(["flip_embedding"] if flip else [])]
+
+    def _finite(self, keys: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether the values of these variables are finite, of all samples: only blocks whose marks count some that are not are read."""
+        found, ledger = np.ones(self._features.attributes["samples"], bool), self._features.ledger
+        if ledger.whole().get("non_finite", True) == {}:
+            return found
+        for block in self._features.blocks:
+            made = ledger.record(block).get("arrays", {})
+            if any(made.get(key, {}).get("non_finite", 1) for key in keys):
+                read = self._features.read(keys, block.rows)
+                found[block.rows] = np.all([finite_rows(read[key].values) for key in keys], axis=0)
+        return found
+
     def _reference(self, name: str, target: TargetName, rows: slice) -> NDArray[np.float32]:
         if target.flip not in self._banks:
-            self._banks[target.flip] = ReferenceBank(self.groups, self._embeddings(target.flip))
+            groups = self._grouped(self._finite(self._embedded_in(flip=True))) if target.flip else self.groups
+            self._banks[target.flip] = ReferenceBank(groups, self._embeddings(target.flip))
         role: Role = name.split("_")[1]  # type: ignore[assignment]
         named = self.sample_ids.index(target.name) if target.name else UNDEFINED
         return self._banks[target.flip].of(target, role, rows, named)
@@ -173,7 +211,7 @@ class Compared:
         return run_heads(self._head_arrays, self._activation, inputs)
 
     def _embeddings(self, flip: bool) -> Callable[[], Iterator[NDArray[np.float32]]]:
-        keys = ["embedding", *(["flip_embedding"] if flip else [])]
+        keys = self._embedded_in(flip)
 
         def read() -> Iterator[NDArray[np.float32]]:
             for block in self._features.blocks:

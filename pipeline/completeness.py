@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.blocks import Block, blocks_of, runs_of
+from pipeline.overflow import describe_overflow
 from pipeline.replacing import is_swapping
 from pipeline.run import MissingProductError, Run, StaleStoreError
 from pipeline.stamps import stamp
@@ -69,7 +70,7 @@ def mark_features_whole(store: GroupStore) -> None:
             "content": _content(records),
             "reference": _reference(store, records),
             "bytes": sum(made["bytes"] for record in records for made in record["arrays"].values()),
-            "non_finite": _non_finite(store.blocks, records),
+            "non_finite": describe_overflow(store, records),
             "quarantined": {name: fault for record in records for name, fault in record.get("quarantined", {}).items()},
             "noted": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -135,17 +136,6 @@ def _reference(store: GroupStore, records: Sequence[Mapping[str, Any]]) -> str:
     texts = store.read(["place", "view", "split", "roles"])
     checks = [[record["arrays"][name]["crc32c"] for name in ("embedding", "valid")] for record in records if record]
     return stamp([checks, *(texts[name].values.tolist() for name in texts)])
-
-
-def _non_finite(blocks: Sequence[Block], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Count the values of the network's tensors that overflowed or are NaN; where the first ones are. Empty: none."""
-    found = [
-        (f"{name}, samples {block.start} to {block.stop - 1}", made["non_finite"])
-        for block, record in zip(blocks, records, strict=True)
-        for name, made in record["arrays"].items()
-        if made["non_finite"] and not name.startswith(("mask_", "block_cam"))  # NaN there: the image has no mask, or no such target
-    ]
-    return {"first": found[0][0], "count": sum(count for _, count in found)} if found else {}
 
 
 def _writers(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

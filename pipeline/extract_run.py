@@ -22,6 +22,7 @@ from pipeline.feature_state import FeatureState, feature_state, layout_notes
 from pipeline.interrupts import telling_what_is_left
 from pipeline.known_rows import KnownRows, grown_rows, replaced_rows
 from pipeline.locks import LockedError
+from pipeline.overflow import overflow_words
 from pipeline.progress import Progress
 from pipeline.quarantine import BadImage, check_bad_share, listed_problems, void_images
 from pipeline.rates import note_rate
@@ -314,6 +315,6 @@ def _outcome(run: Run, jobs: Sequence[_Job]) -> Outcome:
     beside = [job.name for job in jobs if replacement_of(run, job.name).root.is_dir()]
     notes += [f"an unfinished replacement of {name} is kept: go on with --replace and its settings, or delete .{name}.next" for name in beside]
     for job in jobs:
-        overflow = run.features(job.name).ledger.whole().get("non_finite", {})
-        notes += [f"{job.name}: {overflow['count']:,} values are not finite, first in {overflow['first']}"] if overflow else []
+        overflow = overflow_words(run.features(job.name))
+        notes += [f"{job.name}: {overflow}"] if overflow else []
     return Outcome("extract", computed, total - computed, "blocks", tuple(notes))

@@ -10,6 +10,7 @@ from stages.target_names import BASES, MODIFIERS
 _WHERE = {
     "anywhere": "patch, aligned, part, blocks",
     "maps": "patch, aligned, part",
+    "aligned": "aligned",
     "blocks": "blocks",
 }
 _POSITIONS = {

@@ -11,15 +11,16 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.explain import Explainer
+from pipeline.overflow import overflow_of_sample
 from pipeline.picture_plan import Picture
-from pipeline.picture_views import image_label, read_photo, read_view
+from pipeline.picture_views import image_label, read_photo, read_view, why_undefined
 from pipeline.run import Run
 from pipeline.stats_run import open_stats
 from pipeline.wanted_maps import wanted_products
 from stages.cam_methods import METHODS
 from stages.change_mosaic import ChangeRow, change_mosaic
 from stages.method_mosaics import MethodRow, depth_mosaic, methods_mosaic
-from stages.mosaics import EpochRow, MapStyle, epochs_mosaic, paper_mosaic, positions_mosaic
+from stages.mosaics import EpochMap, EpochRow, MapStyle, SampleView, epochs_mosaic, paper_mosaic, positions_mosaic
 from stages.pair_mosaic import PairSide, pair_mosaic
 from stages.pair_similarity import query_cells
 from stages.panels import DrawSettings
@@ -40,7 +41,10 @@ def draw_picture(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8
 def scope_of(run: Run, kind: MosaicKind) -> Scope:
     """Return what the scales of a kind of mosaic are taken over; those of one image alone have no choice."""
     asked = run.settings.render
-    scopes: Mapping[str, Scope] = {"positions": asked.scope, "paper": asked.scope, "epochs": asked.epochs_scope, "change": "row"}
+    own: Scope = "percentile" if asked.scope == "percentile" else "image"
+    scopes: Mapping[str, Scope] = {
+        "positions": asked.scope, "paper": asked.scope, "epochs": asked.epochs_scope, "methods": own, "depth": own, "change": "row",
+    }  # fmt: skip
     return scopes.get(kind, "image")
 
 
@@ -53,11 +57,10 @@ class Scales:
 
     def find(self, scope: Scope, checkpoint: str, product: Product, kind: str) -> Scale | None:
         """Return the scale of a map, None where the picture itself sets it."""
-        if scope in ("image", "image-over-checkpoints"):
+        if scope in ("image", "percentile", "image-over-checkpoints"):
             return None
         if scope == "fixed":
-            if self._run.settings.render.fixed is None:
-                raise ValueError("render.scope = 'fixed' needs render.fixed = [minimum, maximum]")
+            assert self._run.settings.render.fixed is not None, "the settings refuse this scope without a scale"
             return _scale_of(*self._run.settings.render.fixed, "fixed", kind)
         if self._stats is None:
             self._stats = open_stats(self._run)
@@ -77,7 +80,11 @@ def _scale_of(low: float, high: float, scope: Scope, kind: str) -> Scale:
 
 
 def _style(run: Run, picture: Picture) -> MapStyle:
-    return MapStyle(picture.method, picture.target, _kind(run, picture.method))
+    return _style_of(run, picture.method, picture.target)
+
+
+def _style_of(run: Run, method: str, target: str) -> MapStyle:
+    return MapStyle(method, target, _kind(run, method), METHODS[method].drawn)
 
 
 def _kind(run: Run, method: str) -> MapKind:
@@ -86,9 +93,15 @@ def _kind(run: Run, method: str) -> MapKind:
     return "signed" if run.settings.render.signed else "relu"
 
 
-def _draw_settings(run: Run) -> DrawSettings:
-    chosen = run.settings.render.model_dump(include={"panel_px", "alpha", "colour_map", "signed_colour_map", "stretch_flat"})
-    return DrawSettings(**chosen, flat_below=run.settings.stats.flat_below)
+def _draw_settings(run: Run, kind: MosaicKind) -> DrawSettings:
+    asked = run.settings.render
+    chosen = asked.model_dump(include={"panel_px", "alpha", "colour_map", "signed_colour_map"})
+    return DrawSettings(
+        **chosen,
+        low_contrast_below=run.settings.stats.low_contrast_below,
+        grey_low_contrast=asked.low_contrast == "grey",
+        percentiles=asked.percentiles if scope_of(run, kind) == "percentile" else None,
+    )
 
 
 def _draw_positions(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
@@ -96,7 +109,7 @@ def _draw_positions(run: Run, picture: Picture, scales: Scales) -> NDArray[np.ui
     products = [p for p in wanted_products(run, name) if (p.method, p.target) == picture.style]
     views = [read_view(run, row, name, products, picture.target) for row in _images(picture)]
     found = {p.position: scales.find(scope_of(run, picture.kind), name, p, style.kind) for p in products}
-    return positions_mosaic(views, style, _draw_settings(run), _title(picture, f"checkpoint {name}"), _all_or_none(found))
+    return positions_mosaic(views, style, _draw_settings(run, picture.kind), _title(picture, f"checkpoint {name}"), _all_or_none(found))
 
 
 def _draw_paper(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
@@ -104,7 +117,7 @@ def _draw_paper(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]
     product = Product(position, picture.target, picture.method)
     views = [read_view(run, row, name, [product], picture.target) for row in _images(picture)]
     scale = scales.find(scope_of(run, picture.kind), name, product, style.kind)
-    return paper_mosaic(views, style, position, _draw_settings(run), _title(picture, f"checkpoint {name}"), scale)
+    return paper_mosaic(views, style, position, _draw_settings(run, picture.kind), _title(picture, f"checkpoint {name}"), scale)
 
 
 def _draw_epochs(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
@@ -113,11 +126,16 @@ def _draw_epochs(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8
     rows = []
     for row in _images(picture):
         views = [read_view(run, row, name, [product], picture.target) for name in picture.checkpoints]
-        maps = [view.maps.get(position) for view in views]
-        rows.append(EpochRow(views[0].label, views[0].photo, maps, [view.reasons.get(position, "") for view in views]))
+        rows.append(EpochRow(views[0].label, views[0].photo, [_epoch_map(view, position) for view in views]))
     heads = [_head(run, name) for name in picture.checkpoints]
-    found = {head: scales.find(scope_of(run, picture.kind), name, product, style.kind) for head, name in zip(heads, picture.checkpoints, strict=True)}
-    return epochs_mosaic(rows, heads, style, _draw_settings(run), _title(picture, "by checkpoint"), position, _all_or_none(found))
+    found = {name: scales.find(scope_of(run, picture.kind), name, product, style.kind) for name in picture.checkpoints}
+    given = _all_or_none(found)
+    column_scales = [given[name] for name in picture.checkpoints] if given else None
+    return epochs_mosaic(rows, heads, style, _draw_settings(run, picture.kind), _title(picture, "by checkpoint"), position, column_scales)
+
+
+def _epoch_map(view: SampleView, position: str) -> EpochMap:
+    return EpochMap(view.maps.get(position), view.reasons.get(position, ""), view.rounding.get(position, 0.0), view.note)
 
 
 def _draw_methods(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
@@ -128,18 +146,18 @@ def _draw_methods(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint
     for method in METHODS:
         products = [product for product in chosen if product.method == method]
         if products:
-            style = MapStyle(method, products[0].target, _kind(run, method))
+            style = _style_of(run, method, products[0].target)
             rows.append(MethodRow(style, read_view(run, image, name, products, style.target)))
     what = "all methods" if picture.target == NO_TARGET else f"all methods, target {picture.target}"
     title = f"Place {picture.place}, {_one_line(image)}, checkpoint {name}: {what}"
-    return methods_mosaic(rows, _draw_settings(run), title, picture.target)
+    return methods_mosaic(rows, _draw_settings(run, picture.kind), title, picture.target)
 
 
 def _draw_depth(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
     name = picture.checkpoints[0]
     products = [product for product in wanted_products(run, name) if (product.method, product.target) == picture.style]
     views = [read_view(run, row, name, products, picture.target) for row in _images(picture)]
-    return depth_mosaic(views, _style(run, picture), _draw_settings(run), _title(picture, f"checkpoint {name}, by depth"))
+    return depth_mosaic(views, _style(run, picture), _draw_settings(run, picture.kind), _title(picture, f"checkpoint {name}, by depth"))
 
 
 def _draw_pair(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
@@ -149,9 +167,10 @@ def _draw_pair(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
     for row, own, other in zip(images, ("first", "second"), ("second", "first"), strict=True):
         heat, alike = found[f"{own}_map"].values, found[f"{other}_like_{own}"].values
         cells = query_cells(heat, run.settings.render.pair_cells, _APART)
-        sides.append(PairSide(read_photo(run, row, name), _one_line(row), heat, cells, [alike[cell] for cell in cells]))
+        reason = why_undefined(run, row, name) if np.isnan(heat).all() else ""
+        sides.append(PairSide(read_photo(run, row, name), _one_line(row), heat, cells, [alike[cell] for cell in cells], reason))
     title = f"Place {picture.place}, checkpoint {name}: a pair from both sides"
-    return pair_mosaic(sides[0], sides[1], _kind(run, "hires_cam"), _draw_settings(run), title, _cosine(run, name, images))
+    return pair_mosaic(sides[0], sides[1], _kind(run, "hires_cam"), _draw_settings(run, picture.kind), title, _cosine(run, name, images))
 
 
 def _draw_change(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
@@ -159,18 +178,22 @@ def _draw_change(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8
     images, (before, after) = _images(picture), picture.checkpoints
     key = Product("patch", picture.target, picture.method).key
     split = Explainer(run).split_change(before, after, key, [int(row["sample"]) for row in images])
-    rows = [
-        ChangeRow(image_label(row), read_photo(run, row, after), **{str(name): maps.values[number] for name, maps in split.data_vars.items()})
-        for number, row in enumerate(images)
-    ]
+    rows = []
+    for number, row in enumerate(images):
+        maps = {str(name): found.values[number] for name, found in split.data_vars.items()}
+        odd = next((name for name in (before, after) if overflow_of_sample(run.features(name), int(row["sample"]))), after)
+        reason = why_undefined(run, row, odd) if any(np.isnan(heat).all() for heat in maps.values()) else ""
+        rows.append(ChangeRow(image_label(row), read_photo(run, row, after), **maps, reason=reason))
     style, heads = _style(run, picture), (_head(run, before), _head(run, after))
-    return change_mosaic(rows, heads, style, _draw_settings(run), _title(picture, f"from {before} to {after}"), "patch")
+    return change_mosaic(rows, heads, style, _draw_settings(run, picture.kind), _title(picture, f"from {before} to {after}"), "patch")
 
 
-def _cosine(run: Run, name: str, images: Sequence[pd.Series]) -> float:
-    """Return the mean over the parts of the cosine of a pair."""
+def _cosine(run: Run, name: str, images: Sequence[pd.Series]) -> float | None:
+    """Return the mean over the parts of the cosine of a pair; None where it is not defined."""
     read = [run.features(name).read(["embedding"], slice(int(row["sample"]), int(row["sample"]) + 1)) for row in images]
     parts = [found["embedding"].values[0, :-1].astype(np.float64) for found in read]
+    if not all(np.isfinite(values).all() and values.any(axis=1).all() for values in parts):
+        return None
     one, other = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in parts)
     return float((one * other).sum(axis=1).mean())
 

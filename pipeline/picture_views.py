@@ -10,10 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.overflow import overflow_of_sample, remedy
 from pipeline.photo_copies import photo_file, stored_photo
 from pipeline.run import Run
+from pipeline.stores import GroupStore
 from safenet.preprocess import open_photo, to_rgb
 from stages.frames import to_photo_frame
+from stages.map_status import FACTS, STATUS
 from stages.mosaics import SampleView
 from stages.positions import ON_ALIGNED_GRID
 from stages.products import Product
@@ -24,26 +27,83 @@ _LONGEST_SIDE_PX = 512
 _WHY_ABSENT = {"label": "its place was not trained", "match": "no image of this place in the other view", "best": "no gallery of the other view"}
 
 
-def read_view(run: Run, row: pd.Series, name: str, products: Sequence[Product], target: str) -> SampleView:
-    """Read one image, its maps in the photo's frame, and what FAM and FPM did to it."""
-    store, sample = run.features(name), slice(int(row["sample"]), int(row["sample"]) + 1)
+def read_view(run: Run, row: pd.Series, name: str, products: Sequence[Product], target: str, note: str = "") -> SampleView:
+    """Read one image, its maps in the photo's frame, and what FAM and FPM did to it.
+
+    Parameters
+    ----------
+    run : Run
+    row : Series
+        Of the manifest.
+    name : str
+        Checkpoint.
+    products : sequence of Product
+        One a position at most.
+    target : str
+        Of the gradient methods among them.
+    note : str
+        Text under the photo.
+    """
+    number = int(row["sample"])
+    store, sample = run.features(name), slice(number, number + 1)
     features = store.read(["theta", "source_cell", "boundary", "fam_change"], sample)
-    sampling = store.attributes["architecture"]["sampling"]
     theta, source = features["theta"].values, features["source_cell"].values
-    raw = run.cams(name).read([product.key for product in products], sample)
-    maps, reasons = {}, {}
+    raw = run.cams(name).read([key for product in products for key in (product.key, product.facts_key)], sample)
+    maps, reasons, rounding = {}, {}, {}
     for product in products:
+        facts = dict(zip(FACTS, raw[product.facts_key].values[0].tolist(), strict=True))
+        status = STATUS[int(facts["status"])].name
+        if status in ("absent", "not finite"):
+            reasons[product.position] = _why_absent(run, row, target) if status == "absent" else _why_not_finite(store, number)
+            continue
         found = raw[product.key].values
         if product.position in ON_ALIGNED_GRID:
-            found = to_photo_frame(found, theta, source, sampling, product.additive)
-        if np.isnan(found).all():
-            who = "" if target == NO_TARGET else parse_target(target).row.who
-            reasons[product.position] = _WHY_ABSENT.get(who, "the image is void")
-        else:
-            maps[product.position] = found[0]
-    moved = _moved_cells(source, float(features["fam_change"].values[0]))
-    grid = (source.shape[1], source.shape[2])
-    return SampleView(read_photo(run, row, name), image_label(row), maps, reasons, features["boundary"].values[0], theta[0], grid, moved)
+            found = to_photo_frame(found, theta, source, store.attributes["architecture"]["sampling"], product.additive)
+        if np.isnan(found).all():  # a map on the aligned grid, whose warp is not finite
+            reasons[product.position] = _why_not_finite(store, number)
+            continue
+        maps[product.position], rounding[product.position] = found[0], float(np.nan_to_num(facts["rounding"]))
+    return SampleView(
+        read_photo(run, row, name),
+        image_label(row),
+        maps,
+        reasons,
+        features["boundary"].values[0],
+        theta[0],
+        (source.shape[1], source.shape[2]),
+        _moved_cells(source, float(features["fam_change"].values[0])),
+        "" if np.isfinite(theta).all() else _why_not_finite(store, number),
+        rounding,
+        note,
+    )
+
+
+def _why_absent(run: Run, row: pd.Series, target: str) -> str:
+    """What is written in the place of a map whose image is void, or has no such target."""
+    who = "" if target == NO_TARGET else parse_target(target).row.who
+    if who == "match" and _has_other_view(run.manifest, row):
+        return "no map: the images of this place in the other view are void or not finite"
+    return f"no map: {_WHY_ABSENT.get(who, 'the image is void')}"
+
+
+def why_undefined(run: Run, row: pd.Series, name: str) -> str:
+    """What is written in the place of maps that are made when they are drawn, where an image has none."""
+    store = run.features(name)
+    is_void = not bool(store.read(["valid"], slice(int(row["sample"]), int(row["sample"]) + 1))["valid"].values[0])
+    return "no map: the image is void" if is_void else _why_not_finite(store, int(row["sample"]))
+
+
+def _has_other_view(manifest: pd.DataFrame, row: pd.Series) -> bool:
+    same = manifest[(manifest["place"] == row["place"]) & (manifest["split"] == row["split"])]
+    return bool((same["view"] != row["view"]).any())
+
+
+def _why_not_finite(store: GroupStore, sample: int) -> str:
+    """What is written in the place of a map that is not finite: which variables are not, and the remedy."""
+    variables = overflow_of_sample(store, sample)
+    if not variables:
+        return "not finite: the method divides by zero on this image"
+    return f"not finite: {', '.join(variables[:2])}{' ...' if len(variables) > 2 else ''}; {remedy(store, variables)}"
 
 
 def image_label(row: pd.Series) -> str:
@@ -63,6 +123,6 @@ def read_photo(run: Run, row: pd.Series, name: str) -> NDArray[np.uint8]:
 
 
 def _moved_cells(source: NDArray[np.integer], change: float) -> int | None:
-    """Count them; None where bilinear sampling blends the cells without moving one, so that the map is not the same."""
+    """Count them; None where bilinear sampling blends the cells without moving one, so that the map is not the same, or that is not known."""
     moved = round(float(moved_share(source)[0]) * source[0].size)
-    return None if moved == 0 and change > ROUNDING else moved
+    return None if moved == 0 and not change <= ROUNDING else moved

@@ -228,7 +228,7 @@ def _why_drawn(run: Run, stale: Sequence[Any], there: Sequence[Any]) -> str:
     if not made:
         return f"{len(there)} damaged"
     changed = _changed_setting(made.get("settings", "{}"), run.settings.render.model_dump_json())
-    return f"{len(stale)} pictures: {changed or 'their maps, figures, photos, stats.flat_below or the version changed'}"
+    return f"{len(stale)} pictures: {changed or 'their maps, figures, photos, stats.low_contrast_below or the version changed'}"
 
 
 def _changed_setting(made: str, wanted: str) -> str:

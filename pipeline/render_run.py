@@ -24,7 +24,7 @@ from pipeline.seals import Seal
 from pipeline.stamps import stamp
 from pipeline.stores import JOINED, group_attributes
 
-VERSION = 3
+VERSION = 4
 INDEX = "index.json"
 
 
@@ -129,7 +129,7 @@ def _stamp(run: Run, picture: Picture) -> str:
         "maps": picture.stamps,
         "checkpoints": picture.checkpoints,
         "settings": run.settings.render.model_dump(mode="json", exclude=chosen),
-        "flat_below": run.settings.stats.flat_below,
+        "low_contrast_below": run.settings.stats.low_contrast_below,
         "images": picture.images["digest"].tolist(),
         "content": [content_of(run, name, sample) for name in picture.checkpoints for sample in picture.images["sample"]],
         "figures": figures,

@@ -45,7 +45,7 @@ from stages.stats import (
     summarise_block,
 )
 
-VERSION = 3
+VERSION = 4
 _SANITY_SEED = 0
 
 
@@ -282,8 +282,8 @@ def _drift(run: Run, before: _Inputs | None, after: _Inputs, suffix: str) -> xr.
 
     blocks = list(_run(run, work, after.blocks)) if keys else []
     found = finalize_drift(xr.concat(blocks, dim="sample"), after.groups, after.products, suffix) if blocks else xr.Dataset()
-    boundaries = [run.features(one.name).read(["boundary"])["boundary"].values for one in (before, after)]
-    if boundaries[0].shape == boundaries[1].shape:
+    boundaries = [run.features(one.name).read(["boundary", "saliency"]) for one in (before, after)]
+    if boundaries[0].sizes == boundaries[1].sizes:
         found[f"boundary_changed_to_{suffix}"] = changed_boundaries(boundaries[0], boundaries[1], after.groups)
     return found
 

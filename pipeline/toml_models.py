@@ -5,12 +5,19 @@ from __future__ import annotations
 import tomllib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from stages.naming import suggestion
 
+RENAMED = MappingProxyType(
+    {
+        "stats.flat_below": "it is called stats.low_contrast_below now",
+        "render.stretch_flat": "maps of low contrast are drawn from minimum to maximum now; render.low_contrast = 'grey' leaves them grey as before",
+    }
+)
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -43,6 +50,8 @@ def first_fault(error: ValidationError, model: type[BaseModel]) -> str:
     name = ".".join(place)
     if fault["type"] == "missing":
         return f"{name} is not set, and has no default"
+    if name in RENAMED:
+        return f"{name}: {RENAMED[name]}"
     if fault["type"] in _UNKNOWN_KEY:
         names = _fields_of(model, place[:-1])
         kind = "key" if len(place) > 1 else "table"

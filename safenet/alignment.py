@@ -44,10 +44,16 @@ def resample(features: Tensor, theta: Tensor, sampling: Sampling) -> Tensor:
     Returns
     -------
     Tensor [B, D, H, W]
-        On the aligned grid.
+        On the aligned grid; NaN where theta is not finite.
+
+    Notes
+    -----
+    `grid_sample` must never see a coordinate that is not finite: its backward pass then writes out of bounds (pytorch#24823).
     """
-    grid = F.affine_grid(theta.float(), list(features.shape), align_corners=True)
-    return F.grid_sample(features, grid.to(features.dtype), mode=sampling, padding_mode="border", align_corners=True)
+    known = _is_finite(theta)
+    grid = F.affine_grid(torch.where(known, theta.float(), _identity(theta)), list(features.shape), align_corners=True)
+    warped = F.grid_sample(features, grid.to(features.dtype), mode=sampling, padding_mode="border", align_corners=True)
+    return torch.where(known[..., None], warped, torch.nan)
 
 
 def source_cells(theta: Tensor, size: tuple[int, int]) -> Tensor:
@@ -64,12 +70,13 @@ def source_cells(theta: Tensor, size: tuple[int, int]) -> Tensor:
     Returns
     -------
     Tensor [B, H, W] of int64
-        Row-major patch token index (CLS not counted). Under bilinear sampling: the nearest one.
+        Row-major patch token index (CLS not counted). Under bilinear sampling: the nearest one. Where theta is not finite: its own.
     """
     height, width = size
     numbers = torch.arange(height * width, dtype=torch.float32, device=theta.device)
     numbers = numbers.view(1, 1, height, width).expand(len(theta), -1, -1, -1)
-    return resample(numbers, theta, "nearest").squeeze(1).to(torch.int64)
+    warped = torch.where(_is_finite(theta)[..., None], resample(numbers, theta, "nearest"), numbers)
+    return warped.squeeze(1).to(torch.int64)
 
 
 def resample_adjoint(weights: Tensor, theta: Tensor, sampling: Sampling) -> Tensor:
@@ -87,8 +94,18 @@ def resample_adjoint(weights: Tensor, theta: Tensor, sampling: Sampling) -> Tens
     Returns
     -------
     Tensor [B, P, H, W]
-        On the patch grid.
+        On the patch grid; NaN where theta is not finite.
     """
     with torch.enable_grad():
         probe = torch.zeros_like(weights, requires_grad=True)
-        return torch.autograd.grad(resample(probe, theta.detach(), sampling), probe, weights)[0]
+        found = torch.autograd.grad(resample(probe, theta.detach(), sampling), probe, weights)[0]
+    return torch.where(_is_finite(theta)[..., None], found, torch.nan)
+
+
+def _is_finite(theta: Tensor) -> Tensor:
+    """Whether each warp is a warp, bool [B, 1, 1]."""
+    return theta.isfinite().all(dim=2).all(dim=1)[:, None, None]
+
+
+def _identity(theta: Tensor) -> Tensor:
+    return torch.eye(2, 3, device=theta.device)

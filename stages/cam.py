@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from safenet.architecture import Pooling, Sampling
-from stages.cam_methods import METHODS, CamInput, Cells
-from stages.map_status import FACTS, map_facts
-from stages.positions import POSITIONS, PositionView, block_number, open_block
+from stages.cam_methods import METHODS, CamInput, CamMethod, Cells
+from stages.finite import neutral
+from stages.map_status import FACTS, LOW_CONTRAST_BELOW, map_facts
+from stages.positions import NEEDS_OF_SOURCE, POSITIONS, PositionView, block_number, open_block, open_source
 from stages.products import Product
 from stages.references import reference_name
-from stages.scales import FLAT_BELOW
+from stages.rounding import relative_error
 from stages.schema import Arrays, check
 from stages.scores import ChannelRemoval, Score
 from stages.target_names import NO_TARGET, TargetName, parse_target
 from stages.targets import RIVAL_WEIGHT, TargetContext, open_score, rival_direction
 
 _COLUMNS = 16
+_OTHER_KIND = {"class": {"embedding", "flip_embedding"}, "similarity": {"logit"}}  # read for all targets, needed by those of the other kind alone
 _AT_ONCE = 8  # samples whose cells are in the processor's cache together; every number is the same for any other choice
 
 
@@ -36,11 +38,14 @@ class CamContext:
         FAM's.
     pooling : {"mean", "max"}
         FPM's.
+    precision : {"float32", "bfloat16", "float16"}
+        The transformer's, when the features were made: what part of a map is rounding depends on it.
     """
 
     targets: TargetContext
     sampling: Sampling
     pooling: Pooling = "mean"
+    precision: str = "float32"
 
 
 def needed_features(products: Iterable[Product]) -> set[str]:
@@ -55,7 +60,7 @@ def needed_features(products: Iterable[Product]) -> set[str]:
         elif position is None:
             needed |= {"block_map", "block"}
         else:
-            needed |= set(position.needs)
+            needed |= {*position.needs, *(NEEDS_OF_SOURCE if method.where == "aligned" else ())}
         if position is not None and product.target != NO_TARGET:
             needed |= {"logit", "embedding", "part_feature", *position.needs_for_gradient}
             needed |= {"flip_embedding"} if parse_target(product.target).flip else set()
@@ -114,45 +119,73 @@ def compute_cams(features: xr.Dataset, products: Iterable[Product], context: Cam
 
 def _compute_block(features: xr.Dataset, products: tuple[Product, ...], context: CamContext) -> xr.Dataset:
     """Make all products of one block in one pass, so that each stored map is read and converted once."""
-    arrays = {str(name): features[name].values for name in features.variables}  # what a dim holds, such as `block`, is a coordinate
-    per_sample = {name for name in arrays if features[name].dims[:1] == ("sample",)}
+    stored = {str(name): features[name].values for name in features.variables}  # what a dim holds, such as `block`, is a coordinate
+    per_sample = {name for name in stored if features[name].dims[:1] == ("sample",)}
+    arrays, spoilt = neutral(stored, per_sample)
     scores = {name: open_score(arrays, parse_target(name), context.targets) for name in _targets(products)}
     made: dict[Product, list[_Made]] = {product: [] for product in products}
     for start in range(0, max(features.sizes["sample"], 1), _AT_ONCE):
         few = {name: value[start : start + _AT_ONCE] if name in per_sample else value for name, value in arrays.items()}
         for product, one in _compute_few(few, products, context):
             made[product].append(one)
+    void = ~arrays["valid"].astype(bool)
     found: dict[str, tuple[tuple[str, ...], NDArray]] = {}
     for product, parts in made.items():
-        maps, facts = _with_facts(product, parts, ~arrays["valid"].astype(bool), scores.get(product.target))
+        not_finite = np.logical_or.reduce([np.zeros(len(void), bool), *(spoilt[name] for name in _reads(product) & set(spoilt))])
+        absent = void | (_without_target(product, arrays, scores.get(product.target)) & ~not_finite)  # whether it has one cannot be known
+        maps, facts = _with_facts(product, parts, absent, not_finite, scores.get(product.target))
         found |= {product.key: (("sample", "y", "x"), maps), product.facts_key: (("sample", "fact"), facts)}
     return xr.Dataset(found)
 
 
+def _reads(product: Product) -> set[str]:
+    """Variables that must be finite for a map to be."""
+    if product.target == NO_TARGET or product.is_stored_gradient:
+        return needed_features([product])
+    return needed_features([product]) - _OTHER_KIND[parse_target(product.target).row.kind]
+
+
+def _without_target(product: Product, block: Arrays, score: Score | None) -> NDArray[np.bool_]:
+    """Which samples have no such target; what `extract` made of a class tells only by the class."""
+    if score is not None:
+        return score.absent
+    if product.is_stored_gradient and parse_target(product.target).base == "label":
+        return np.asarray(block["class_index"] < 0)
+    return np.zeros(len(block["valid"]), bool)
+
+
 @dataclass(frozen=True)
 class _Made:
-    """Maps [B, y, x] of a product, and the share of bad denominators of its method, [B]."""
+    """Maps [B, y, x] of a product, which are not finite, [B]; their rounding, and the share of bad denominators of the method, both [B]."""
 
     maps: NDArray[np.float32]
+    spoilt: NDArray[np.bool_]
+    rounding: NDArray[np.float64] | None = None
     clipped: NDArray[np.floating] | None = None
 
 
-def _with_facts(product: Product, parts: Sequence[_Made], void: NDArray[np.bool_], score: Score | None) -> tuple[NDArray, NDArray]:
-    """Join the parts of a block, and look at every map once."""
+def _with_facts(
+    product: Product, parts: Sequence[_Made], absent: NDArray[np.bool_], not_finite: NDArray[np.bool_], score: Score | None
+) -> tuple[NDArray, NDArray]:
+    """Join the parts of a block, and look at every map once. A map is all NaN where the target is absent, or what it is made of not finite."""
     maps = np.concatenate([part.maps for part in parts])
-    maps[void] = np.nan
-    clipped = np.concatenate([part.clipped for part in parts if part.clipped is not None]) if METHODS[product.method].clipped else None
-    kind = METHODS[product.method].kind
-    if score is None:
-        return maps, map_facts(maps, kind, FLAT_BELOW, clipped, None, None, void)
-    return maps, map_facts(maps, kind, FLAT_BELOW, clipped, score.value, score.constant, void | np.isnan(score.value))
+    nothing = absent | not_finite | np.concatenate([part.spoilt for part in parts])
+    maps[nothing] = np.nan
+    rounding, clipped = (_joined([getattr(part, name) for part in parts]) for name in ("rounding", "clipped"))
+    value, constant = (None, None) if score is None else (np.where(nothing, np.nan, found) for found in (score.value, score.constant))
+    return maps, map_facts(maps, METHODS[product.method].kind, LOW_CONTRAST_BELOW, clipped, rounding, value, constant, absent)
+
+
+def _joined(parts: Sequence[NDArray[np.floating] | None]) -> NDArray[np.floating] | None:
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if there else None
 
 
 def _compute_few(block: Arrays, products: Sequence[Product], context: CamContext) -> Iterator[tuple[Product, _Made]]:
     scores = {name: open_score(block, parse_target(name), context.targets) for name in _targets(products)}
     for position in dict.fromkeys(product.position for product in products):
         here = [product for product in products if product.position == position]
-        yield from _at_map(block, here, scores, context) if position in POSITIONS else _at_block(block, here)
+        yield from _at_map(block, here, scores, context) if position in POSITIONS else _at_block(block, here, context)
 
 
 def _targets(products: Iterable[Product]) -> list[str]:
@@ -161,19 +194,25 @@ def _targets(products: Iterable[Product]) -> list[str]:
 
 def _at_map(block: Arrays, products: Sequence[Product], scores: Mapping[str, Score], context: CamContext) -> Iterator[tuple[Product, _Made]]:
     """Products of one position; those that are channel weights share one pass over the cells."""
-    with_gradient = any(product.target != NO_TARGET for product in products)
-    frame = POSITIONS[products[0].position].open(block, context.sampling, context.pooling, with_gradient)
+    position, of_source = POSITIONS[products[0].position], [product for product in products if METHODS[product.method].where == "aligned"]
+    frame = position.open(block, context.sampling, context.pooling, any(product.target != NO_TARGET for product in products))
     views = {
         target: _view(block, frame, target, scores.get(target), {p.method for p in products if p.target == target}, context)
         for target in dict.fromkeys(product.target for product in products)
     }
+    if of_source:
+        source, source_spoilt = open_source(block, context.sampling)
+        views[NO_TARGET] = replace(views[NO_TARGET], source=source)
     weighted = [product for product in products if METHODS[product.method].gives == "weights"]
     if weighted:
         sums = _weighted_sums(frame.cells.values, [METHODS[product.method].formula(views[product.target]) for product in weighted])
+    dtype = str(block[position.needs[0]].dtype)
     for product in products:
         method, view = METHODS[product.method], views[product.target]
         values = sums[:, :, weighted.index(product)] if product in weighted else method.formula(view)
-        yield product, _Made(frame.paint(values), method.clipped(view) if method.clipped else None)
+        clipped = method.clipped(view) if method.clipped else None
+        spoilt = source_spoilt if product in of_source else frame.spoilt
+        yield product, _Made(frame.paint(values), spoilt, _rounding(method, view, values, dtype, context), clipped)
 
 
 def _weighted_sums(cells: NDArray[np.float32], weights: Sequence[NDArray]) -> NDArray[np.float32]:
@@ -201,7 +240,7 @@ def _view(block: Arrays, frame: PositionView, target: str, score: Score | None, 
     return CamInput(frame.cells, frame.gradient(score.direction), score, rivals, ChannelRemoval(block["part_feature"]), frame.tokens)
 
 
-def _at_block(block: Arrays, products: Sequence[Product]) -> Iterator[tuple[Product, _Made]]:
+def _at_block(block: Arrays, products: Sequence[Product], context: CamContext) -> Iterator[tuple[Product, _Made]]:
     """Products of one transformer block: of its stored map, of stored attention, or stored as they are."""
     number = block_number(products[0].position)
     assert number is not None
@@ -211,16 +250,28 @@ def _at_block(block: Arrays, products: Sequence[Product]) -> Iterator[tuple[Prod
         if product.is_stored_gradient:
             asked = {"gradient_target": product.target, "gradient_block": number, "gradient_method": product.method}
             target, at, how = (_place_of(key, block, name) for name, key in asked.items())  # type: ignore[arg-type]
-            yield product, _Made(block["block_cam"][:, target, at, how].astype(np.float32))
+            maps = block["block_cam"][:, target, at, how].astype(np.float32)
+            yield product, _Made(maps, np.zeros(len(maps), bool))
         elif method.reads:
-            stored = block[method.reads][:, number].astype(np.float32)
-            yield product, _Made(method.formula(CamInput(_NO_CELLS, stored=stored)))
+            stored = block[method.reads][:, number]
+            view = CamInput(_NO_CELLS, stored=stored.astype(np.float32))
+            values = method.formula(view)
+            yield product, _Made(values, np.zeros(len(values), bool), _rounding(method, view, values, str(stored.dtype), context))
         else:
             frame = frame or open_block(block["block_map"][:, _place_of(number, block, "block")])
-            values = method.formula(CamInput(frame.cells))
+            view = CamInput(frame.cells)
+            values = method.formula(view)
             if method.gives == "weights":
                 values = np.matmul(frame.cells.values, values[:, :, None])[:, :, 0]
-            yield product, _Made(frame.paint(values))
+            yield product, _Made(frame.paint(values), frame.spoilt, _rounding(method, view, values, str(block["block_map"].dtype), context))
+
+
+def _rounding(method: CamMethod, view: CamInput, values: NDArray, dtype: str, context: CamContext) -> NDArray[np.float64] | None:
+    """Standard deviation of a cell's value, [B]."""
+    if method.rounding is None:
+        return None
+    error = relative_error(dtype, context.precision, max(view.cells.values.shape[2], 1))
+    return error * method.rounding(view, values.reshape(len(values), -1))
 
 
 def _place_of(key: str | int, block: Arrays, name: str) -> int:

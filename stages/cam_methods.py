@@ -21,9 +21,12 @@ from numpy.typing import NDArray
 from stages.gradients import Gradient
 from stages.part_heads import Removal
 from stages.principal import first_component
+from stages.rounding import component_rounding, norm_rounding, sum_rounding, value_rounding
 from stages.scores import Score
+from stages.spreading import spread
 
 Float = NDArray[np.floating]
+_FEW = 16  # cells whose size stands for all in the estimate of rounding
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,39 @@ class Cells:
     @cached_property
     def column_sum(self) -> Float:
         """S_k, each channel's sum over the cells, [B, K]."""
-        return np.matmul(np.ones((1, self.values.shape[1]), self.values.dtype), self.values)[:, 0]
+        with np.errstate(invalid="ignore", over="ignore"):  # of cells that are not finite, which is how they are found
+            return np.matmul(np.ones((1, self.values.shape[1]), self.values.dtype), self.values)[:, 0]
+
+    @cached_property
+    def is_finite(self) -> NDArray[np.bool_]:
+        """Whether all cells of a sample are finite, [B]: a sum is, only if all its terms are. Sums that overflow count as not finite."""
+        return np.asarray(np.isfinite(self.column_sum).all(axis=1))
+
+    @property
+    def few(self) -> Float:
+        """A few cells, evenly spread: enough to estimate their size from, [B, n, K]."""
+        return self.values[:, spread(self.values.shape[1], _FEW)]
 
     @cached_property
     def magnitude(self) -> Float:
         """|A|, [B, N, K]."""
         return np.abs(self.values)
+
+
+@dataclass(frozen=True)
+class CarriedCells:
+    """The cells before FAM, and how FAM carries a value of each of them to the aligned grid.
+
+    Parameters
+    ----------
+    cells : Cells
+        Of the patch map.
+    carry : callable
+        [B, N] on the patch grid -> [B, N] on the aligned grid.
+    """
+
+    cells: Cells
+    carry: Callable[[Float], Float]
 
 
 @dataclass(frozen=True)
@@ -66,6 +96,8 @@ class CamInput:
         What the loss of each channel, and of each cell, takes from the part features.
     stored : float [B, ..., y, x], optional
         The stored variable that the row reads in place of the cells.
+    source : CarriedCells, optional
+        The cells that FAM read, at the aligned map.
     """
 
     cells: Cells
@@ -75,11 +107,18 @@ class CamInput:
     channels: Removal | None = None
     tokens: Removal | None = None
     stored: Float | None = None
+    source: CarriedCells | None = None
 
 
 def l2_norm(view: CamInput) -> Float:
-    """sqrt(sum_k A^2). After LayerNorm this is nearly the same in every cell: look at the raw range."""
-    return np.sqrt(np.einsum("bnk,bnk->bn", view.cells.values, view.cells.values))
+    """sqrt(sum_k A^2). After a LayerNorm it varies by little, which says nothing of what it points at."""
+    return _norms(view.cells.values)
+
+
+def l2_norm_source(view: CamInput) -> Float:
+    """sqrt(sum_k A^2) of the patch tokens, carried by FAM: what bilinear sampling blends is the norms, so that blending shortens none."""
+    assert view.source is not None, "the cells that FAM read were not read"
+    return view.source.carry(_norms(view.source.cells.values))
 
 
 def channel_max(view: CamInput) -> Float:
@@ -175,6 +214,10 @@ def rollout(view: CamInput) -> Float:
     return _stored(view)
 
 
+def _norms(cells: Float) -> Float:
+    return np.sqrt(np.einsum("bnk,bnk->bn", cells, cells))
+
+
 def _stored(view: CamInput) -> Float:
     assert view.stored is not None, "what the method reads was not read"
     return view.stored
@@ -208,6 +251,11 @@ def _bad_score(view: CamInput) -> Float:
     return (_score(view).value <= 0).astype(np.float64)
 
 
+def _source_rounding(view: CamInput, values: Float) -> NDArray[np.float64]:
+    assert view.source is not None
+    return norm_rounding(view.source.cells.few)
+
+
 @dataclass(frozen=True)
 class CamMethod:
     """A row of METHODS.
@@ -222,8 +270,8 @@ class CamMethod:
         A statistic needs no target.
     source : str
         Where the definition stands.
-    where : {"anywhere", "maps", "blocks"}
-        Any position; patch, aligned and part only; or transformer blocks only.
+    where : {"anywhere", "maps", "aligned", "blocks"}
+        Any position; patch, aligned and part only; aligned only; or transformer blocks only.
     additive : bool
         Whether a cell's value is its share of something, so that carrying the map to another frame must sum.
     exact : bool
@@ -232,6 +280,11 @@ class CamMethod:
         Stored variable that it is made of in place of the cells.
     clipped : callable, optional
         CamInput -> share of the denominators that are not positive, [B].
+    rounding : callable, optional
+        (CamInput, values of the cells [B, N]) -> standard deviation of a cell's value, for relative errors of standard deviation 1 of what it is
+        made of, [B]; see stages/rounding.py. Of the statistics, which are drawn from their minimum.
+    drawn : str
+        What is drawn, for a picture's footer, where the name does not tell.
     cost : str
         Beside reading the cells.
     note : str
@@ -242,30 +295,56 @@ class CamMethod:
     gives: Literal["weights", "cells"]
     kind: Literal["statistic", "gradient"]
     source: str
-    where: Literal["anywhere", "maps", "blocks"] = "maps"
+    where: Literal["anywhere", "maps", "aligned", "blocks"] = "maps"
     additive: bool = False
     exact: bool = False
     reads: str = ""
     clipped: Callable[[CamInput], Float] | None = None
+    rounding: Callable[[CamInput, Float], NDArray[np.float64]] | None = None
+    drawn: str = ""
     cost: str = "low"
     note: str = ""
+
+    def exists_at(self, position: str, is_block: bool) -> bool:
+        """Whether there is such a map at a position; `is_block`: whether that is a transformer block."""
+        return {"anywhere": True, "maps": not is_block, "aligned": position == "aligned", "blocks": is_block}[self.where]
 
 
 METHODS: Mapping[str, CamMethod] = MappingProxyType(
     {
-        "l2_norm": CamMethod(l2_norm, "cells", "statistic", "the published code's habit", "anywhere", note="nearly constant after a LayerNorm"),
-        "max": CamMethod(channel_max, "cells", "statistic", "FPM's aggregated map", "anywhere"),
-        "mean": CamMethod(mean, "weights", "statistic", "class-free channel mean", "anywhere", note="zero at initialisation, after a LayerNorm"),
-        "sum": CamMethod(channel_sum, "weights", "statistic", "scripts of FSRA, LPN", "anywhere", note="K times mean: the same picture"),
+        "l2_norm": CamMethod(
+            l2_norm, "cells", "statistic", "the published code's habit", "anywhere", rounding=lambda view, values: norm_rounding(view.cells.few),
+            drawn="at aligned, the norm of what FAM's sampling gave",
+            note="low contrast after a LayerNorm, and may localise well; at aligned, bilinear sampling shortens blended tokens: see l2_norm_source",
+        ),
+        "l2_norm_source": CamMethod(
+            l2_norm_source, "cells", "statistic", "l2_norm of the patch tokens, carried by FAM", "aligned", rounding=_source_rounding,
+            drawn="the norm of the patch tokens, carried by FAM", note="l2_norm where sampling is nearest; shows the features, not the blending",
+        ),
+        "max": CamMethod(
+            channel_max, "cells", "statistic", "FPM's aggregated map", "anywhere", rounding=lambda view, values: value_rounding(values),
+        ),
+        "mean": CamMethod(
+            mean, "weights", "statistic", "class-free channel mean", "anywhere",
+            rounding=lambda view, values: sum_rounding(view.cells.few, 1 / view.cells.values.shape[2]),
+            note="zero at initialisation, after a LayerNorm",
+        ),
+        "sum": CamMethod(
+            channel_sum, "weights", "statistic", "scripts of FSRA, LPN", "anywhere", rounding=lambda view, values: sum_rounding(view.cells.few, 1),
+            note="K times mean: the same picture",
+        ),
         "eigen_cam": CamMethod(
             eigen_cam, "cells", "statistic", "Muhammad and Yeasin 2020, arXiv:2008.00299, eq. 3", "anywhere", cost="high: an eigenvector",
+            rounding=lambda view, values: component_rounding(view.cells.few, view.cells.values.shape[1]),
             note="centred, as pytorch-grad-cam does; the sign is ours: the cell farthest from zero is positive",
         ),
         "cls_attention": CamMethod(
             cls_attention, "cells", "statistic", "Dosovitskiy et al. 2021, arXiv:2010.11929", "blocks", reads="cls_attention", cost="extract's",
+            rounding=lambda view, values: value_rounding(values),
         ),
         "rollout": CamMethod(
             rollout, "cells", "statistic", "Abnar and Zuidema 2020, arXiv:2005.00928, eq. 1", "blocks", reads="block_rollout", cost="extract's",
+            rounding=lambda view, values: value_rounding(values),
         ),
         "grad_cam": CamMethod(
             grad_cam, "weights", "gradient", "Selvaraju et al. 2017, arXiv:1610.02391, eqs. 1-2", "anywhere",

@@ -29,6 +29,8 @@ class ChangeRow:
         The map of the earlier and of the later checkpoint.
     features, head, interaction
         M0 (A1 - A0), (M1 - M0) A0 and (M1 - M0)(A1 - A0): they add up to after - before.
+    reason
+        What is written in the place of a map that has no value.
 
     Raises
     ------
@@ -43,6 +45,7 @@ class ChangeRow:
     features: np.ndarray
     head: np.ndarray
     interaction: np.ndarray
+    reason: str = ""
 
     def __post_init__(self) -> None:
         for name in ("before", "after", *TERMS):
@@ -50,9 +53,10 @@ class ChangeRow:
             if getattr(self, name).shape != self.before.shape:
                 found = f"{name} is {getattr(self, name).shape}, before is {self.before.shape}"
                 raise ValueError(f"{self.label!r}: {found}; expected maps of one grid. Split them at one position.")
-        rest = self.after - self.before - self.features - self.head - self.interaction
-        off = float(np.nanmax(np.abs(rest), initial=0))
-        if off > _ROUNDING * max(float(np.nanmax(np.abs(heat), initial=0)) for heat in self.maps):
+        if not all(np.isfinite(heat).any() for heat in self.maps):
+            return  # what is not finite is drawn as such
+        off = _largest(self.after - self.before - self.features - self.head - self.interaction)
+        if off > _ROUNDING * max(_largest(heat) for heat in self.maps):
             raise ValueError(f"{self.label!r}: features + head + interaction miss after - before by up to {off:.2g}; expected a split that adds up.")
 
     @property
@@ -92,10 +96,15 @@ def change_mosaic(
 
 
 def _row(row: ChangeRow) -> list[Panel | None]:
-    finite = any(np.isfinite(heat).any() for heat in row.maps)
-    scale = find_scale(row.maps, "signed", "row") if finite else None
+    drawn = [heat for heat in row.maps if np.isfinite(heat).any() and not np.isinf(heat).any()]
+    scale = find_scale(drawn, "signed", "row") if drawn else None
     panels: list[Panel | None] = [Panel(row.photo)]
     for heat in row.maps:
-        total = f"sum {format_numbers([float(np.nansum(heat))])[0]}" if np.isfinite(heat).any() else ""
-        panels.append(Panel(row.photo, heat, scale, "signed", caption=total))
+        total = f"sum {format_numbers([float(heat[np.isfinite(heat)].sum())])[0]}" if np.isfinite(heat).any() else ""
+        panels.append(Panel(row.photo, heat, scale, "signed", caption=total, reason=row.reason))
     return panels
+
+
+def _largest(heat: np.ndarray) -> float:
+    """Return the largest magnitude of the finite cells."""
+    return float(np.abs(heat[np.isfinite(heat)]).max(initial=0))

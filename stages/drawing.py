@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from stages.lettering import GREY, blend_ink, line_height, shorten, text_mask, text_picture, text_width
+from stages.lettering import GREY, blend_ink, line_height, text_mask, text_picture, text_width
 from stages.scales import Scale, check_map, format_numbers
 
 
@@ -27,6 +27,8 @@ def upsample(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     cv2.INTER_LINEAR, the same as torch's bilinear with align_corners=False. Normalise before: upsampling lowers a map's maximum.
     """
     check_map(heat)
+    if np.isinf(heat).any():
+        raise ValueError(f"heat: {int(np.isinf(heat).sum())} infinite cells; expected finite values, or NaN where there is no value.")
     height, width = size
     valid = np.isfinite(heat)
     values = cv2.resize(np.where(valid, heat, 0).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -208,19 +210,39 @@ def colour_bar(scale: Scale, colour_map: str, length: int, text_px: int = 12) ->
 
 
 def inline_bar(scale: Scale, colour_map: str, width: int, text_px: int = 11) -> np.ndarray:
-    """Return a lying colour bar in one line of text, vmin left and vmax right of it: uint8 [line height, width, 3] on white."""
+    """Return a lying colour bar with vmin and vmax: uint8 [lines * line height, width, 3] on white.
+
+    The numbers stand beside the bar where that leaves it room, else below it, else in a line each: they are never cut, and keep clear of what stands
+    beside the bar.
+    """
     height, gap = line_height(text_px), max(3, text_px // 3)
-    room = (width - width // 5) // 2 - gap
-    low, high = (shorten(text, room, text_px) for text in format_numbers([scale.vmin, scale.vmax]))
-    left, right = text_width(low, text_px) + gap, text_width(high, text_px) + gap
-    picture = np.full((height, width, 3), 255, np.uint8)
-    mask = np.zeros((height, width), np.float32)
-    mask[:, : left - gap] = text_mask([low], left - gap, text_px)
-    mask[:, width - right + gap :] = text_mask([high], right - gap, text_px)
+    low, high = (text_mask([text], text_width(text, text_px), text_px) for text in format_numbers([scale.vmin, scale.vmax]))
+    lines = inline_bar_lines(scale, width, text_px)
+    picture, mask = np.full((lines * height, width, 3), 255, np.uint8), np.zeros((lines * height, width), np.float32)
+    beside = lines == 1
+    left, right = (low.shape[1] + 2 * gap, high.shape[1] + 2 * gap) if beside else (gap, gap)
+    first, second = (0, 0) if beside else (height, (lines - 1) * height)
+    _put(mask, low, first, gap)
+    _put(mask, high, second, width - gap - high.shape[1])
     edge = height // 5
     bar = np.broadcast_to(_gradient(colour_map, width - left - right), (height - 2 * edge, width - left - right, 3))
     picture[edge : height - edge, left : width - right] = _outline(bar, bar.shape[1], bar.shape[0])
     return blend_ink(picture, mask)
+
+
+def inline_bar_lines(scale: Scale, width: int, text_px: int = 11) -> int:
+    """Return how many lines of text an inline bar takes: 1 with the numbers beside it, 2 with them below, 3 with one below the other."""
+    gap, numbers = max(3, text_px // 3), sum(text_width(text, text_px) for text in format_numbers([scale.vmin, scale.vmax]))
+    if numbers + 4 * gap + width // 5 <= width:
+        return 1
+    return 2 if numbers + 4 * gap <= width else 3
+
+
+def _put(mask: np.ndarray, text: np.ndarray, top: int, left: int) -> None:
+    """Write a text's mask into a larger one; what would reach beyond its left edge begins there."""
+    left = max(left, 0)
+    shown = text[:, : mask.shape[1] - left]
+    mask[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
 
 
 def bar_ticks(scale: Scale, most: int) -> list[float]:

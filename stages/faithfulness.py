@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from stages.deletion import area_under
+from stages.finite import whole_or_nothing
 
 Float = NDArray[np.float64]
 
@@ -31,7 +32,7 @@ def completeness_residual(hires: NDArray[np.floating], score: NDArray[np.floatin
         |sum of the cells - (score - constant)| over the sum of their magnitudes: a score near its constant has cells that cancel, and does not
         make the figure explode. NaN where undefined; 0 for a map of zeros that explains nothing.
     """
-    cells = hires.reshape(len(hires), -1).astype(np.float64)
+    cells = whole_or_nothing(hires).reshape(len(hires), -1).astype(np.float64)
     size = np.abs(cells).sum(axis=1)
     off = np.abs(cells.sum(axis=1) - (score.astype(np.float64) - constant))
     return np.where(size > 0, off / np.where(size > 0, size, 1), np.where(off == 0, 0.0, np.where(np.isnan(off), np.nan, np.inf)))
@@ -58,7 +59,7 @@ def deletion_shares(order: NDArray[np.floating], hires: NDArray[np.floating]) ->
     Petsiuk et al. 2018 (RISE), arXiv:1806.07421, section 4.2, delete pixels and look at a probability that the network gives anew; here tokens
     are deleted, behind the backbone, and the score is the logit or the cosine at a fixed norm.
     """
-    cells = hires.reshape(len(hires), -1).astype(np.float64)
+    cells = whole_or_nothing(hires).reshape(len(hires), -1).astype(np.float64)
     heat = order.reshape(len(order), -1)
     total = cells.sum(axis=1)
     usable = np.isfinite(heat).all(axis=1) & np.isfinite(cells).all(axis=1) & (total > 0)

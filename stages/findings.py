@@ -10,6 +10,8 @@ import xarray as xr
 from stages.trust_report import trust_sentences
 from stages.warp_figures import ROUNDING
 
+ALIKE = 0.95  # mean correlation of the maps with their mean map from which they are called alike
+
 
 def findings(stats: xr.Dataset) -> list[str]:
     """Return the sentences of the report's first section.
@@ -32,6 +34,9 @@ def display_name(stats: xr.Dataset, index: int) -> str:
 
 def _alignment(stats: xr.Dataset) -> Iterator[str]:
     change = float(stats["fam_change"].max())
+    if np.isnan(change):
+        yield "FAM's warp is not finite on any image: see the values that are not finite above."
+        return
     if change < ROUNDING:
         how = "bit for bit" if change == 0 else "but for rounding"
         yield (
@@ -62,27 +67,48 @@ def _is_one_warp(last: xr.Dataset) -> bool:
 def _overall(stats: xr.Dataset, name: str) -> xr.DataArray:
     """Mean over all images: the groups' means, weighted by their numbers of images; a group without the figure has no weight."""
     weight = stats["count"].where(stats[name].notnull())
-    return (stats[name] * weight).sum("group") / weight.sum("group")
+    total = weight.sum("group")
+    return (stats[name] * weight).sum("group") / total.where(total > 0)
 
 
-def _flatness(stats: xr.Dataset) -> Iterator[str]:
-    if "flat" not in stats:
+def _contrast(stats: xr.Dataset) -> Iterator[str]:
+    if "low_contrast" not in stats:
         return
-    share = _overall(stats, "flat")
+    share, last = _overall(stats, "low_contrast"), _overall(stats, "variation").isel(checkpoint=-1)
     for product in stats["product"].values:
         values = share.sel(product=product)
-        flat = [display_name(stats, index) for index in range(values.sizes["checkpoint"]) if float(values[index]) > 0.5]
-        if flat:
-            where = "every checkpoint" if len(flat) == values.sizes["checkpoint"] else ", ".join(flat)
-            yield f"{product} is flat on most images in {where}: its cells differ so little that a stretched picture would show noise."
-        twin = str(product).replace("patch/", "aligned/", 1)
-        if (
-            str(product).startswith("patch/")
-            and twin in stats["product"].values
-            and float(values[-1]) > 0.5
-            and float(share.sel(product=twin)[-1]) < 0.5
-        ):
-            yield f"{twin} varies only because FAM averages neighbouring cells: {product}, the same map before FAM, is flat."
+        low = [display_name(stats, index) for index in range(values.sizes["checkpoint"]) if float(values[index]) > 0.5]
+        if low:
+            where = "every checkpoint" if len(low) == values.sizes["checkpoint"] else ", ".join(low)
+            at_end = float(last.sel(product=product))
+            mean = f" (mean coefficient of variation {at_end:.2g} at the end)" if np.isfinite(at_end) else ""
+            yield (
+                f"{product} has low contrast on most images in {where}{mean}. It is drawn from its minimum to its maximum; low contrast does not "
+                f"mean that it points at nothing."
+            )
+    if _blends(stats):
+        yield (
+            "aligned/none/l2_norm is the norm of what FAM's bilinear sampling gave: where neighbouring tokens are blended, the norm falls. It shows "
+            "where FAM blended; l2_norm_source is the norm of the patch tokens, carried by FAM."
+        )
+
+
+def _blends(stats: xr.Dataset) -> bool:
+    """Whether there is a map of norms at aligned, behind a FAM that changes more than it moves."""
+    return "aligned/none/l2_norm" in stats["product"].values and float(stats["fam_change"].max()) >= ROUNDING
+
+
+def _alike(stats: xr.Dataset) -> Iterator[str]:
+    """Maps that one mean map says nearly all of."""
+    if "alike" not in stats:
+        return
+    found = _overall(stats, "alike").isel(checkpoint=-1)
+    alike = [f"{product} ({float(found.sel(product=product)):.3f})" for product in stats["product"].values if float(found.sel(product=product)) > ALIKE]
+    if alike:
+        yield (
+            f"All maps look alike at {display_name(stats, -1)}: {', '.join(alike)} (mean correlation of an image's map with the mean map of its group, "
+            f"over {ALIKE}). Such a map says where the network looks in any image, not in this one."
+        )
 
 
 def _partition(stats: xr.Dataset) -> Iterator[str]:
@@ -105,6 +131,24 @@ def _retrieval(stats: xr.Dataset) -> Iterator[str]:
                 f"Recall@1 {direction}: {recall[0]:.1%} at {display_name(stats, 0)}, {recall[-1]:.1%} at {display_name(stats, -1)}; "
                 f"best {recall[best]:.1%} at {display_name(stats, best)}."
             )
+        yield from _left_out(stats, str(direction))
+
+
+def _left_out(stats: xr.Dataset, direction: str) -> Iterator[str]:
+    """Queries that cannot find anything, and gallery images that cannot be found."""
+    if "queries" not in stats:
+        return
+    at = stats.sel(direction=direction)
+    unmatched, queries = int(at["queries_unmatched"].max()), int(at["queries"].max())
+    if unmatched:
+        yield f"{unmatched} of the {queries} queries {direction} have no gallery image of their place; they count as misses."
+    for index in range(stats.sizes["checkpoint"]):
+        asking, offered = (int(at[name][index]) for name in ("queries_not_finite", "gallery_not_finite"))
+        if asking or offered:
+            yield (
+                f"{display_name(stats, index)}, {direction}: {asking} queries have an embedding that is not finite and count as misses; "
+                f"{offered} gallery images are left out for the same reason."
+            )
 
 
 def _masks(stats: xr.Dataset) -> Iterator[str]:
@@ -116,6 +160,8 @@ def _masks(stats: xr.Dataset) -> Iterator[str]:
         for group in [name for name in stats["group"].values if str(name).startswith("test")] or stats["group"].values:
             figures = stats[["pointing", "energy", "mask_area"]].sel(product=product, group=group)
             pointing, energy, area = (figures[name].values for name in ("pointing", "energy", "mask_area"))
+            if not np.isfinite([pointing[0], pointing[-1], energy[0], energy[-1], area[-1]]).all():
+                continue  # no image of the group has such a map
             yield (
                 f"{product}, {group}: the hottest point lies in the target on {pointing[0]:.0%} of the images at {display_name(stats, 0)} and "
                 f"{pointing[-1]:.0%} at {display_name(stats, -1)}; share of the heat in the target {energy[0]:.0%} and {energy[-1]:.0%} "
@@ -127,7 +173,8 @@ _RULES: tuple[Callable[[xr.Dataset], Iterator[str]], ...] = (
     _alignment,
     _retrieval,
     _masks,
-    _flatness,
+    _contrast,
+    _alike,
     _partition,
     trust_sentences,
 )

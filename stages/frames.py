@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from safenet.alignment import resample_adjoint
+from safenet.alignment import resample, resample_adjoint
 from safenet.architecture import Sampling
 
 
@@ -36,6 +36,16 @@ def carry_back(weights: NDArray[np.float32], theta: NDArray[np.float32], source_
     return torch.zeros_like(values).flatten(2).scatter_add_(2, index, values.flatten(2)).view_as(values).numpy()
 
 
+def carry_forward(
+    values: NDArray[np.float32], theta: NDArray[np.float32], source_cell: NDArray[np.integer], sampling: Sampling
+) -> NDArray[np.float32]:
+    """FAM's resampling: what each cell of the aligned grid reads of values [B, P, H, W] on the patch grid; parameters as in `carry_back`."""
+    if sampling == "bilinear":
+        return resample(torch.from_numpy(np.ascontiguousarray(values)), torch.from_numpy(np.ascontiguousarray(theta)), sampling).numpy()
+    index = source_cell.astype(np.int64).reshape(len(values), 1, -1)
+    return np.take_along_axis(values.reshape(*values.shape[:2], -1), index, axis=2).reshape(values.shape)
+
+
 def to_photo_frame(
     maps: NDArray[np.float32], theta: NDArray[np.float32], source_cell: NDArray[np.integer], sampling: Sampling, additive: bool
 ) -> NDArray[np.float32]:
@@ -54,12 +64,12 @@ def to_photo_frame(
     Returns
     -------
     float32 [B, H, W]
-        On the patch grid; NaN where the network read nothing, or nothing with a value.
+        On the patch grid; NaN where the network read nothing, or nothing with a value, and all of it where the warp is not finite.
     """
     known = np.ones(maps.shape, bool) if additive else ~np.isnan(maps)
     total = carry_back(np.stack([np.where(known, maps, 0), known.astype(np.float32)], axis=1), theta, source_cell, sampling)
     value, read = total[:, 0], total[:, 1]
-    seen = read > 1e-6  # bilinear weights below this are rounding
+    seen = read > 1e-6  # bilinear weights below this are rounding; not so of NaN
     return np.where(seen, value if additive else value / np.where(seen, read, 1), np.nan).astype(np.float32)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from stages.finite import finite_rows
+
 Float = NDArray[np.float64]
 
 
@@ -35,8 +37,8 @@ def map_figures(maps: NDArray[np.floating], kind: str, ring: NDArray[np.integer]
         where a gradient map has no positive heat, or a statistic is 0 everywhere); and `ring_share` float64 [n, R].
     """
     count, height, width = maps.shape
-    raw = maps.reshape(count, -1).astype(np.float64)
-    defined = np.asarray(np.isfinite(raw).all(axis=1))
+    defined = finite_rows(maps)
+    raw = np.where(defined[:, None], maps.reshape(count, -1), 0.0).astype(np.float64)
     heat = np.clip(raw, 0, None)
     share = heat / _positive(heat.sum(axis=1, keepdims=True))
     spread = raw if kind == "statistic" else heat
@@ -67,7 +69,7 @@ def mask_figures(maps: NDArray[np.floating], mask_share: NDArray[np.floating], m
     Parameters
     ----------
     maps : [n, H, W]
-        In the photo's frame.
+        In the photo's frame, NaN where the network read nothing.
     mask_share : [n, H, W]
         Share of each cell under the mask, NaN without a mask.
     mask_centre : int [n, H, W]
@@ -88,8 +90,8 @@ def mask_figures(maps: NDArray[np.floating], mask_share: NDArray[np.floating], m
     """
     raw = maps.reshape(len(maps), -1).astype(np.float64)
     share, centre = mask_share.reshape(raw.shape).astype(np.float64), mask_centre.reshape(raw.shape)
-    defined = np.isfinite(raw).any(axis=1) & np.isfinite(share).all(axis=1)
-    heat = np.nan_to_num(np.clip(raw, 0, None))  # cells that the network read nothing from have no heat
+    defined = np.asarray(~np.isnan(raw).all(axis=1) & ~np.isinf(raw).any(axis=1) & np.isfinite(share).all(axis=1))
+    heat = np.where(defined[:, None] & np.isfinite(raw), np.clip(raw, 0, None), 0)  # cells that the network read nothing from have no heat
     hottest = (heat == heat.max(axis=1, keepdims=True)) & (heat > 0)
     figures = {
         "pointing": (hottest & (centre == 1)).sum(axis=1) / _positive(hottest.sum(axis=1)),

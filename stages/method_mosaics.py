@@ -15,12 +15,13 @@ from stages.mosaics import (
     describe_colours,
     list_positions,
     map_panel,
+    photo_panel,
     position_head,
     position_panel,
     style_footer,
 )
-from stages.panels import DrawSettings, Panel, draw_mosaic
-from stages.scales import MapKind, format_numbers, map_status
+from stages.panels import DrawSettings, Panel, draw_mosaic, judge_panel
+from stages.scales import MapKind, format_numbers
 from stages.target_names import NO_TARGET
 
 TINY = 1e-4  # below this share of its row's largest value, a map says how small it is
@@ -56,12 +57,13 @@ def methods_mosaic(rows: Sequence[MethodRow], settings: DrawSettings | None = No
     """
     settings = settings or DrawSettings()
     positions = list_positions([row.view for row in rows])
-    panels = [[Panel(row.view.photo), *(_method_panel(row, position, settings) for position in positions)] for row in rows]
+    panels = [[photo_panel(row.view), *(_method_panel(row, position, settings) for position in positions)] for row in rows]
     heads = ["photo", *map(position_head, positions)]
     labels = [f"{row.style.method}\n(class-free)" if row.style.target == NO_TARGET else row.style.method for row in rows]
     kinds = dict.fromkeys(row.style.kind for row in rows)
     values = "; ".join(f"{_ROWS_OF_KIND[kind]}: {KIND_WORDS[kind]}" for kind in kinds)
-    footer = " | ".join([f"target: {target}", values, *describe_colours(panels, settings)])
+    notes = [f"{row.style.method}: {row.style.note}" for row in rows if row.style.note]
+    footer = " | ".join([f"target: {target}", *notes, values, *describe_colours(panels, settings)])
     return draw_mosaic(panels, labels, heads, title, footer, settings, bars="panel")
 
 
@@ -90,7 +92,7 @@ def depth_mosaic(views: Sequence[SampleView], style: MapStyle, settings: DrawSet
     positions = [*(position for position in found if position.startswith("block_")), *(name for name in found if name == "patch")]
     if not positions or positions == ["patch"]:
         raise ValueError(f"depth: positions {', '.join(found) or 'none'}; expected maps at blocks. Add block_<i> to cam.positions.")
-    panels: list[list[Panel | None]] = [[Panel(view.photo), *_depth_panels(view, positions, style, settings)] for view in views]
+    panels: list[list[Panel | None]] = [[photo_panel(view), *_depth_panels(view, positions, style, settings)] for view in views]
     heads = ["photo", *("patch, after\nLayerNorm" if position == "patch" else position_head(position) for position in positions)]
     return draw_mosaic(panels, [view.label for view in views], heads, title, style_footer(panels, style, settings), settings, bars="panel")
 
@@ -110,7 +112,7 @@ def _depth_panels(view: SampleView, positions: Sequence[str], style: MapStyle, s
 
 def _hidden_words(panel: Panel, settings: DrawSettings) -> str:
     """Return the raw minimum of a map whose negative cells the ReLU hides; the bar tells the rest."""
-    if panel.heat is None or panel.kind != "relu" or map_status(panel.heat, panel.kind, settings.flat_below) != "ok":
+    if panel.heat is None or panel.kind != "relu" or judge_panel(panel, settings).status != "ok":
         return ""
     low = float(np.nanmin(panel.heat))
     return f"raw minimum {format_numbers([low])[0]}" if low < 0 else ""
@@ -122,4 +124,4 @@ def _tiny_words(panel: Panel, largest: float) -> str:
 
 
 def _extent(panel: Panel) -> float:
-    return float(np.nanmax(np.abs(panel.heat), initial=0)) if panel.heat is not None else 0.0
+    return float(np.abs(panel.heat[np.isfinite(panel.heat)]).max(initial=0)) if panel.heat is not None else 0.0

@@ -31,6 +31,8 @@ class PairSide:
         (y, x) of the cells that are asked about, the most important first.
     answers
         For each of them, [h', w'] over the *other* photo: how like this cell each of its cells is; NaN where there is no value.
+    reason
+        What is written in the place of a map without any value.
     """
 
     photo: np.ndarray
@@ -38,6 +40,7 @@ class PairSide:
     heat: np.ndarray
     cells: Sequence[tuple[int, int]]
     answers: Sequence[np.ndarray]
+    reason: str = ""
 
     def __post_init__(self) -> None:
         check_map(self.heat, f"{self.label!r}: heat")
@@ -73,11 +76,11 @@ def pair_mosaic(
     -----
     Both maps of the cosine share one scale: their unit is the same. Each similarity has its own, from its minimum to its maximum, with the numbers
     below: those of a trained network lie close together, far above 0, so that a scale from 0, or one for all, would show single colours. One that
-    hardly varies is not stretched but called flat, as any statistic.
+    hardly varies says so, as any statistic.
     """
     settings = settings or DrawSettings()
     sides = ((first, second), (second, first))
-    drawn = [side.heat for side in (first, second) if np.isfinite(side.heat).any()]
+    drawn = [side.heat for side in (first, second) if np.isfinite(side.heat).any() and not np.isinf(side.heat).any()]
     shares = find_scale(drawn, kind, "picture") if drawn else None
     rows: list[list[Panel | None]] = [[panel for side, other in sides for panel in _whole(side, other, kind, shares)]]
     for number in range(max(len(first.cells), len(second.cells))):
@@ -90,8 +93,9 @@ def pair_mosaic(
 def _whole(side: PairSide, other: PairSide, kind: MapKind, scale: Scale | None) -> list[Panel | None]:
     """Return the map of one side with its cells numbered, and the other photo."""
     marks = [CellMark(y, x, str(number)) for number, (y, x) in enumerate(side.cells, start=1)]
-    total = format_numbers([float(np.nansum(side.heat))])[0]
-    return [Panel(side.photo, side.heat, scale, kind, marks=marks, caption=f"cells add up to {total}"), Panel(other.photo)]
+    known = side.heat[np.isfinite(side.heat)]
+    total = f"cells add up to {format_numbers([float(known.sum())])[0]}" if known.size else ""
+    return [Panel(side.photo, side.heat, scale, kind, marks=marks, caption=total, reason=side.reason), Panel(other.photo)]
 
 
 def _asked(side: PairSide, other: PairSide, number: int) -> list[Panel | None]:

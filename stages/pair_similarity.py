@@ -34,7 +34,7 @@ def cell_similarity(
     Returns
     -------
     float64 [N, M]
-        NaN for cells outside of all rings.
+        NaN for cells outside of all rings, and for cosines with a cell of zeros.
     """
     found = np.full((len(cells), len(others)), np.nan)
     for number, matrix in enumerate(embed_matrices):
@@ -42,9 +42,15 @@ def cell_similarity(
         if rows.any():
             own, other = cells[rows].astype(np.float64) @ matrix.T, others.astype(np.float64) @ matrix.T
             if normalise:
-                own, other = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in (own, other))
+                own, other = (_unit(values) for values in (own, other))
             found[rows] = own @ other.T
     return found
+
+
+def _unit(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows over their length; NaN for rows of zeros, which have no direction."""
+    norm = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.where(norm > 0, norm, np.nan))
 
 
 def part_of_cells(weights: Float) -> NDArray[np.intp]:

@@ -9,12 +9,14 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from stages.drawing import check_colour_map, check_photo, colour_bar, draw_boundaries, greyed, inline_bar, overlay
-from stages.lettering import GREY, blend_ink, line_height, text_mask, text_picture, text_width, wrap
+from stages.drawing import check_colour_map, check_photo, colour_bar, draw_boundaries, greyed, inline_bar, inline_bar_lines, overlay
+from stages.lettering import ELLIPSIS, GREY, blend_ink, line_height, text_mask, text_picture, text_width, wrap
+from stages.map_status import LOW_CONTRAST_BELOW
 from stages.marks import CellMark, draw_marks
-from stages.scales import FLAT_BELOW, MapKind, MapStatus, Scale, check_map, describe_map, find_scale, map_status, rectify
+from stages.scales import MapKind, MapStatus, Percentiles, Scale, check_map, describe_map, find_scale, map_status, rectify
 
 Bars = Literal["row", "column", "panel"]
+_CAPTION_LINES = 10  # narrow panels: a map's contrast and range, or why it is not drawn, are never cut
 
 
 @dataclass(frozen=True)
@@ -29,18 +31,21 @@ class DrawSettings:
         Weight of the colour over the photo.
     colour_map, signed_colour_map
         Names in matplotlib.colormaps, for magnitudes and for signed maps.
-    flat_below
-        A statistic whose coefficient of variation lies below this is not drawn.
-    stretch_flat
-        Draw it all the same, labelled "stretched".
+    low_contrast_below
+        A statistic whose coefficient of variation lies below this says so, with its contrast and its range.
+    grey_low_contrast
+        Leave it out: the dimmed photo with those words.
+    percentiles
+        Lower and upper percentile that a map's own scale runs between; None: its minimum and maximum.
     """
 
     panel_px: int = 160
     alpha: float = 0.5
     colour_map: str = "inferno"
     signed_colour_map: str = "RdBu_r"
-    flat_below: float = FLAT_BELOW
-    stretch_flat: bool = False
+    low_contrast_below: float = LOW_CONTRAST_BELOW
+    grey_low_contrast: bool = False
+    percentiles: Percentiles | None = None
 
     def __post_init__(self) -> None:
         check_colour_map(self.colour_map)
@@ -79,6 +84,8 @@ class Panel:
         uint8 [H, W, 3], RGB.
     heat
         Raw map [h, w] on its native grid, in the photo's frame, NaN where it has no value. None: the photo alone.
+    rounding
+        Standard deviation of a cell's value from rounding, in the map's unit: what tells a constant map. 0: not known.
     scale
         What its colours stand for; None: its own range, scope "image".
     kind
@@ -90,7 +97,7 @@ class Panel:
     caption
         Text under the panel.
     reason
-        Why there is no map. With heat = None, a reason makes the panel say "no map: <reason>".
+        What is written in the place of a map that is not there, such as "no map: not computed".
     """
 
     photo: np.ndarray
@@ -103,6 +110,7 @@ class Panel:
     marks: Sequence[CellMark] = ()
     caption: str = ""
     reason: str = ""
+    rounding: float = 0.0
 
     def __post_init__(self) -> None:
         check_photo(self.photo)
@@ -128,21 +136,20 @@ class Verdict:
 
 
 def judge_panel(panel: Panel, settings: DrawSettings) -> Verdict:
-    """Return whether the panel's map is drawn. One that is not leaves the dimmed photo with `text` on it; a stretched one says so below."""
+    """Return whether the panel's map is drawn. One that is not leaves the dimmed photo with `text` on it; one of low contrast says so below."""
     if panel.heat is None and not panel.reason:
         return Verdict("photo", "", False)
-    status = map_status(panel.heat, panel.kind, settings.flat_below)
+    status = map_status(panel.heat, panel.kind, settings.low_contrast_below, panel.rounding)
     text = describe_map(panel.heat, panel.kind, status, panel.reason)
-    if status == "flat" and settings.stretch_flat:
-        return Verdict(status, text.replace("flat:", "stretched:"), True)
-    return Verdict(status, "" if status == "ok" else text, status == "ok")
+    drawn = status == "ok" or (status == "low contrast" and not settings.grey_low_contrast)
+    return Verdict(status, "" if status == "ok" else text, drawn)
 
 
 def panel_scale(panel: Panel, settings: DrawSettings) -> Scale | None:
     """Return the scale of the panel's colours, or None where it shows none."""
     if panel.heat is None or not judge_panel(panel, settings).drawn:
         return None
-    return panel.scale or find_scale([panel.heat], panel.kind, "image")
+    return panel.scale or find_scale([panel.heat], panel.kind, "image", settings.percentiles)
 
 
 def draw_panel(panel: Panel, settings: DrawSettings) -> np.ndarray:
@@ -158,7 +165,8 @@ def draw_panel(panel: Panel, settings: DrawSettings) -> np.ndarray:
         picture = greyed(picture) if scale.signed else picture
         picture = overlay(picture, scale.normalise(rectify(panel.heat, panel.kind)), _colour_map(scale, settings), settings.alpha)
     elif verdict.text:
-        return _write_over(picture, verdict.text, settings)  # without the boundaries: they would cross the words
+        text = verdict.text if _fits(verdict.text, (height, width), settings) else verdict.text.partition(":")[0]
+        return _write_over(picture, text, settings)  # without the boundaries: they would cross the words
     grid = panel.grid or (panel.heat.shape if panel.heat is not None else None)
     if grid is None:
         return picture
@@ -188,7 +196,7 @@ class Layout:
     """Where everything stands, in pixels from the upper left corner.
 
     `tops` and `heights` are the photos' band of each row, `lefts` the columns' left edges (all `panel_px` wide); `inline` is the
-    height of a bar under a panel (0: none), `captions` each row's caption lines, `foot` the first line below the last row.
+    height of a bar under a panel or a column (0: bars stand at the rows' ends), `captions` each row's caption lines, `foot` the first line below the last row.
     """
 
     size: tuple[int, int]
@@ -234,7 +242,7 @@ def draw_mosaic(
     title, footer
         Text above and below.
     settings
-        Sizes, colours, and what counts as flat.
+        Sizes, colours, and what counts as low contrast.
     bars
         Where colour bars stand; None: wherever the fewest say it all, see `choose_bars`.
 
@@ -274,7 +282,7 @@ def plan_layout(
     width = lefts[-1] + px + _gutter(rows, heights, bars, settings) + 2 * gap
     titles = tuple(wrap(title, width - 4 * gap, settings.title_px, 2, bold=True))
     notes = tuple(wrap(footer, width - 4 * gap, settings.caption_px, 8))
-    line, inline = line_height(settings.caption_px), line_height(settings.caption_px) + gap // 2
+    line, inline = line_height(settings.caption_px), _inline_height(rows, bars, settings)
     first = 2 * gap + len(titles) * line_height(settings.title_px) + (gap if titles else 0)
     first += max(map(len, heads)) * line_height(text_px) + gap // 2
     below = [max(map(len, row)) * line + (inline if bars == "panel" else 0) for row in captions]
@@ -282,7 +290,16 @@ def plan_layout(
     end = tops[-1] + heights[-1] + below[-1]
     foot = end + gap + (inline if bars == "column" else 0)
     size = (foot + len(notes) * line + 2 * gap, width)
-    return Layout(size, bars, tops, heights, lefts, inline if bars == "panel" else 0, captions, tuple(labels), heads, titles, notes, foot)
+    return Layout(size, bars, tops, heights, lefts, inline, captions, tuple(labels), heads, titles, notes, foot)
+
+
+def _inline_height(rows: Sequence[Sequence[Panel | None]], bars: Bars, settings: DrawSettings) -> int:
+    """Return the height that the tallest bar under a panel or a column takes, and the space above it; 0 where all stand at the rows' ends."""
+    if bars == "row":
+        return 0
+    scales = [scale for row in rows for panel in row if panel and (scale := panel_scale(panel, settings))]
+    lines = max((inline_bar_lines(scale, settings.panel_px, settings.caption_px) for scale in scales), default=1)
+    return lines * line_height(settings.caption_px) + settings.gap_px // 2
 
 
 def _row_height(row: Sequence[Panel | None], label_lines: int, settings: DrawSettings) -> int:
@@ -295,13 +312,20 @@ def _caption(panel: Panel | None, settings: DrawSettings) -> list[str]:
     if panel is None:
         return []
     verdict = judge_panel(panel, settings)
-    parts = [panel.caption, verdict.text if verdict.drawn else ""]
-    return wrap("\n".join(_bind(part) for part in parts if part), settings.panel_px, settings.caption_px, 3)
+    stands_on_it = not verdict.drawn and _fits(verdict.text, fit_size(panel.photo, settings), settings)
+    parts = [panel.caption, "" if stands_on_it else verdict.text]
+    return wrap("\n".join(_bind(part) for part in parts if part), settings.panel_px, settings.caption_px, _CAPTION_LINES)
+
+
+def _fits(text: str, size: tuple[int, int], settings: DrawSettings) -> bool:
+    """Whether a panel of that (height, width) has room for the whole text; else its first words stand on it, and all of it below."""
+    lines = wrap(_bind(text), size[1] - settings.gap_px, settings.caption_px, size[0] // line_height(settings.caption_px) or 1)
+    return not any(ELLIPSIS in line for line in lines)
 
 
 def _bind(text: str) -> str:
     """Return `text` with the number kept on the line of its "CV"."""
-    return text.replace("(CV ", "(CV\N{NO-BREAK SPACE}")
+    return text.replace("CV ", "CV\N{NO-BREAK SPACE}")
 
 
 def _gutter(rows: Sequence[Sequence[Panel | None]], heights: Sequence[int], bars: Bars, settings: DrawSettings) -> int:
@@ -364,7 +388,7 @@ def _panel_pieces(rows: Sequence[Sequence[Panel | None]], layout: Layout, settin
             above, before = (height - picture.shape[0]) // 2, (settings.panel_px - picture.shape[1]) // 2
             yield Piece(top + above, left + before, picture)
             words = text_picture(list(caption), settings.panel_px, settings.caption_px, "centre")
-            yield Piece(top + height + layout.inline, left, words)
+            yield Piece(top + height + (layout.inline if layout.bars == "panel" else 0), left, words)
 
 
 def _bar_pieces(rows: Sequence[Sequence[Panel | None]], layout: Layout, settings: DrawSettings) -> Iterator[Piece]:
@@ -377,7 +401,7 @@ def _bar_pieces(rows: Sequence[Sequence[Panel | None]], layout: Layout, settings
     half = settings.gap_px // 2
     for left, column in zip(layout.lefts, zip(*rows, strict=True), strict=True):
         if layout.bars == "column":
-            top = layout.foot - settings.gap_px - line_height(settings.caption_px)
+            top = layout.foot - settings.gap_px - layout.inline + half
             places = [(top, _one_scale(column, settings))]
         else:
             lows = [top + height + half for top, height in zip(layout.tops, layout.heights, strict=True)]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from safenet.architecture import Pooling, Sampling
 from safenet.partition import ring_weights
-from stages.cam_methods import Cells
-from stages.frames import carry_back
+from stages.cam_methods import CarriedCells, Cells
+from stages.frames import carry_back, carry_forward
 from stages.gradients import CellWeights, DenseGradient, FactoredGradient, Gradient
 from stages.max_pooling import MaxPooled, Warp
 from stages.naming import known
@@ -22,6 +22,7 @@ from stages.schema import Arrays
 from stages.scores import CellRemoval
 
 BLOCK_PREFIX = "block_"
+NEEDS_OF_SOURCE = ("patch_map", "theta")
 ON_ALIGNED_GRID = frozenset({"aligned", "part"})  # the other positions lie on the patch grid, the photo's frame
 Float = NDArray[np.float32]
 
@@ -37,6 +38,8 @@ class PositionView:
         T_p: how much each cell counts in part feature p; None where no gradient was asked for, or pooling is no weighting.
     paint
         Turns a value a cell [B, N] into a map [B, y, x].
+    spoilt : bool [B]
+        True where a cell is not finite; zeros stand in the place of all of the sample's cells.
     pooled : MaxPooled or None
         The way to the part features where they are maxima.
     """
@@ -44,6 +47,7 @@ class PositionView:
     cells: Cells
     weights: CellWeights | None
     paint: Callable[[NDArray[np.floating]], Float]
+    spoilt: NDArray[np.bool_]
     pooled: MaxPooled | None = None
 
     def gradient(self, direction: NDArray[np.floating]) -> Gradient:
@@ -88,6 +92,18 @@ def open_block(maps: NDArray[np.floating]) -> PositionView:
     return _grid_view(maps)
 
 
+def open_source(block: Arrays, sampling: Sampling) -> tuple[CarriedCells, NDArray[np.bool_]]:
+    """The cells that FAM read, how it carries a value of each to the aligned grid, and which samples' are not finite, [B]."""
+    cells, spoilt = _finite_cells(block["patch_map"])
+    side = block["source_cell"].shape[1:]
+
+    def carry(values: NDArray[np.floating]) -> NDArray[np.float32]:
+        on_grid = values.astype(np.float32).reshape(len(values), 1, *side)
+        return carry_forward(on_grid, block["theta"], block["source_cell"], sampling).reshape(len(values), -1)
+
+    return CarriedCells(cells, carry), spoilt
+
+
 def ring_weights_of(block: Arrays) -> Float:
     """R_p of a block's boundaries, float32 [B, P, y, x]."""
     side = block["source_cell"].shape[1:]
@@ -118,7 +134,8 @@ def _part(block: Arrays, sampling: Sampling, pooling: Pooling, with_gradient: bo
     batch, parts, _ = cells.shape
     weight = np.broadcast_to(np.eye(parts, dtype=np.float32), (batch, parts, parts))
     inside = (ring_weights_of(block) > 0).astype(np.float32)
-    return PositionView(Cells(cells), CellWeights(weight), lambda values: np.einsum("bp,bpyx->byx", values, inside).astype(np.float32))
+    none = np.zeros(batch, bool)  # part features that are not finite have gone before: see stages/finite.py
+    return PositionView(Cells(cells), CellWeights(weight), lambda values: np.einsum("bp,bpyx->byx", values, inside).astype(np.float32), none)
 
 
 POSITIONS: Mapping[str, Position] = MappingProxyType(
@@ -131,10 +148,18 @@ POSITIONS: Mapping[str, Position] = MappingProxyType(
 
 
 def _grid_view(maps: NDArray[np.floating]) -> PositionView:
+    cells, spoilt = _finite_cells(maps)
+    return PositionView(cells, None, lambda values: values.astype(np.float32).reshape(maps.shape[:3]), spoilt)
+
+
+def _finite_cells(maps: NDArray[np.floating]) -> tuple[Cells, NDArray[np.bool_]]:
+    """Return the cells of maps [B, y, x, K], zeros in place of maps that are not finite, and which these are."""
     batch, height, width, channels = maps.shape
     # torch converts half precision several times faster than numpy
-    cells = torch.from_numpy(np.ascontiguousarray(maps)).to(torch.float32).numpy().reshape(batch, height * width, channels)
-    return PositionView(Cells(cells), None, lambda values: values.astype(np.float32).reshape(batch, height, width))
+    values = torch.from_numpy(np.ascontiguousarray(maps)).to(torch.float32).numpy().reshape(batch, height * width, channels)
+    cells = Cells(values)
+    spoilt = ~cells.is_finite
+    return (Cells(np.where(spoilt[:, None, None], np.float32(0), values)), spoilt) if spoilt.any() else (cells, spoilt)
 
 
 def _weighted(view: PositionView, weight: Float) -> PositionView:

@@ -86,6 +86,8 @@ class Product:
         """Return itself, if there is such a map; else raise a ValueError that names the nearest known word."""
         check_position(self.position, f"{self.key}: position")
         method = METHODS[known(self.method, METHODS, f"{self.key}: method")]
+        if not method.exists_at(self.position, block_number(self.position) is not None):
+            raise ValueError(f"{self.key}: {self.method} does not exist at {self.position}; `atlas methods` tells where it does")
         if (self.target == NO_TARGET) != (method.kind == "statistic"):
             wanted = "has no target; write 'none'" if method.kind == "statistic" else "needs a target"
             raise ValueError(f"{self.key}: {self.method} {wanted}")
@@ -136,7 +138,7 @@ def _asked_for(settings: CamSettings) -> Iterator[Product]:
         at_block = block_number(position) is not None
         for name in settings.methods:
             method = METHODS[name]
-            if method.where == ("maps" if at_block else "blocks"):
+            if not method.exists_at(position, at_block):
                 continue
             targets: Sequence[str] = (NO_TARGET,) if method.kind == "statistic" else settings.targets
             yield from (Product(position, target, name) for target in targets)

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.finite import whole_or_nothing
 from stages.target_names import TargetName
 
 UNDEFINED = -1
@@ -63,7 +64,10 @@ class ReferenceGroups:
 
 
 def reference_groups(place: Sequence[str], view: Sequence[str], split: Sequence[str], roles: Sequence[str], valid: Sequence[bool]) -> ReferenceGroups:
-    """Group the possible references by (place, view, split); test images are compared with gallery images only."""
+    """Group the possible references by (place, view, split); test images are compared with gallery images only.
+
+    `valid`: whether an image can be compared at all; False where it is void, or its embedding is not finite.
+    """
     rows = list(zip(place, view, split, roles, valid, strict=True))
     serves = [ok and ("gallery" in role or s == "train") for _, _, s, role, ok in rows]
     keys = sorted({(p, v, s) for (p, v, s, _, _), serve in zip(rows, serves, strict=True) if serve})
@@ -126,7 +130,8 @@ class ReferenceBank:
     def family_mean(self) -> Float:
         """Mean over the groups of each family, [family, heads, E]."""
         numbers = range(int(self.groups.family.max(initial=-1)) + 1)
-        return np.stack([self.places[self.groups.family == number].mean(axis=0) for number in numbers])
+        means = [self.places[self.groups.family == number].mean(axis=0) for number in numbers]
+        return np.stack(means) if means else self.places[:0]
 
     @cached_property
     def best(self) -> NDArray[np.int64]:
@@ -215,5 +220,6 @@ def _rows_of(values: NDArray, index: NDArray[np.int64]) -> NDArray:
 
 
 def _unit(embedding: NDArray[np.floating]) -> Float:
-    norm = np.linalg.norm(embedding, axis=2, keepdims=True)
-    return (embedding / np.where(norm > 0, norm, 1)).astype(np.float32)
+    known = whole_or_nothing(embedding)
+    norm = np.linalg.norm(known, axis=2, keepdims=True)
+    return (known / np.where(norm > 0, norm, 1)).astype(np.float32)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stages.cam_methods import METHODS
 from stages.drawing import check_colour_map
@@ -17,7 +17,7 @@ from stages.spreading import spread
 from stages.target_names import NO_TARGET
 
 MosaicKind = Literal["positions", "epochs", "paper", "methods", "depth", "pair", "change"]
-Scope = Literal["image", "image-over-checkpoints", "checkpoint", "dataset", "fixed"]
+Scope = Literal["image", "percentile", "image-over-checkpoints", "checkpoint", "dataset", "fixed"]
 
 
 class RenderSettings(BaseModel):
@@ -41,15 +41,20 @@ class RenderSettings(BaseModel):
     pair_cells: int = Field(4, ge=1, le=9, description="cells of each image that a pair mosaic asks about")
     checkpoints: tuple[str, ...] = Field((), description="checkpoints of all kinds but epochs; default: the last")
     columns: int = Field(8, ge=2, description="checkpoints of an epoch strip, evenly spread, first and last included")
-    scope: Scope = Field("image", description="scale of the positions and paper mosaics: image, checkpoint, dataset, fixed")
-    epochs_scope: Scope = Field("image-over-checkpoints", description="scale of an epoch strip")
+    scope: Scope = Field(
+        "image", description="scale of the positions and paper mosaics: image, percentile (for skewed maps), checkpoint, dataset, fixed"
+    )
+    epochs_scope: Scope = Field("image-over-checkpoints", description="scale of an epoch strip: image-over-checkpoints, or one of the others")
+    percentiles: tuple[float, float] = Field((1, 99), description="lower and upper end of the scales of scope percentile, in percent of the cells")
     fixed: tuple[float, float] | None = Field(None, description="the scale of scope fixed")
     signed: bool = Field(False, description="draw gradient maps with their negative cells")
     panel_px: int = Field(160, ge=64, description="longer side of a panel")
     alpha: float = Field(0.5, ge=0, le=1, description="weight of the colour over the photo")
     colour_map: str = Field("inferno", description="any of matplotlib's, for magnitudes")
     signed_colour_map: str = Field("RdBu_r", description="any of matplotlib's, zero-centred, for signed maps")
-    stretch_flat: bool = Field(False, description="stretch flat maps all the same; the panel says so")
+    low_contrast: Literal["draw", "grey"] = Field(
+        "draw", description="maps of low contrast: draw them from minimum to maximum, with their contrast and range, or leave their panels grey"
+    )
 
     @field_validator("methods")
     @classmethod
@@ -68,6 +73,20 @@ class RenderSettings(BaseModel):
         if value is not None and value[0] >= value[1]:
             raise ValueError(f"render.fixed = {list(value)}: expected [minimum, maximum]")
         return value
+
+    @field_validator("percentiles")
+    @classmethod
+    def _ascending_percentiles(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= value[0] < value[1] <= 100:
+            raise ValueError(f"render.percentiles = {list(value)}: expected [lower, upper], between 0 and 100")
+        return value
+
+    @model_validator(mode="after")
+    def _fixed_scope_has_a_scale(self) -> RenderSettings:
+        for name in ("scope", "epochs_scope"):
+            if getattr(self, name) == "fixed" and self.fixed is None:
+                raise ValueError(f"render.{name} = 'fixed' needs render.fixed = [minimum, maximum]")
+        return self
 
     @field_validator("position")
     @classmethod

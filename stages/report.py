@@ -109,8 +109,9 @@ def _map_tables(stats: xr.Dataset) -> list[dict[str, Any]]:
     """One table a group of images: each product at the last checkpoint."""
     names = {
         "variation": "coefficient of variation",
-        "flat": "flat",
+        "low_contrast": "low contrast",
         "zero": "zero",
+        "alike": "correlation with the mean map",
         "entropy": "entropy",
         "top": "heat in top cells",
         "pointing": "pointing",
@@ -128,7 +129,7 @@ def _map_tables(stats: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def _figure(name: str, value: xr.DataArray) -> str:
-    return (f"{float(value):.3g}" if np.isfinite(value) else "-") if name in ("variation", "entropy") else _percent(value)
+    return (f"{float(value):.3g}" if np.isfinite(value) else "-") if name in ("variation", "entropy", "alike") else _percent(value)
 
 
 def _percent(value: xr.DataArray) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 RANKS = (1, 5, 10)
 JUNK = "-1"
 _QUERIES_AT_ONCE = 256
+_NOT_FOUND = np.iinfo(np.int64).max  # a rank beyond every other
 
 
 def descriptors(embedding: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -25,11 +26,11 @@ def descriptors(embedding: NDArray[np.floating]) -> NDArray[np.float32]:
     float32 [n, heads * E]
     """
     norm = np.linalg.norm(embedding, axis=2, keepdims=True) * embedding.shape[1] ** 0.5
-    return (embedding / np.where(norm > 0, norm, 1)).reshape(len(embedding), -1).astype(np.float32)
+    return (embedding / np.where(norm > 0, norm, 1)).reshape(len(embedding), embedding.shape[1] * embedding.shape[2]).astype(np.float32)
 
 
 def retrieval_metrics(
-    query: NDArray[np.float32], query_place: Sequence[str], gallery: NDArray[np.float32], gallery_place: Sequence[str]
+    query: NDArray[np.float32], query_place: Sequence[str], gallery: NDArray[np.float32], gallery_place: Sequence[str], misses: int = 0
 ) -> dict[str, float]:
     """Rank the gallery by inner product for every query.
 
@@ -39,6 +40,8 @@ def retrieval_metrics(
     query_place : Q names
     gallery : float32 [G, F]
     gallery_place : G names
+    misses : int
+        Further queries that find nothing: those whose descriptor is not finite, which can be ranked against none.
 
     Returns
     -------
@@ -56,14 +59,14 @@ def retrieval_metrics(
     gallery, gallery_place = gallery[kept], names[kept].tolist()
     _, number = np.unique(np.concatenate([np.asarray(query_place), np.asarray(gallery_place)]), return_inverse=True)
     wanted, offered = number[: len(query)], number[len(query) :]
-    first: list[NDArray[np.integer]] = []
-    precision: list[float] = []
+    first: list[NDArray[np.integer]] = [np.full(misses, _NOT_FOUND)]
+    precision: list[float] = [0.0] * misses
     for start in range(0, len(query), _QUERIES_AT_ONCE):
         part = slice(start, start + _QUERIES_AT_ONCE)
         order = np.argsort(-(query[part] @ gallery.T), axis=1, kind="stable")
         hits = offered[order] == wanted[part, None]
         found = hits.any(axis=1)
-        first.append(np.where(found, hits.argmax(axis=1), len(gallery)))
+        first.append(np.where(found, hits.argmax(axis=1), _NOT_FOUND) if len(gallery) else np.full(len(hits), _NOT_FOUND))
         precision.extend(_average_precision(np.flatnonzero(row)) for row in hits)
     rank = np.concatenate(first)
     figures = {f"recall_{k}": float((rank < k).mean()) for k in RANKS}

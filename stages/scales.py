@@ -10,14 +10,17 @@ from typing import Literal, get_args
 
 import numpy as np
 
-MapKind = Literal["statistic", "relu", "signed"]
-MapStatus = Literal["ok", "flat", "zero", "absent"]
-Scope = Literal["image", "image-over-checkpoints", "row", "picture", "checkpoint", "dataset", "fixed"]
+from stages.map_status import LOW_CONTRAST_BELOW, within_rounding
 
-FLAT_BELOW = 0.01
+MapKind = Literal["statistic", "relu", "signed"]
+MapStatus = Literal["ok", "low contrast", "constant", "zero", "not finite", "absent"]
+Scope = Literal["image", "percentile", "image-over-checkpoints", "row", "picture", "checkpoint", "dataset", "fixed"]
+Percentiles = tuple[float, float]
+
 SCOPE_WORDS: Mapping[str, str] = MappingProxyType(
     {
         "image": "each map its own",
+        "percentile": "of the cells of the maps that share it; values beyond it take its end colours",
         "image-over-checkpoints": "one an image, shared by its checkpoints",
         "row": "one for the maps of a row",
         "picture": "one for all maps of its kind in the picture",
@@ -40,6 +43,8 @@ class Scale:
         What the range was taken over: a key of SCOPE_WORDS.
     signed
         True for a diverging scale, symmetric about 0.
+    percentiles
+        Of scope "percentile": which percentiles its ends are, (lower, upper).
 
     Raises
     ------
@@ -51,6 +56,7 @@ class Scale:
     vmax: float
     scope: Scope
     signed: bool = False
+    percentiles: Percentiles | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.vmin) and math.isfinite(self.vmax) and self.vmin <= self.vmax):
@@ -59,6 +65,12 @@ class Scale:
             raise ValueError(f"scale: signed, but vmin = {self.vmin} is not -vmax = {-self.vmax}. Make it symmetric about 0.")
         if self.scope not in get_args(Scope):
             raise ValueError(f"scale: scope = {self.scope!r}; expected one of {', '.join(get_args(Scope))}.")
+
+    @property
+    def words(self) -> str:
+        """What the range was taken over, for a picture's footer."""
+        name = self.scope if self.percentiles is None else f"{self.scope} {self.percentiles[0]:g} to {self.percentiles[1]:g}"
+        return f"scale: {name} ({SCOPE_WORDS[self.scope]})"
 
     def normalise(self, heat: np.ndarray) -> np.ndarray:
         """Return `heat` on this scale: float32 in 0..1, clipped at the ends, NaN where `heat` is NaN.
@@ -72,13 +84,11 @@ class Scale:
 
 
 def check_map(heat: np.ndarray, where: str = "heat") -> None:
-    """Raise ValueError unless `heat` is one map [h, w] of floating-point numbers without infinities; NaN is allowed."""
+    """Raise ValueError unless `heat` is one map [h, w] of floating-point numbers."""
     if heat.ndim != 2 or 0 in heat.shape:
         raise ValueError(f"{where}: shape {heat.shape}; expected one map [h, w]. Pass a single sample, head and method.")
     if not np.issubdtype(heat.dtype, np.floating):
         raise ValueError(f"{where}: dtype {heat.dtype}; expected a floating-point map of raw values.")
-    if np.isinf(heat).any():
-        raise ValueError(f"{where}: {int(np.isinf(heat).sum())} infinite cells; expected finite values, or NaN where there is no value.")
 
 
 def rectify(heat: np.ndarray, kind: MapKind) -> np.ndarray:
@@ -86,7 +96,7 @@ def rectify(heat: np.ndarray, kind: MapKind) -> np.ndarray:
     return np.maximum(heat, 0) if kind == "relu" else heat
 
 
-def find_scale(maps: Iterable[np.ndarray], kind: MapKind, scope: Scope) -> Scale:
+def find_scale(maps: Iterable[np.ndarray], kind: MapKind, scope: Scope, percentiles: Percentiles | None = None) -> Scale:
     """Return the one scale on which all of `maps` are drawn.
 
     Parameters
@@ -98,6 +108,9 @@ def find_scale(maps: Iterable[np.ndarray], kind: MapKind, scope: Scope) -> Scale
         "signed": [-a, a] with a the largest magnitude.
     scope
         What `maps` are, written beside the scale.
+    percentiles
+        Percentiles of the cells (of what is drawn: after the ReLU, of the magnitudes of a signed map) in the place of minimum and maximum; the
+        scope is then "percentile". Where they coincide, minimum and maximum after all.
 
     Raises
     ------
@@ -108,15 +121,24 @@ def find_scale(maps: Iterable[np.ndarray], kind: MapKind, scope: Scope) -> Scale
     values = np.concatenate([*finite, np.empty(0)])
     if values.size == 0:
         raise ValueError(f"scale over {scope}: none of the {len(finite)} maps has a finite cell, so there is no range. Leave absent maps out.")
+    scope = "percentile" if percentiles else scope
     if kind == "relu":
-        return Scale(0.0, max(float(values.max()), 0.0), scope)
+        return Scale(0.0, _ends(rectify(values, kind), percentiles)[1], scope, percentiles=percentiles)
     if kind == "signed":
-        extent = float(np.abs(values).max())
-        return Scale(-extent, extent, scope, signed=True)
-    return Scale(float(values.min()), float(values.max()), scope)
+        extent = _ends(np.abs(values), percentiles)[1]
+        return Scale(-extent, extent, scope, signed=True, percentiles=percentiles)
+    return Scale(*_ends(values, percentiles), scope, percentiles=percentiles)
 
 
-def flatness(heat: np.ndarray) -> float:
+def _ends(values: np.ndarray, percentiles: Percentiles | None) -> tuple[float, float]:
+    """Return the two ends of a scale over `values`; of magnitudes and rectified maps only the upper one counts."""
+    low, high = np.percentile(values, percentiles or (0, 100))
+    if low == high or (values.min() >= 0 and high == 0):
+        low, high = values.min(), values.max()
+    return float(low), float(high)
+
+
+def contrast(heat: np.ndarray) -> float:
     """Return the coefficient of variation, standard deviation / |mean| over the finite cells, of a map [h, w].
 
     0 for a constant map, NaN where no cell is finite, infinite where the mean is 0 but the cells are not.
@@ -130,33 +152,55 @@ def flatness(heat: np.ndarray) -> float:
     return deviation / mean if mean > 0 else math.inf
 
 
-def map_status(heat: np.ndarray | None, kind: MapKind, flat_below: float = FLAT_BELOW) -> MapStatus:
-    """Return whether a raw map [h, w] is "ok" to draw, or "absent" (no finite cell), "zero" (after its ReLU) or "flat".
+def map_status(heat: np.ndarray | None, kind: MapKind, low_contrast_below: float = LOW_CONTRAST_BELOW, rounding: float = 0.0) -> MapStatus:
+    """Return what becomes of a raw map [h, w] when it is drawn.
 
-    Only a "statistic" can be flat: its range is stretched to the whole scale, so one with a coefficient of variation
-    below `flat_below` would show rounding noise as structure.
+    Parameters
+    ----------
+    heat
+        NaN where it has no value, as in the photo's frame where the network read nothing. None: there is none.
+    kind
+        Only a "statistic" can be "low contrast" or "constant": the others are drawn from 0.
+    low_contrast_below
+        Coefficient of variation below which a map has low contrast. That says nothing of what it points at.
+    rounding
+        Standard deviation of a cell's value from the rounding of what it is made of: see `stages.map_status.within_rounding`.
+
+    Returns
+    -------
+    MapStatus
+        "absent" (no cell has a value), "not finite" (one is infinite), "zero" (after its ReLU), "constant", "low contrast" or "ok".
     """
-    if heat is None or not np.isfinite(heat).any():
+    if heat is None or np.isnan(heat).all():
         return "absent"
+    if np.isinf(heat).any():
+        return "not finite"
     if not np.nan_to_num(rectify(heat, kind)).any():
         return "zero"
-    if kind == "statistic" and flatness(heat) < flat_below:
-        return "flat"
-    return "ok"
+    if kind != "statistic":
+        return "ok"
+    if within_rounding(float(np.nanmin(heat)), float(np.nanmax(heat)), rounding, heat.size):
+        return "constant"
+    return "low contrast" if contrast(heat) < low_contrast_below else "ok"
 
 
 def describe_map(heat: np.ndarray | None, kind: MapKind, status: MapStatus, reason: str = "") -> str:
-    """Return what is written about a map: its range, or why it is not drawn ("flat: 27.71-27.72 (CV 0.0014)")."""
+    """Return what is written about a map: its range, its contrast, or why it is not drawn ("low contrast: CV 0.0014, 9.36 to 9.49")."""
     if status == "absent" or heat is None:
-        return f"no map: {reason or 'every cell is undefined'}"
-    if status == "zero":
-        return "zero everywhere after ReLU" if np.nan_to_num(heat).any() else "zero everywhere"
+        return reason or "no map: every cell is undefined"
+    if status == "not finite":
+        return reason or f"not finite: {int(np.isinf(heat).sum())} of {heat.size} cells are infinite"
     low, high = float(np.nanmin(heat)), float(np.nanmax(heat))
+    first, last = format_numbers([low, high])
+    if status == "zero":
+        return f"zero everywhere after ReLU: raw {first} to {last}" if low < 0 else "zero everywhere"
+    if status == "constant":
+        return f"constant, but for rounding: {first} to {last}" if low < high else f"constant: {first}"
+    if status == "low contrast":
+        return f"low contrast: CV {format_numbers([contrast(heat)])[0]}, {first} to {last}"
     if kind == "relu":
         return f"max {format_numbers([high])[0]}"
-    first, last = format_numbers([low, high])
-    words = f"{first}-{last}" if low >= 0 else f"{first} to {last}"
-    return f"flat: {words} (CV {format_numbers([flatness(heat)])[0]})" if status == "flat" else words
+    return f"{first}-{last}" if low >= 0 else f"{first} to {last}"
 
 
 def format_numbers(values: Sequence[float]) -> list[str]:

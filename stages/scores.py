@@ -58,6 +58,10 @@ class Score(Protocol):
     """The score y of every sample of a batch; NaN for samples that have no such target."""
 
     @property
+    def absent(self) -> NDArray[np.bool_]:
+        """Which samples have no such target, [B]."""
+
+    @property
     def value(self) -> Exact:
         """As the network gave it, [B]."""
 
@@ -97,6 +101,11 @@ class _ClassScore:
     logit: Float
     part_feature: Float
     heads: PartHeads
+
+    @property
+    def absent(self) -> NDArray[np.bool_]:
+        """Those that have no such class."""
+        return self.index < 0
 
     @cached_property
     def _mixed(self) -> Exact:
@@ -222,6 +231,11 @@ class CosineScore:
     part_feature: Float
     heads: PartHeads
     fixed_norm: bool
+
+    @property
+    def absent(self) -> NDArray[np.bool_]:
+        """Those that have nothing to be compared with."""
+        return np.asarray(np.isnan(self.reference).any(axis=(1, 2)))
 
     @property
     def is_linear(self) -> bool:

@@ -18,8 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from safenet.architecture import Architecture, Sampling
 from safenet.partition import ring_numbers
 from stages.cam_methods import METHODS
+from stages.finite import finite_rows, whole_or_nothing
 from stages.frames import to_photo_frame
 from stages.map_figures import drift_figures, map_figures, mask_figures
+from stages.map_status import LOW_CONTRAST_BELOW
 from stages.positions import ON_ALIGNED_GRID
 from stages.products import FACTS_PREFIX, Product
 from stages.retrieval import descriptors, retrieval_metrics
@@ -27,7 +29,9 @@ from stages.schema import MASKS
 from stages.trust_figures import STATUS_NAMES, trust_figures
 from stages.warp_figures import WARP_FIGURES, boundary_counts, decompose_theta, moved_share
 
-NEEDED_FEATURES = ("valid", "theta", "source_cell", "fam_change", "boundary")
+NEEDED_FEATURES = ("valid", "theta", "source_cell", "fam_change", "saliency", "boundary")
+RETRIEVAL_FIGURES = ("recall_1", "recall_5", "recall_10", "recall_top1pct", "average_precision")
+RETRIEVAL_COUNTS = ("queries", "queries_unmatched", "queries_not_finite", "gallery_not_finite")
 DIRECTIONS: Mapping[str, tuple[str, str]] = {"drone to satellite": ("drone", "satellite"), "satellite to drone": ("satellite", "drone")}
 
 
@@ -36,7 +40,9 @@ class StatsSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    flat_below: float = Field(0.01, ge=0, description="a map whose coefficient of variation is below this is flat")
+    low_contrast_below: float = Field(
+        LOW_CONTRAST_BELOW, ge=0, description="a class-free map whose coefficient of variation is below this has low contrast; its panel says so"
+    )
     top_share: float = Field(0.1, gt=0, le=1, description="share of the cells that `top` looks at")
     overlap_share: float = Field(0.2, gt=0, le=1, description="share of the cells that drift's `overlap` looks at")
     sanity_samples: int = Field(64, ge=0, description="images that the head-randomisation check looks at, evenly spread; 0: none")
@@ -86,6 +92,7 @@ def summarise_block(
     settings : StatsSettings
     """
     keys = [str(key) for key in cams.data_vars if not str(key).startswith(FACTS_PREFIX)]
+    cams = cams.assign({key: (cams[key].dims, whole_or_nothing(cams[key].values)) for key in keys})
     ring = ring_numbers((features.sizes["y"], features.sizes["x"])).numpy()
     figures = [_product_figures(Product.parse(key), cams[key].values, features, ring, network.sampling, settings) for key in keys]
     samples = xr.Dataset({name: _stack(name, [f[name] for f in figures], features.sizes["sample"]) for name in figures[0]} if keys else {})
@@ -131,18 +138,40 @@ def retrieval(embedding: NDArray[np.floating], place: Sequence[str], view: Seque
     ----------
     embedding : [sample, head, E]
         Of the images, or the sum with those of their flips.
+
+    Returns
+    -------
+    Dataset
+        The figures of `retrieval_metrics`, and counts: `queries`; `queries_unmatched`, of places without a gallery image; `queries_not_finite`,
+        which count as misses as those do; `gallery_not_finite`, images that are left out of the gallery.
     """
-    descriptor = descriptors(embedding)
     places, views, role, ok = (np.asarray(values) for values in (place, view, roles, valid))
+    finite = finite_rows(np.asarray(embedding))
     has_role = {name: np.array([name in text.split("+") for text in role], bool) & ok.astype(bool) for name in ("query", "gallery")}
     rows = []
     for query_view, gallery_view in DIRECTIONS.values():
         query, gallery = has_role["query"] & (views == query_view), has_role["gallery"] & (views == gallery_view)
-        enough = query.any() and gallery.any()
-        rows.append(retrieval_metrics(descriptor[query], places[query].tolist(), descriptor[gallery], places[gallery].tolist()) if enough else {})
-    names = ("recall_1", "recall_5", "recall_10", "recall_top1pct", "average_precision")
-    figures = {name: ("direction", np.array([row.get(name, np.nan) for row in rows])) for name in names}
+        rows.append(_one_direction(np.asarray(embedding), places, finite, query, gallery))
+    figures = {name: ("direction", np.array([row.get(name, np.nan) for row in rows])) for name in (*RETRIEVAL_FIGURES, *RETRIEVAL_COUNTS)}
     return xr.Dataset(figures, coords={"direction": np.array(list(DIRECTIONS), dtype=object)})
+
+
+def _one_direction(
+    embedding: NDArray[np.floating], places: NDArray, finite: NDArray[np.bool_], query: NDArray[np.bool_], gallery: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Figures and counts of the queries and the gallery that two masks [sample] name."""
+    asked, offered = query & finite, gallery & finite
+    counts = {
+        "queries": query.sum(),
+        "queries_unmatched": (query & ~np.isin(places, places[gallery])).sum(),
+        "queries_not_finite": (query & ~finite).sum(),
+        "gallery_not_finite": (gallery & ~finite).sum(),
+    }
+    if not (query.any() and gallery.any()):
+        return {name: float(count) for name, count in counts.items()}
+    names = [places[chosen].tolist() for chosen in (asked, offered)]
+    found = retrieval_metrics(descriptors(embedding[asked]), names[0], descriptors(embedding[offered]), names[1], int(query.sum() - asked.sum()))
+    return {**found, **{name: float(count) for name, count in counts.items()}}
 
 
 def drift_block(before: xr.Dataset, after: xr.Dataset, settings: StatsSettings) -> xr.Dataset:
@@ -158,10 +187,18 @@ def finalize_drift(drift: xr.Dataset, groups: Groups, products: Sequence[Product
     return xr.Dataset(means).assign_coords({dim: (dim, np.array(value, dtype=object)) for dim, value in coords.items()})
 
 
-def changed_boundaries(before: NDArray[np.integer], after: NDArray[np.integer], groups: Groups) -> xr.DataArray:
-    """Share of each group's samples whose boundaries differ between two checkpoints, dims (group,)."""
-    changed = (before != after).any(axis=1)
-    share = [changed[groups.index == number].mean() for number in range(len(groups.name))]
+def changed_boundaries(before: xr.Dataset, after: xr.Dataset, groups: Groups) -> xr.DataArray:
+    """Share of each group's samples whose boundaries differ between two checkpoints, dims (group,).
+
+    Parameters
+    ----------
+    before, after : Dataset
+        `boundary` and `saliency` of the same samples; a boundary that was cut by a saliency that is not finite is none.
+    """
+    changed = (before["boundary"].values != after["boundary"].values).any(axis=1)
+    known = finite_rows(before["saliency"].values) & finite_rows(after["saliency"].values)
+    rows = [known & (groups.index == number) for number in range(len(groups.name))]
+    share = [changed[chosen].mean() if chosen.any() else np.nan for chosen in rows]
     return xr.DataArray(np.array(share), dims="group", coords={"group": np.array(groups.name, dtype=object)})
 
 
@@ -170,7 +207,7 @@ def _product_figures(
 ) -> dict[str, NDArray[np.float64]]:
     method = METHODS[product.method]
     figures = map_figures(maps, method.kind, ring, settings.top_share)
-    figures["flat"] = np.where(np.isnan(figures["variation"]), np.nan, figures["variation"] < settings.flat_below)
+    figures["low_contrast"] = np.where(np.isnan(figures["variation"]), np.nan, figures["variation"] < settings.low_contrast_below)
     if all(name in features for name in MASKS):
         on_photo = maps
         if product.position in ON_ALIGNED_GRID:
@@ -182,13 +219,15 @@ def _product_figures(
 def _module_figures(features: xr.Dataset) -> dict[str, tuple[tuple[str, ...], NDArray[np.floating]]]:
     void = ~features["valid"].values.astype(bool)
     moved = moved_share(features["source_cell"].values)
-    change = features["fam_change"].values.astype(np.float64)
-    moved[void] = change[void] = np.nan
+    moved[void | ~finite_rows(features["theta"].values)] = np.nan
+    change = whole_or_nothing(features["fam_change"].values.astype(np.float64)).copy()
+    change[void] = np.nan
+    boundary = np.where(finite_rows(features["saliency"].values)[:, None], features["boundary"].values, 0)  # 0 is no ring
     return {
         "moved_cells": (("sample",), moved),
         "fam_change": (("sample",), change),
         "theta": (("sample", "warp"), decompose_theta(features["theta"].values)),
-        "boundary": (("sample", "part", "ring"), _one_hot(features["boundary"].values, features.sizes["y"] // 2)),
+        "boundary": (("sample", "part", "ring"), _one_hot(boundary, features.sizes["y"] // 2)),
     }
 
 
@@ -199,11 +238,19 @@ def _one_hot(boundary: NDArray[np.integer], rings: int) -> NDArray[np.float64]:
 def _group_sums(maps: NDArray[np.float32], group: NDArray[np.int64], groups: int) -> dict[str, NDArray[np.float64]]:
     chosen = (group >= 0) & np.isfinite(maps).all(axis=(1, 2))
     values = maps[chosen].astype(np.float64)
-    sums = {"n": np.zeros(groups), "total": np.zeros((groups, *maps.shape[1:])), "squares": np.zeros((groups, *maps.shape[1:]))}
+    of_cells = {"total": values, "squares": values**2, "units": _unit_maps(values)}
+    sums = {"n": np.zeros(groups), **{name: np.zeros((groups, *maps.shape[1:])) for name in of_cells}}
     np.add.at(sums["n"], group[chosen], 1)
-    np.add.at(sums["total"], group[chosen], values)
-    np.add.at(sums["squares"], group[chosen], values**2)
+    for name, summand in of_cells.items():
+        np.add.at(sums[name], group[chosen], summand)
     return sums
+
+
+def _unit_maps(maps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Maps less their mean, over their length; zeros where all cells are the same."""
+    centred = maps - maps.mean(axis=(1, 2), keepdims=True)
+    length = np.linalg.norm(centred, axis=(1, 2), keepdims=True)
+    return np.asarray(centred / np.where(length > 0, length, 1))
 
 
 def _stack(name: str, values: list[NDArray[np.float64]], samples: int) -> tuple[tuple[str, ...], NDArray[np.float64]]:
@@ -222,15 +269,16 @@ def _mean(values: xr.DataArray) -> xr.DataArray:
 
 
 def _map_statistics(summary: BlockSummary, groups: Groups, settings: StatsSettings) -> dict[str, Any]:
-    """Mean and standard deviation maps, and the range that `dataset` scales take."""
+    """Mean and standard deviation maps, how far all maps of a group are one map, and the range that `dataset` scales take."""
     sums = summary.sums
     count = sums["n"].where(sums["n"] > 0)
     mean = sums["total"] / count
     deviation = np.sqrt(np.maximum(sums["squares"] / count - mean**2, 0))
+    alike = (((sums["units"] / count) ** 2).sum(["y", "x"]) ** 0.5).where(count > 1)  # the mean correlation with the mean of the unit maps
     ranges = {}
     for name, figure, quantile in (("low", "low", 0.01), ("high", "high", 0.99)):
         ranges[f"range_{name}"] = xr.concat([_quantile(row, quantile) for row in _group_rows(summary.samples[figure], groups)], dim="group")
-    return {"map_mean": mean, "map_std": deviation, "defined": sums["n"], **ranges}
+    return {"map_mean": mean, "map_std": deviation, "alike": alike, "defined": sums["n"], **ranges}
 
 
 def _quantile(values: xr.DataArray, quantile: float) -> xr.DataArray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.finite import whole_or_nothing
+
 ROUNDING = 1e-5  # a relative change of the map below this is float32 rounding of an identity warp
 WARP_FIGURES = ("scale_x", "scale_y", "rotation_deg", "shear", "shift_x", "shift_y")
 
@@ -22,9 +24,9 @@ def decompose_theta(theta: NDArray[np.floating]) -> NDArray[np.float64]:
     Returns
     -------
     float64 [n, 6]
-        In the order of WARP_FIGURES; rotation in degrees, shifts in half image sides.
+        In the order of WARP_FIGURES; rotation in degrees, shifts in half image sides. NaN for a warp that is not finite.
     """
-    (a, b, shift_x), (c, d, shift_y) = np.moveaxis(theta.astype(np.float64), 0, -1)
+    (a, b, shift_x), (c, d, shift_y) = np.moveaxis(whole_or_nothing(theta).astype(np.float64), 0, -1)
     scale_x = np.hypot(a, c)
     divisor = np.where(scale_x > 0, scale_x, np.nan)
     return np.stack([scale_x, (a * d - b * c) / divisor, np.degrees(np.arctan2(c, a)), (a * b + c * d) / divisor**2, shift_x, shift_y], axis=1)

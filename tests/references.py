@@ -58,6 +58,7 @@ class Tail:
         from safenet.partition import POOLINGS
 
         self._heads, self._position, self._side = model.heads[:-1], position, patch_map.shape[2]
+        self.patch, self.theta, self.sampling = patch_map[0].numpy(), theta[0].double().numpy(), model.architecture.sampling
         self._resample = lambda cells: resample(cells, theta, model.architecture.sampling)
         self._pool = lambda cells: POOLINGS[model.architecture.pooling](cells, boundary)
         aligned = self._resample(patch_map)
@@ -121,6 +122,8 @@ def heat(method: str, tail: Tail, score, rivals=()) -> np.ndarray:
 
     if method == "l2_norm":
         return np.array([np.sqrt(sum(a * a for a in row)) for row in A])
+    if method == "l2_norm_source":
+        return carried(np.sqrt((tail.patch**2).sum(axis=0)), tail.theta, tail.sampling).ravel()
     if method == "max":
         return np.array([max(row) for row in A])
     if method == "mean":
@@ -160,6 +163,23 @@ def heat(method: str, tail: Tail, score, rivals=()) -> np.ndarray:
         contrast = [torch.autograd.grad(rival(*tail(cells)), cells)[0].numpy() for rival in rivals]
         return weighted((g - np.mean(contrast, axis=0)).mean(axis=0))
     raise AssertionError(f"{method} has no twin")
+
+
+def carried(values: np.ndarray, theta: np.ndarray, sampling: str) -> np.ndarray:
+    """FAM's resampling of one value a cell [H, W], cell by cell: where theta points, kept inside the map; the nearest value, or four of them."""
+    height, width = values.shape
+    found = np.empty_like(values)
+    for row in range(height):
+        for column in range(width):
+            x, y = theta @ [2 * column / (width - 1) - 1, 2 * row / (height - 1) - 1, 1]
+            x, y = min(max((x + 1) / 2 * (width - 1), 0), width - 1), min(max((y + 1) / 2 * (height - 1), 0), height - 1)
+            if sampling == "nearest":
+                found[row, column] = values[round(y), round(x)]
+                continue
+            left, top = min(int(x), width - 2), min(int(y), height - 2)
+            shares = [[(1 - y + top) * (1 - x + left), (1 - y + top) * (x - left)], [(y - top) * (1 - x + left), (y - top) * (x - left)]]
+            found[row, column] = sum(shares[i][j] * values[top + i, left + j] for i in (0, 1) for j in (0, 1))
+    return found
 
 
 def deletion_shares(order: np.ndarray, hires: np.ndarray) -> list[float]:

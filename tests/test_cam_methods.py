@@ -17,6 +17,7 @@ from stages.target_names import NO_TARGET, parse_target
 from stages.targets import RIVAL_WEIGHT, class_of, open_score, rival_direction
 
 AT_MAPS = tuple(name for name, method in METHODS.items() if method.where != "blocks")
+EVERYWHERE = tuple(name for name in AT_MAPS if METHODS[name].where != "aligned")
 GRADIENT = tuple(name for name in AT_MAPS if METHODS[name].kind == "gradient")
 TARGETS = (
     "label",
@@ -139,7 +140,7 @@ def test_formulas_are_exact_in_float64(parts, target):
                 FactoredGradient(cells.values, direction, weights, lambda cells=cells: cells.magnitude) for direction in (score.direction, contrast)
             )
             view = CamInput(cells, gradient, score, other, ChannelRemoval(part), CellRemoval(cells.values, weights.values))
-            for method in AT_MAPS:
+            for method in EVERYWHERE:
                 made = METHODS[method].formula(view)
                 made = (cells.values @ made[:, :, None])[:, :, 0] if METHODS[method].gives == "weights" else made
                 heat = references.heat(method, tail, expected, rivals)

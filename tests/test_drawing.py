@@ -1,4 +1,4 @@
-"""From a raw map to pixels: each formula against a slow twin or torch, and nothing undefined, zero or flat ever dressed up."""
+"""From a raw map to pixels: each formula against a slow twin or torch, and nothing undefined, zero or constant ever dressed up."""
 
 import math
 
@@ -20,7 +20,7 @@ from stages.drawing import (
     warp_photo,
 )
 from stages.lettering import ELLIPSIS, line_height, shorten, text_mask, text_width, wrap
-from stages.scales import Scale, check_map, describe_map, find_scale, flatness, format_numbers, map_status, rectify
+from stages.scales import Scale, check_map, contrast, describe_map, find_scale, format_numbers, map_status, rectify
 
 THETA = np.array([[0.83, -0.21, 0.11], [0.17, 0.9, -0.2]], np.float32)
 
@@ -95,6 +95,23 @@ def test_statistics_span_their_range_and_signed_maps_are_centred():
     np.testing.assert_array_equal(find_scale([heat], "signed", "image").normalise(np.float32([[0, -9]])), [[0.5, 0]])
 
 
+@pytest.mark.parametrize(
+    ("kind", "percentiles", "ends"),
+    [("statistic", (1, 99), (1, 99)), ("relu", (1, 99), (0, 99)), ("signed", (1, 98), (-98, 98)), ("statistic", (0, 100), (0, 100))],
+)
+def test_percentile_scales_leave_the_ends_of_a_skewed_map_out(kind, percentiles, ends):
+    heat = np.arange(101.0).reshape(1, 101)
+    scale = find_scale([heat], kind, "image", percentiles)
+    assert (scale.vmin, scale.vmax) == pytest.approx(ends) and scale.scope == "percentile"
+    assert scale.words.startswith(f"scale: percentile {percentiles[0]} to {percentiles[1]} (")
+
+
+def test_percentiles_that_coincide_give_way_to_the_whole_range():
+    peak = np.zeros((20, 20))
+    peak[3, 3] = 5
+    assert [find_scale([peak], kind, "image", (1, 99)).vmax for kind in ("relu", "statistic", "signed")] == [5, 5, 5]
+
+
 def test_one_scale_covers_several_maps_and_a_tiny_map_is_not_lifted():
     small, large = np.full((2, 2), 1e-7, np.float32), np.full((2, 2), 1, np.float32)
     scale = find_scale([small, large], "relu", "image-over-checkpoints")
@@ -114,16 +131,18 @@ def test_arguments_are_left_alone():
 @pytest.mark.parametrize(
     ("heat", "kind", "status", "text"),
     [
-        ([[27.71, 27.72], [27.72, 27.71]], "statistic", "flat", "flat: 27.71-27.72 (CV 1.8e-4)"),
-        ([[27.5, 27.5]], "statistic", "flat", "flat: 27.5-27.5 (CV 0)"),
+        ([[27.71, 27.72], [27.72, 27.71]], "statistic", "low contrast", "low contrast: CV 1.8e-4, 27.71 to 27.72"),
+        ([[27.5, 27.5]], "statistic", "constant", "constant: 27.5"),
         ([[1.0, 1.1]], "statistic", "ok", "1.0-1.1"),
         ([[-1.0, 1.0]], "statistic", "ok", "-1 to 1"),
         ([[5.0, 5.0]], "relu", "ok", "max 5.0"),
         ([[0.0, 0.0], [np.nan, 0.0]], "relu", "zero", "zero everywhere"),
-        ([[-1.0, -2.0]], "relu", "zero", "zero everywhere after ReLU"),
+        ([[-1.0, -2.0]], "relu", "zero", "zero everywhere after ReLU: raw -2 to -1"),
         ([[0.0, 0.0]], "statistic", "zero", "zero everywhere"),
         ([[np.nan, np.nan]], "relu", "absent", "no map: every cell is undefined"),
         ([[1e-7, 0.0]], "relu", "ok", "max 1.0e-7"),
+        ([[np.inf, 0.0], [1.0, -np.inf]], "relu", "not finite", "not finite: 2 of 4 cells are infinite"),
+        ([[np.inf, np.nan]], "statistic", "not finite", "not finite: 1 of 2 cells are infinite"),
     ],
 )
 def test_what_is_said_about_a_map(heat, kind, status, text):
@@ -132,19 +151,27 @@ def test_what_is_said_about_a_map(heat, kind, status, text):
     assert describe_map(heat, kind, status) == text
 
 
-def test_flatness_is_the_coefficient_of_variation():
+@pytest.mark.parametrize(("rounding", "status"), [(0.0, "low contrast"), (0.001, "low contrast"), (0.01, "constant"), (math.nan, "low contrast")])
+def test_a_map_is_constant_only_within_its_rounding(rounding, status):
+    heat = np.array([[27.71, 27.72], [27.72, 27.73]])
+    assert map_status(heat, "statistic", rounding=rounding) == status
+    assert map_status(heat, "relu", rounding=rounding) == "ok", "drawn from 0, so that nothing is stretched"
+    assert describe_map(heat, "statistic", "constant") == "constant, but for rounding: 27.71 to 27.73"
+
+
+def test_contrast_is_the_coefficient_of_variation():
     heat = noise_map() + 5
     values = [float(value) for value in heat.ravel()]
     mean = sum(values) / len(values)
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
-    assert flatness(heat) == pytest.approx(deviation / mean, rel=1e-9)
-    assert flatness(-heat) == flatness(heat)
-    assert flatness(np.array([[1.0, -1.0]])) == math.inf and math.isnan(flatness(np.array([[np.nan]])))
+    assert contrast(heat) == pytest.approx(deviation / mean, rel=1e-9)
+    assert contrast(-heat) == contrast(heat)
+    assert contrast(np.array([[1.0, -1.0]])) == math.inf and math.isnan(contrast(np.array([[np.nan]])))
 
 
 def test_a_missing_map_gives_its_reason():
     assert map_status(None, "relu") == "absent"
-    assert describe_map(None, "relu", "absent", "block 3 was not extracted") == "no map: block 3 was not extracted"
+    assert describe_map(None, "relu", "absent", "no map: block 3 was not extracted") == "no map: block 3 was not extracted"
 
 
 @pytest.mark.parametrize("alpha", [0, 0.3, 0.5, 1])
@@ -293,12 +320,12 @@ def test_ink_stays_inside_its_lines():
         (lambda: overlay(noise_photo(8, 8), np.full((2, 2), 1.5)), r"heat runs from 1.5 to 1.5; expected 0..1. Apply Scale.normalise"),
         (lambda: overlay(noise_photo(8, 8), np.zeros((2, 2)), alpha=1.2), "alpha = 1.2; expected a number from 0"),
         (lambda: overlay(np.zeros((8, 8, 3)), np.zeros((2, 2))), "photo: shape .* dtype float64; expected an RGB photo"),
-        (lambda: check_map(np.array([[np.inf, 1.0]])), "1 infinite cells; expected finite"),
+        (lambda: upsample(np.array([[np.inf, 1.0]]), (4, 4)), "1 infinite cells; expected finite"),
         (lambda: check_map(np.zeros((2, 2), np.int64)), "dtype int64; expected a floating-point map"),
         (lambda: find_scale([np.full((2, 2), np.nan)], "relu", "image"), "none of the 1 maps has a finite cell"),
         (lambda: Scale(1, 0, "image"), "vmin = 1, vmax = 0; expected two finite numbers"),
         (lambda: Scale(-1, 2, "image", signed=True), "vmin = -1 is not -vmax = -2"),
-        (lambda: Scale(0, 1, "epoch"), "scope = 'epoch'; expected one of image, image-over-checkpoints"),
+        (lambda: Scale(0, 1, "epoch"), "scope = 'epoch'; expected one of image, percentile"),
         (lambda: boundary_rectangles((2, 9), (16, 16), (8, 8)), "expected .* whole half-widths from 1 to 8 on a grid of 16 x 16"),
         (lambda: boundary_rectangles((1.5,), (16, 16), (8, 8)), "expected .* whole half-widths"),
         (lambda: warp_photo(noise_photo(8, 8), np.eye(3)), r"theta: shape \(3, 3\); expected \[2, 3\]"),

@@ -9,9 +9,10 @@ CODES = {row.name: code for code, row in STATUS.items()}
 CELLS = np.linspace(-1, 2, 16).reshape(4, 4)
 
 
-def facts(maps, kind="gradient", flat_below=0.01, clipped=None, score=None, constant=None, absent=False):
+def facts(maps, kind="gradient", low_contrast_below=0.01, clipped=None, rounding=None, score=None, constant=None, absent=False):
     maps = np.asarray(maps, np.float32).reshape(1, 4, 4)
-    columns = map_facts(maps, kind, flat_below, *(None if v is None else np.array([v]) for v in (clipped, score, constant)), np.array([absent]))
+    given = (None if v is None else np.array([v]) for v in (clipped, rounding, score, constant))
+    columns = map_facts(maps, kind, low_contrast_below, *given, np.array([absent]))
     return dict(zip(FACTS, columns[0].tolist(), strict=True))
 
 
@@ -20,8 +21,12 @@ def facts(maps, kind="gradient", flat_below=0.01, clipped=None, score=None, cons
     [
         ("ok", CELLS, {}),
         ("ok", CELLS, {"kind": "statistic"}),
-        ("flat", 27.7128 + 1e-6 * CELLS, {"kind": "statistic"}),
-        ("flat", np.full((4, 4), 3.0), {"kind": "statistic"}),
+        ("low contrast", 27.7128 + 1e-3 * CELLS, {"kind": "statistic"}),
+        ("low contrast", 27.7128 + 1e-3 * CELLS, {"kind": "statistic", "rounding": 1e-4}),
+        ("constant", 27.7128 + 1e-3 * CELLS, {"kind": "statistic", "rounding": 1e-3}),
+        ("constant", 27.7128 + 1e-3 * CELLS, {"kind": "statistic", "rounding": 1e-3, "clipped": 0.25}),
+        ("ok", 27.7128 + 1e-3 * CELLS, {"kind": "gradient", "rounding": 1e-3}),
+        ("constant", np.full((4, 4), 3.0), {"kind": "statistic"}),
         ("ok", 27.7128 + 1e-6 * CELLS, {"kind": "gradient"}),
         ("ok", 27.7128 + 0.5 * CELLS, {"kind": "statistic"}),
         ("zero", -np.abs(CELLS), {}),
@@ -40,8 +45,8 @@ def test_status(status, maps, more):
 
 
 def test_the_raw_range_and_the_score_are_kept():
-    found = facts(CELLS, clipped=0.125, score=3.5, constant=-0.5)
-    assert found == {"status": CODES["clipped"], "low": -1, "high": 2, "clipped": 0.125, "score": 3.5, "constant": -0.5}
+    found = facts(CELLS, clipped=0.125, score=3.5, constant=-0.5, rounding=0.25)
+    assert found == {"status": CODES["clipped"], "low": -1, "high": 2, "clipped": 0.125, "score": 3.5, "constant": -0.5, "rounding": 0.25}
 
 
 def test_what_is_not_defined_is_nan():

@@ -20,7 +20,7 @@ def heat(scale: float = 1.0, seed: int = 0) -> np.ndarray:
     return (scale * np.random.default_rng(seed).random((8, 8))).astype(np.float32)
 
 
-FLAT, ZERO = 27.7 + heat(0.01), np.zeros((8, 8), np.float32)
+LOW, ZERO = 27.7 + heat(0.01), np.zeros((8, 8), np.float32)
 
 
 def view(maps, reasons=None) -> SampleView:
@@ -36,15 +36,15 @@ def caught(monkeypatch) -> Caught:
 
 def test_methods_are_rows_and_positions_columns_and_what_does_not_exist_is_empty(caught):
     rows = [
-        MethodRow(NORM, view({"patch": FLAT, "block_1": heat(3)})),
-        MethodRow(HIRES, view({"patch": heat(0.1, 1) - 0.02, "part": ZERO}, {"aligned": "the image is void"})),
+        MethodRow(NORM, view({"patch": LOW, "block_1": heat(3)})),
+        MethodRow(HIRES, view({"patch": heat(0.1, 1) - 0.02, "part": ZERO}, {"aligned": "no map: the image is void"})),
     ]
     methods_mosaic(rows, SMALL, "title", "match")
     assert caught.column_labels == ["photo", "patch\nbefore FAM", "aligned\nafter FAM", "part\nafter FPM", "block 2\n(block_1)"]
     assert caught.row_labels == ["l2_norm\n(class-free)", "hires_cam"]
     assert [[panel is not None for panel in row] for row in caught.rows] == [[True, True, False, False, True], [True, True, True, True, False]]
     texts = [[panel and judge_panel(panel, SMALL).text for panel in row] for row in caught.rows]
-    assert texts[0][1].startswith("flat: 27.7") and texts[0][4] == ""
+    assert texts[0][1].startswith("low contrast: CV") and texts[0][4] == ""
     assert texts[1][1:4] == ["", "no map: the image is void", "zero everywhere"]
     empty = caught.picture[caught.layout.tops[0] : caught.layout.tops[0] + 96, caught.layout.lefts[2] : caught.layout.lefts[2] + 96]
     assert (empty == 255).all(), "paper is left white where the method does not exist"
@@ -72,7 +72,7 @@ def test_what_the_relu_hides_is_written_below(caught):
 
 def test_blocks_come_in_order_counted_from_one_and_the_patch_map_last(caught):
     maps = {"patch": heat(), "block_10": heat(9), "block_2": heat(2), "aligned": heat()}
-    depth_mosaic([view(maps), view({"block_2": heat()}, {"block_10": "lost"})], NORM, SMALL)
+    depth_mosaic([view(maps), view({"block_2": heat()}, {"block_10": "no map: lost"})], NORM, SMALL)
     assert caught.column_labels == ["photo", "block 3\n(block_2)", "block 11\n(block_10)", "patch, after\nLayerNorm"]
     assert [panel_scale(panel, SMALL).vmax for panel in caught.rows[0][1:]] == [heat(2).max(), heat(9).max(), heat().max()]
     assert [judge_panel(panel, SMALL).text for panel in caught.rows[1]] == ["", "", "no map: lost", "no map: not computed"]

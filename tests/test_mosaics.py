@@ -10,7 +10,7 @@ from caught_mosaic import Caught
 import stages.mosaics as mosaics
 from stages.drawing import draw_boundaries, overlay, warp_photo
 from stages.lettering import line_height
-from stages.mosaics import EpochRow, MapStyle, SampleView, epochs_mosaic, list_positions, paper_mosaic, positions_mosaic
+from stages.mosaics import EpochMap, EpochRow, MapStyle, SampleView, epochs_mosaic, list_positions, paper_mosaic, positions_mosaic
 from stages.panels import DrawSettings, Panel, choose_bars, draw_mosaic, draw_panel, fit_size, judge_panel, panel_scale, plan_layout
 from stages.scales import Scale, find_scale
 
@@ -24,9 +24,13 @@ def heat(scale: float = 1.0, seed: int = 0) -> np.ndarray:
     return (scale * np.random.default_rng(seed).random((16, 16))).astype(np.float32)
 
 
-FLAT = 27.7 + heat(0.01)
+LOW = 27.7 + heat(0.01)
 ZERO = np.zeros((16, 16), np.float32)
 ABSENT = np.full((16, 16), np.nan, np.float32)
+
+
+def epoch_row(label, *maps) -> EpochRow:
+    return EpochRow(label, GREY_PHOTO, [EpochMap(one) for one in maps])
 
 
 @pytest.fixture
@@ -49,11 +53,13 @@ def test_a_panel_is_relu_then_scale_then_overlay():
     [
         (Panel(GREY_PHOTO), "photo", ""),
         (Panel(GREY_PHOTO, heat()), "ok", ""),
-        (Panel(GREY_PHOTO, FLAT, kind="statistic"), "flat", r"flat: 27\.70-27\.71 \(CV 1\.1e-4\)"),
+        (Panel(GREY_PHOTO, LOW, kind="statistic", rounding=0.01), "constant", r"constant, but for rounding: 27\.70 to 27\.71"),
         (Panel(GREY_PHOTO, ZERO), "zero", "zero everywhere"),
-        (Panel(GREY_PHOTO, -heat()), "zero", "zero everywhere after ReLU"),
-        (Panel(GREY_PHOTO, ABSENT, reason="target has no gradient"), "absent", "no map: target has no gradient"),
-        (Panel(GREY_PHOTO, reason="not extracted"), "absent", "no map: not extracted"),
+        (Panel(GREY_PHOTO, -heat()), "zero", r"zero everywhere after ReLU: raw -[0-9.]+ to -?[0-9.e-]+"),
+        (Panel(GREY_PHOTO, ABSENT, reason="no map: target has no gradient"), "absent", "no map: target has no gradient"),
+        (Panel(GREY_PHOTO, reason="no map: not extracted"), "absent", "no map: not extracted"),
+        (Panel(GREY_PHOTO, np.where(heat() > 0.9, np.inf, heat())), "not finite", r"not finite: \d+ of 256 cells are infinite"),
+        (Panel(GREY_PHOTO, reason="not finite: patch_map; set it"), "absent", "not finite: patch_map; set it"),
     ],
 )
 def test_what_is_not_drawn_says_so(panel, status, text):
@@ -76,18 +82,22 @@ def test_the_photo_is_grey_under_a_signed_map_alone():
     assert (draw_panel(Panel(roof), SMALL) == roof).all()
 
 
-def test_a_scale_from_elsewhere_does_not_make_a_flat_map_ok():
-    panel = Panel(GREY_PHOTO, FLAT, scale=Scale(20, 30, "dataset"), kind="statistic")
-    assert not judge_panel(panel, SMALL).drawn
+def test_a_map_of_low_contrast_is_drawn_from_minimum_to_maximum_and_says_so():
+    panel = Panel(GREY_PHOTO, LOW, kind="statistic")
+    verdict = judge_panel(panel, SMALL)
+    assert verdict.drawn and verdict.status == "low contrast"
+    assert re.fullmatch(r"low contrast: CV 1\.1e-4, 27\.70 to 27\.71", verdict.text)
+    assert panel_scale(panel, SMALL) == Scale(float(LOW.min()), float(LOW.max()), "image")
+    assert np.ptp(draw_panel(panel, SMALL), axis=2).max() > 50
+    layout = plan_layout([[panel]], ["a"], ["b"], "", "", SMALL)
+    assert " ".join(layout.captions[0][0]).startswith("low contrast: CV\N{NO-BREAK SPACE}1.1e-4,")
 
 
-def test_a_flat_map_is_stretched_on_request_and_labelled():
-    panel, asked = Panel(GREY_PHOTO, FLAT, kind="statistic"), replace(SMALL, stretch_flat=True)
-    verdict = judge_panel(panel, asked)
-    assert verdict.drawn and verdict.text.startswith("stretched: 27.7")
-    assert np.ptp(draw_panel(panel, asked), axis=2).max() > 50
-    layout = plan_layout([[panel]], ["a"], ["b"], "", "", asked)
-    assert " ".join(layout.captions[0][0]).startswith("stretched: 27.7")
+def test_a_setting_leaves_maps_of_low_contrast_grey():
+    panel, grey = Panel(GREY_PHOTO, LOW, kind="statistic"), replace(SMALL, grey_low_contrast=True)
+    assert not judge_panel(panel, grey).drawn and panel_scale(panel, grey) is None
+    assert (np.ptp(draw_panel(panel, grey), axis=2) == 0).all()
+    assert not judge_panel(replace(panel, scale=Scale(20, 30, "dataset")), grey).drawn, "a scale from elsewhere does not change that"
 
 
 @pytest.mark.parametrize(("shape", "fitted"), [((96, 96), (96, 96)), ((200, 400), (48, 96)), ((40, 30), (96, 72))])
@@ -139,7 +149,7 @@ def test_one_scale_over_the_row_of_epochs(caught):
     """The same raw value has the same colour under two checkpoints, whatever the rest of their maps."""
     early, late = np.full((16, 16), 0.5, np.float32), np.full((16, 16), 2, np.float32)
     late[:, :8] = 0.5
-    epochs_mosaic([EpochRow("a", GREY_PHOTO, [early, late, -late])], ["9", "19", "29"], RELU, SMALL)
+    epochs_mosaic([epoch_row("a", early, late, -late)], ["9", "19", "29"], RELU, SMALL)
     assert {panel.scale for panel in caught.rows[0][1:]} == {Scale(0, 2, "image-over-checkpoints")}
     assert caught.layout.bars == "row"
     np.testing.assert_array_equal(caught.cell(0, 1)[:, :40], caught.cell(0, 2)[:, :40])
@@ -149,26 +159,27 @@ def test_one_scale_over_the_row_of_epochs(caught):
 
 def test_rows_of_epochs_have_their_own_scales_and_undrawn_maps_no_say(caught):
     statistic = MapStyle("l2_norm", "none", "statistic")
-    rows = [EpochRow("a", GREY_PHOTO, [FLAT, heat(3)]), EpochRow("b", GREY_PHOTO, [None, heat(7)], ["lost", ""])]
+    rows = [epoch_row("a", LOW, heat(3)), EpochRow("b", GREY_PHOTO, [EpochMap(None, "no map: lost"), EpochMap(heat(7))])]
     epochs_mosaic(rows, ["9", "19"], statistic, SMALL)
     first, second = caught.rows[0][2].scale, caught.rows[1][2].scale
     assert first == find_scale([heat(3)], "statistic", "image-over-checkpoints") and second.vmax == heat(7).max()
-    assert [judge_panel(panel, SMALL).status for row in caught.rows for panel in row] == ["photo", "flat", "ok", "photo", "absent", "ok"]
+    assert [judge_panel(panel, SMALL).status for row in caught.rows for panel in row] == ["photo", "low contrast", "ok", "photo", "absent", "ok"]
     assert judge_panel(caught.rows[1][1], SMALL).text == "no map: lost"
-    epochs_mosaic(rows, ["9", "19"], statistic, replace(SMALL, stretch_flat=True))
-    assert caught.rows[0][1].scale.vmax == FLAT.max(), "a stretched map is drawn, so the shared scale holds it"
+    low = caught.rows[0][1]
+    assert low.scale is None and panel_scale(low, SMALL).vmax == LOW.max(), "on a scale of its own: on the shared one it would be one colour"
+    assert caught.layout.bars == "panel" and "scale: image (each map its own)" in caught.footer
 
 
 def test_epochs_take_scales_from_beyond_the_row(caught):
-    scales = {"9": Scale(0, 1, "checkpoint"), "19": Scale(0, 3, "checkpoint")}
-    rows = [EpochRow(name, GREY_PHOTO, [heat(), heat(3)]) for name in "ab"]
+    scales = [Scale(0, 1, "checkpoint"), Scale(0, 3, "checkpoint")]
+    rows = [epoch_row(name, heat(), heat(3)) for name in "ab"]
     epochs_mosaic(rows, ["9", "19"], RELU, SMALL, scales=scales)
     assert caught.layout.bars == "column" and "scale: checkpoint" in caught.footer
-    assert [panel.scale for panel in caught.rows[1][1:]] == list(scales.values())
+    assert [panel.scale for panel in caught.rows[1][1:]] == scales
 
 
 def test_a_row_without_any_map_has_no_bar(caught):
-    epochs_mosaic([EpochRow("a", GREY_PHOTO, [ZERO, None])], ["9", "19"], RELU, SMALL)
+    epochs_mosaic([epoch_row("a", ZERO, None)], ["9", "19"], RELU, SMALL)
     assert "no map drawn" in caught.footer
 
 
@@ -179,7 +190,7 @@ def view(**changes) -> SampleView:
 
 def test_positions_come_in_the_order_of_the_network(caught):
     maps = {name: heat(k + 1, k) for k, name in enumerate(["block_11", "part", "block_3", "patch"])}
-    first, second = view(maps=maps), view(maps={"aligned": ABSENT}, reasons={"patch": "not asked for"}, moved_cells=0)
+    first, second = view(maps=maps), view(maps={"aligned": ABSENT}, reasons={"patch": "no map: not asked for"}, moved_cells=0)
     assert list_positions([first, second]) == ["patch", "aligned", "part", "block_3", "block_11"]
     positions_mosaic([first, second], RELU, SMALL)
     heads = ["patch\nbefore FAM", "aligned\nafter FAM", "part\nafter FPM", "block 4\n(block_3)", "block 12\n(block_11)"]
@@ -233,10 +244,12 @@ def test_the_footer_names_what_the_colours_mean(caught):
             lambda: draw_mosaic([[Panel(GREY_PHOTO, heat()), Panel(GREY_PHOTO, heat(2))]], ["a"], ["b", "c"], "", "", SMALL, "row"),
             "one colour bar for panels on 2 scales. Give them one scale, or ask for bars = 'panel'",
         ),
-        (lambda: epochs_mosaic([EpochRow("a", GREY_PHOTO, [heat()])], ["9", "19"], RELU), "'a': 1 maps and 0 reasons for 2 checkpoints"),
+        (lambda: epochs_mosaic([epoch_row("a", heat())], ["9", "19"], RELU), "'a': 1 maps for 2 checkpoints"),
+        (lambda: epochs_mosaic([epoch_row("a", heat())], ["9"], RELU, scales=[Scale(0, 1, "fixed")] * 2), "scales: 2 for 1 checkpoints; expected one"),
+        (lambda: epochs_mosaic([epoch_row("a", heat(), heat())], ["9", "9"], RELU), "two columns are headed '9'; expected heads that tell"),
         (
-            lambda: epochs_mosaic([EpochRow("a", GREY_PHOTO, [heat()])], ["9"], RELU, scales={"8": Scale(0, 1, "fixed")}),
-            "scales: none for checkpoint '9', only for 8",
+            lambda: positions_mosaic([view()], RELU, scales={"patch": Scale(0, 1, "fixed")}),
+            "scales: none for position 'aligned', only for patch",
         ),
         (lambda: positions_mosaic([view(maps={"algned": heat()})], RELU), "position 'algned' is unknown; did you mean 'aligned'"),
         (lambda: paper_mosaic([view(theta=None, grid=None)], RELU), "'drone': no theta, grid; the paper's figure shows all three"),

@@ -86,11 +86,11 @@ def test_sums_and_cosine_are_told(caught):
     assert "the cosine is 0.62, and what the cells do not add up to is the heads' constants" in caught.footer
 
 
-def test_flat_answers_and_holes_say_so(caught):
-    flat, hole = np.full((8, 8), 0.97, np.float32), heat(1, 5)
+def test_constant_answers_and_holes_say_so(caught):
+    constant, hole = np.full((8, 8), 0.97, np.float32), heat(1, 5)
     hole[3:] = np.nan
-    pair_mosaic(replace(FIRST, answers=[flat, np.full((8, 8), np.nan)]), replace(SECOND, answers=[hole]), settings=SMALL)
-    assert judge_panel(caught.rows[1][1], SMALL).text.startswith("flat: 0.97") and caught.rows[2][1].marks == []
+    pair_mosaic(replace(FIRST, answers=[constant, np.full((8, 8), np.nan)]), replace(SECOND, answers=[hole]), settings=SMALL)
+    assert judge_panel(caught.rows[1][1], SMALL).text.startswith("constant: 0.97") and caught.rows[2][1].marks == []
     assert judge_panel(caught.rows[2][1], SMALL).text == "no map: every cell is undefined" and "clear cells: no value" in caught.footer
 
 

@@ -68,13 +68,13 @@ def test_maps_are_averaged_over_the_groups_defined_samples(inputs):
             assert float(at["range_low"]) == pytest.approx(np.quantile(maps.min(axis=(1, 2)), 0.01))
 
 
-def test_flat_maps_are_counted(inputs):
+def test_maps_of_low_contrast_are_counted(inputs):
     features, cams, groups = inputs
-    flat = cams.copy(deep=True)
-    flat["patch/none/l2_norm"][...] = 27.7128 + 1e-6 * np.random.default_rng(0).standard_normal((COUNT, 8, 8))
-    found = finalize(summarise_block(flat, features, groups.index, 4, BILINEAR, SETTINGS), groups, PRODUCTS, SETTINGS)
-    assert (found["flat"].sel(product="patch/none/l2_norm") == 1).all()
-    assert (found["flat"].sel(product="patch/match/hires_cam") == 0).all()
+    low = cams.copy(deep=True)
+    low["patch/none/l2_norm"][...] = 27.7128 + 1e-6 * np.random.default_rng(0).standard_normal((COUNT, 8, 8))
+    found = finalize(summarise_block(low, features, groups.index, 4, BILINEAR, SETTINGS), groups, PRODUCTS, SETTINGS)
+    assert (found["low_contrast"].sel(product="patch/none/l2_norm") == 1).all()
+    assert (found["low_contrast"].sel(product="patch/match/hires_cam") == 0).all()
 
 
 def test_module_figures(inputs):
@@ -106,10 +106,27 @@ def test_drift_is_averaged_by_group(inputs):
 
 def test_changed_boundaries(inputs):
     features, _, groups = inputs
-    boundary = features["boundary"].values
-    other = boundary.copy()
-    other[0, 0] += 1
-    assert changed_boundaries(boundary, other, groups).values.tolist() == [0.5, 0, 0, 0]
+    other = features.copy(deep=True)
+    other["boundary"][0, 0] += 1
+    assert changed_boundaries(features, other, groups).values.tolist() == [0.5, 0, 0, 0]
+    other["saliency"][0] = np.nan  # what cut these boundaries is none
+    assert changed_boundaries(features, other, groups).values.tolist() == [0, 0, 0, 0]
+
+
+def test_maps_that_one_mean_map_explains_are_alike(inputs):
+    """The figure is the mean correlation of a map with the mean of the maps, each less its mean and over its length."""
+    features, cams, groups = inputs
+    found = finalize(summarise_block(cams, features, groups.index, 4, BILINEAR, SETTINGS), groups, PRODUCTS, SETTINGS)
+    key = PRODUCTS[0].key
+    for number, name in enumerate(groups.name):
+        maps = cams[key].values[groups.index == number].astype(np.float64)
+        units = [(heat - heat.mean()) / np.linalg.norm(heat - heat.mean()) for heat in maps if np.isfinite(heat).all()]
+        mean = np.mean(units, axis=0)
+        expected = np.mean([(unit * mean).sum() for unit in units]) / np.linalg.norm(mean) if len(units) > 1 else np.nan
+        np.testing.assert_allclose(found["alike"].sel(group=name, product=key), expected, rtol=1e-9)
+    same = cams.assign({key: cams[key] * 0 + np.arange(64.0).reshape(8, 8)})
+    found = finalize(summarise_block(same, features, groups.index, 4, BILINEAR, SETTINGS), groups, PRODUCTS, SETTINGS)
+    assert found["alike"].sel(product=key).dropna("group").values == pytest.approx(1)
 
 
 def test_retrieval_in_both_directions():

@@ -55,6 +55,11 @@ class Picture:
         return folder / f"{file_name([self.place, *image, self.method, *target])}.png"
 
     @property
+    def words(self) -> str:
+        """The names that users gave and that stand on it: of place, target, checkpoints and images."""
+        return " ".join([self.place, self.target, *self.checkpoints, *self.images["variant"], *(Path(path).stem for path in self.images["path"])])
+
+    @property
     def style(self) -> tuple[str, str]:
         """Method and target."""
         return self.method, self.target

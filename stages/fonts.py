@@ -94,7 +94,7 @@ def own_face(bold: bool = False) -> Face:
 
 @cache
 def machine_faces() -> Sequence[Face]:
-    """Read the fonts that are installed on this machine, upright ones of usual weight first. It takes a moment: ask where DejaVu lacks a character."""
+    """Read the fonts that are installed on this machine, upright ones of usual weight first; slow, so that DejaVu is asked before."""
     faces = [face for file in sorted(findSystemFonts()) if (face := _read_face(file)) is not None]
     return sorted(faces, key=lambda face: (face.style not in _PLAIN_STYLES, face.family, face.file))
 

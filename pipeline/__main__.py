@@ -1,10 +1,12 @@
 """The command `atlas`, and `python -m pipeline`."""
 
 from pipeline.interrupts import EXIT_STOPPED, leave_stopped, stopping_at_once
+from pipeline.standard_streams import keep_standard_streams
 
 
 def main() -> None:
     """Run a command. Until its modules are imported, which takes seconds, a signal ends the process with the code that a stop has."""
+    keep_standard_streams()
     with stopping_at_once():
         from pipeline.cli import main as command
     try:

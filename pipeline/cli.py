@@ -49,6 +49,14 @@ _OPTION_HELP = {
 class OneLineErrors(click.Group):
     """Turns an expected error into one line on stderr and exit code 1, and a stop by a signal into one and exit code 75."""
 
+    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
+        """Read the arguments; --help and --version print here."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except OSError as error:
+            _tell(_out_of_space(error) or str(error))
+            raise click.exceptions.Exit(1) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.compute_settings import ComputeSettings
 from pipeline.executors import EXECUTORS
-from pipeline.toml_models import ConfigError, first_fault, read_toml
+from pipeline.toml_models import ConfigError, first_fault, place_of_first_fault, read_toml, words_of_first_fault
 from safenet.architecture import PRESETS, Architecture
 from safenet.scenes import SceneSettings
 from safenet.train import TrainSettings
@@ -84,30 +85,88 @@ def load_settings(path: Path | None, assignments: Iterable[str] = ()) -> Setting
     ConfigError
         If a key is unknown or a value is of the wrong kind.
     """
-    tables = {} if path is None else read_toml(path)
-    where = "--set" if path is None else str(path)
+    file_tables = {} if path is None else read_toml(path)
+    given = _read_assignments(assignments)
+    for table in {assignment.table for assignment in given.values()}:
+        if not isinstance(file_tables.get(table, {}), dict):
+            raise ConfigError(f"{path}: {table} = {file_tables[table]!r}: expected a table [{table}]")
+    try:
+        return _checked(_joined(file_tables, given.values()))
+    except _FaultError as fault:
+        raise ConfigError(f"{_whose(fault, path, file_tables, given)}: {fault}") from None
+
+
+@dataclass(frozen=True)
+class _Assignment:
+    """A `--set` option, as it was given and taken apart."""
+
+    text: str
+    table: str
+    key: str
+    value: Any
+
+
+class _FaultError(ValueError):
+    """What is wrong with some tables: the message, and to know it again, which key it is about and what is said of it."""
+
+    def __init__(self, text: str, place: tuple[str, ...] = (), words: str = "") -> None:
+        super().__init__(text)
+        self.place, self.words = place, words or text
+
+
+def _read_assignments(assignments: Iterable[str]) -> dict[str, _Assignment]:
+    """Take them apart, by table.key; the last one of a key wins."""
+    found = [_read_assignment(assignment) for assignment in assignments]
+    return {f"{assignment.table}.{assignment.key}": assignment for assignment in found}
+
+
+def _read_assignment(assignment: str) -> _Assignment:
+    name, equals, text = assignment.partition("=")
+    table, dot, key = name.strip().partition(".")
+    if not (equals and dot and key):
+        raise ConfigError(f"--set {assignment}: expected table.key=value, for instance cam.methods=['l2_norm']")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    return _Assignment(assignment.strip(), table, key, value)
+
+
+def _joined(tables: Mapping[str, Any], assignments: Iterable[_Assignment]) -> dict[str, Any]:
+    joined = dict(tables)
     for assignment in assignments:
-        _assign(tables, assignment)
+        joined[assignment.table] = {**joined.get(assignment.table, {}), assignment.key: assignment.value}
+    return joined
+
+
+def _checked(tables: Mapping[str, Any]) -> Settings:
     try:
         settings = Settings.model_validate(tables)
         known(settings.compute.executor, EXECUTORS, "compute.executor")
         settings.model.architecture()
     except ValidationError as error:
-        raise ConfigError(f"{where}: {first_fault(error, Settings)}") from None
+        raise _FaultError(first_fault(error, Settings), place_of_first_fault(error), words_of_first_fault(error)) from None
     except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise _FaultError(str(error)) from None
     return settings
 
 
-def _assign(tables: dict[str, Any], assignment: str) -> None:
-    name, equals, text = assignment.partition("=")
-    table, dot, key = name.strip().partition(".")
-    if not (equals and dot and key):
-        raise ConfigError(f"--set {assignment}: expected table.key=value, for instance cam.methods=['l2_norm']")
-    if not isinstance(tables.setdefault(table, {}), dict):
-        raise ConfigError(f"{table} = {tables[table]!r}: expected a table [{table}]")
+def _whose(fault: _FaultError, path: Path | None, file_tables: Mapping[str, Any], given: Mapping[str, _Assignment]) -> str:
+    """Say where a fault comes from: the option that set the key, the file, or both where it takes both."""
+    options = list(given.values())
+    if (assignment := given.get(".".join(fault.place[:2]))) is not None:
+        return f"--set {assignment.text}"
+    if path is not None and _has_fault(file_tables, fault):
+        return str(path)
+    needed = [option for option in options if not _has_fault(_joined(file_tables, [other for other in options if other != option]), fault)]
+    told = " ".join(f"--set {option.text}" for option in needed or options)
+    return told if path is None or _has_fault(_joined({}, options), fault) else f"{path} with {told}"
+
+
+def _has_fault(tables: Mapping[str, Any], fault: _FaultError) -> bool:
+    """Whether these tables have the same fault."""
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    tables[table][key] = value
+        _checked(tables)
+    except _FaultError as found:
+        return (found.place, found.words) == (fault.place, fault.words)
+    return False

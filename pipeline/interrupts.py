@@ -79,7 +79,8 @@ def stopping_at_once() -> Iterator[None]:
     """End the process at the first signal: nothing has been begun."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        os.write(2, f"atlas: stopped by {signal.Signals(number).name} before anything was begun. Call the same command again\n".encode())
+        with suppress(OSError):  # nobody may be reading
+            os.write(2, f"atlas: stopped by {signal.Signals(number).name} before anything was begun. Call the same command again\n".encode())
         os._exit(EXIT_STOPPED)
 
     with _handling(end):

@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline.cam_run import finished_stamps
 from pipeline.completeness import block_content, check_same_images
+from pipeline.file_names import file_name
 from pipeline.quarantine import bad_images
 from pipeline.run import Run
 from pipeline.wanted_maps import wanted_products
@@ -48,10 +49,15 @@ class Picture:
     @property
     def path(self) -> Path:
         """Within the mosaics folder."""
-        folder = Path(self.kind) / {"epochs": "", "change": "-".join(self.checkpoints)}.get(self.kind, self.checkpoints[0])
-        words = [self.place, *([f"{self.images['view'].iloc[0]}-{Path(self.images['path'].iloc[0]).stem}"] if self.kind == "methods" else [])]
-        words += [self.method, *([] if self.target == NO_TARGET else [self.target])]
-        return folder / f"{'-'.join(word.replace('/', '_') for word in words)}.png"
+        folder = Path(self.kind) if self.kind == "epochs" else Path(self.kind, file_name(self.checkpoints))  # its strip may change with each epoch
+        image = [self.images["id"].iloc[0]] if self.kind == "methods" else []
+        target = [] if self.target == NO_TARGET else [self.target]
+        return folder / f"{file_name([self.place, *image, self.method, *target])}.png"
+
+    @property
+    def words(self) -> str:
+        """The names that users gave and that stand on it: of place, target, checkpoints and images."""
+        return " ".join([self.place, self.target, *self.checkpoints, *self.images["variant"], *(Path(path).stem for path in self.images["path"])])
 
     @property
     def style(self) -> tuple[str, str]:

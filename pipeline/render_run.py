@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from time import perf_counter
@@ -23,9 +23,12 @@ from pipeline.run import Outcome, Run
 from pipeline.seals import Seal
 from pipeline.stamps import stamp
 from pipeline.stores import JOINED, group_attributes
+from stages.fonts import missing_characters, own_face
 
 VERSION = 4
 INDEX = "index.json"
+_BOXES = "boxes"  # text chunk of a picture with characters that DejaVu lacks: those that no font had
+_SHOWN_CHARACTERS = 20
 
 
 def render(run: Run, *, partial: bool = False) -> Outcome:
@@ -64,7 +67,8 @@ def render(run: Run, *, partial: bool = False) -> Outcome:
                 if run.part.is_whole or not stale_pictures(run, pictures):
                     _write_index(run, pictures)
     note_rate(run.directory, "render", len(stale), perf_counter() - started)
-    return Outcome("render", len(stale), len(mine) - len(stale), "pictures", (f"in {run.mosaics_path}", *undrawn(run, names, pictures)))
+    notes = (f"in {run.mosaics_path}", *undrawn(run, names, pictures), *_told_of_boxes(pictures))
+    return Outcome("render", len(stale), len(mine) - len(stale), "pictures", notes)
 
 
 def _groups(pictures: Sequence[Picture]) -> list[Group]:
@@ -93,8 +97,24 @@ class PictureWork:
 
 
 def stale_pictures(run: Run, pictures: Sequence[Picture]) -> list[Picture]:
-    """Those that are missing, damaged, or made of other maps, photos or settings."""
-    return [picture for picture in pictures if png_settings(run.mosaics_path / picture.path).get("stamp") != _stamp(run, picture)]
+    """Those that are missing, damaged, made of other maps, photos or settings, or lettered with boxes for which there is a font now."""
+    made = ((picture, png_settings(run.mosaics_path / picture.path)) for picture in pictures)
+    return [picture for picture, noted in made if noted.get("stamp") != _stamp(run, picture) or _has_needless_boxes(picture, noted)]
+
+
+def _has_needless_boxes(picture: Picture, noted: Mapping[str, str]) -> bool:
+    boxes = noted.get(_BOXES, own_face().lacks(picture.words))  # earlier versions had DejaVu alone, and noted nothing
+    return missing_characters(boxes) != boxes
+
+
+def _told_of_boxes(pictures: Sequence[Picture]) -> list[str]:
+    """Say once which characters of the pictures no font has."""
+    missing = missing_characters("".join(picture.words for picture in pictures))
+    if not missing:
+        return []
+    shown = missing if len(missing) <= _SHOWN_CHARACTERS else f"{missing[:_SHOWN_CHARACTERS]}... ({len(missing)} in all)"
+    remedy = "Install one that has, such as fonts-noto-cjk, and call `atlas render` again"
+    return [f"no font of this machine has {shown}: they are boxes in the pictures. {remedy}"]
 
 
 def index_seal(run: Run) -> Seal:
@@ -153,4 +173,5 @@ def _text_chunks(run: Run, picture: Picture) -> dict[str, Any]:
         "alpha": settings.alpha,
         "settings": settings.model_dump_json(),
         "stamp": _stamp(run, picture),
+        **({_BOXES: missing_characters(picture.words)} if own_face().lacks(picture.words) else {}),
     }

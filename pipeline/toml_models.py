@@ -45,7 +45,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def first_fault(error: ValidationError, model: type[BaseModel]) -> str:
     """Say in one line what the first fault is and what would be right."""
-    fault = min(error.errors(), key=lambda fault: fault["type"] not in _UNKNOWN_KEY)  # a typo often is why another key is missing
+    fault = _first(error)
     place = [str(part) for part in fault["loc"]]
     name = ".".join(place)
     if fault["type"] == "missing":
@@ -58,6 +58,20 @@ def first_fault(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown {kind} {name!r}.{suggestion(place[-1], names)} Known: {', '.join(names)}"
     message = fault["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list, such as ['a', 'b']")
     return message if not name or message.startswith(name) else f"{name} = {fault['input']!r}: {message}"
+
+
+def place_of_first_fault(error: ValidationError) -> tuple[str, ...]:
+    """Return the table and key of the first fault; the table alone where several keys contradict each other."""
+    return tuple(str(part) for part in _first(error)["loc"])
+
+
+def words_of_first_fault(error: ValidationError) -> str:
+    """Return what is wrong, without the value."""
+    return str(_first(error)["msg"])
+
+
+def _first(error: ValidationError) -> Any:
+    return min(error.errors(), key=lambda fault: fault["type"] not in _UNKNOWN_KEY)  # a typo often is why another key is missing
 
 
 def _fields_of(model: Any, place: list[str]) -> list[str]:

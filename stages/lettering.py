@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from stages.fonts import Face, own_face, runs_of
 
 Align = Literal["left", "centre", "right"]
 
@@ -19,21 +19,20 @@ GREY = (90, 90, 90)
 
 
 @lru_cache
-def load_font(size_px: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which Matplotlib brings along: Pillow's own font has no accents, Greek letters or dashes, and no bold."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size_px)
+def load_font(face: Face, size_px: int) -> ImageFont.FreeTypeFont:
+    """Open a font at a size."""
+    return ImageFont.truetype(face.file, size_px)
 
 
 def line_height(size_px: int) -> int:
-    """Return the height in pixels of one line of text, the same for every text of this size."""
-    ascent, descent = load_font(size_px).getmetrics()
+    """Return the height in pixels of one line of text, the same for every text of this size, whatever its font."""
+    ascent, descent = load_font(own_face(), size_px).getmetrics()
     return ascent + descent
 
 
 def text_width(text: str, size_px: int, bold: bool = False) -> int:
     """Return the width in pixels of one line of text."""
-    return math.ceil(load_font(size_px, bold).getlength(text))
+    return math.ceil(sum(load_font(face, size_px).getlength(run) for run, face in runs_of(text, bold)))
 
 
 def shorten(text: str, width_px: int, size_px: int, bold: bool = False) -> str:
@@ -67,13 +66,16 @@ def wrap(text: str, width_px: int, size_px: int, most_lines: int, bold: bool = F
 
 def text_mask(lines: list[str], width_px: int, size_px: int, align: Align = "left", bold: bool = False) -> np.ndarray:
     """Return the ink of `lines`: float32 [len(lines) * line height, width_px], 0 no ink, 1 full."""
-    height = line_height(size_px)
+    height, baseline = line_height(size_px), load_font(own_face(bold), size_px).getmetrics()[0]
     sheet = Image.new("L", (width_px, height * len(lines)), 0)
     pen = ImageDraw.Draw(sheet)
     for number, line in enumerate(lines):
         spare = width_px - text_width(line, size_px, bold)
-        left = {"left": 0, "centre": spare // 2, "right": spare}[align]
-        pen.text((left, number * height), line, fill=255, font=load_font(size_px, bold))
+        left: float = {"left": 0, "centre": spare // 2, "right": spare}[align]
+        for run, face in runs_of(line, bold):
+            font = load_font(face, size_px)
+            pen.text((left, number * height + baseline), run, fill=255, font=font, anchor="ls")  # fonts differ in height
+            left += font.getlength(run)
     return np.asarray(sheet, dtype=np.float32) / 255
 
 

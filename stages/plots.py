@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from stages.findings import display_name
+from stages.fonts import lettering_of_plots
 from stages.trust_report import agreement_matrix
 from stages.warp_figures import ROUNDING
 
@@ -33,7 +34,9 @@ class Plot:
 
 def draw_plots(stats: xr.Dataset) -> list[Plot]:
     """Draw every plot that the figures allow; `stats` as in `findings`."""
-    return [plot for draw in (_recall, _pointing, _energy, _moved, _warp, _boundaries, _drift, _agreement) for plot in draw(stats)]
+    names = " ".join(str(name) for key in ("checkpoint", "group") for name in stats[key].values)
+    with lettering_of_plots(names):
+        return [plot for draw in (_recall, _pointing, _energy, _moved, _warp, _boundaries, _drift, _agreement) for plot in draw(stats)]
 
 
 def _recall(stats: xr.Dataset) -> list[Plot]:

@@ -14,6 +14,7 @@ from stages.positions import block_number, check_position
 from stages.target_names import NO_TARGET, parse_target
 
 FACTS_PREFIX = "facts/"
+_LONGEST_NAME = 255  # bytes that file systems take for a folder's name
 _DEFAULT_METHODS = ("l2_norm", "max", "mean", "grad_cam", "hires_cam")
 
 
@@ -40,7 +41,7 @@ class CamSettings(BaseModel):
     @field_validator("targets")
     @classmethod
     def _known_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(str(parse_target(name)) for name in value))
+        return tuple(dict.fromkeys(_fits_a_folder(str(parse_target(name))) for name in value))
 
     @field_validator("positions")
     @classmethod
@@ -59,7 +60,7 @@ class Product:
     @property
     def key(self) -> str:
         """position/target/method; a slash within a name is written %2F."""
-        return f"{self.position}/{quote(self.target, safe='')}/{self.method}"
+        return f"{self.position}/{_folder_of(self.target)}/{self.method}"
 
     @property
     def facts_key(self) -> str:
@@ -131,6 +132,21 @@ def products_of(settings: CamSettings, stored: StoredBlocks | None = None) -> li
 def left_out(settings: CamSettings, stored: StoredBlocks | None = None) -> dict[Product, str]:
     """Products that the settings ask for and these stores cannot give -> why not, and what to do."""
     return {product: why for product in sorted(set(_asked_for(settings))) if (why := _why_absent(product, stored))}
+
+
+def _folder_of(target: str) -> str:
+    return quote(target, safe="")
+
+
+def _fits_a_folder(target: str) -> str:
+    size = len(_folder_of(target))
+    if size > _LONGEST_NAME:
+        shown = f"{target[:40]!r}..." if len(target) > 40 else repr(target)
+        raise ValueError(
+            f"cam.targets: {shown} makes a folder name of {size} bytes, and file systems hold {_LONGEST_NAME} (a character that is no plain letter "
+            f"or digit takes 3 to 12). Give the class or image a shorter name, or ask for 'label', 'predicted' or 'match', which hold none"
+        )
+    return target
 
 
 def _asked_for(settings: CamSettings) -> Iterator[Product]:

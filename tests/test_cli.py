@@ -116,8 +116,8 @@ def test_each_stage_on_an_empty_run_names_the_missing_command(lab, tmp_path):
     [
         ("dataset.root='/nowhere/at/all'", "/nowhere/at/all"),
         ("dataset.layout='university'", "university1652"),
-        ("extract.batch_sise=3", r"tiny\.toml: unknown key 'extract\.batch_sise'. Did you mean 'batch_size'\?"),
-        ("extrct.batch_size=3", r"tiny\.toml: unknown table 'extrct'. Did you mean 'extract'\?"),
+        ("extract.batch_sise=3", r"--set extract\.batch_sise=3: unknown key 'extract\.batch_sise'. Did you mean 'batch_size'\?"),
+        ("extrct.batch_size=3", r"--set extrct\.batch_size=3: unknown table 'extrct'. Did you mean 'extract'\?"),
         ("extract.batch_size=many", r"extract\.batch_size = 'many'"),
         ("cam.methods=['gradcam']", r"'gradcam' is unknown. Did you mean 'grad_cam'\?"),
         ("cam.targets=['lable']", r"'lable' is unknown. Did you mean 'label'\?"),

@@ -131,7 +131,7 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_a_wrong_assignment_names_its_key():
     with pytest.raises(ConfigError, match=r"unknown key 'cam\.method'. Did you mean 'methods'\?"):
         load_settings(TINY, ("cam.method=['max']",))
-    with pytest.raises(ConfigError, match=r"--set: unknown table 'cams'"):
+    with pytest.raises(ConfigError, match=r"--set cams\.methods=\['max'\]: unknown table 'cams'"):
         load_settings(None, ("cams.methods=['max']",))
 
 
@@ -148,7 +148,35 @@ def test_the_tiny_config_says_no_more_than_its_tables():
 
 
 def test_a_typo_is_told_before_the_key_that_it_leaves_missing():
-    with pytest.raises(ConfigError, match=r"--set: unknown key 'dataset\.rot'\. Did you mean 'root'\?"):
+    with pytest.raises(ConfigError, match=r"--set dataset\.rot=photos: unknown key 'dataset\.rot'\. Did you mean 'root'\?"):
         load_settings(None, ["dataset.rot=photos"])
-    with pytest.raises(ConfigError, match=r"--set: dataset\.root is not set, and has no default"):
+    with pytest.raises(ConfigError, match=r"--set dataset\.layout=folder: dataset\.root is not set, and has no default"):
         load_settings(None, ["dataset.layout=folder"])
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("", ["extract.batch_size=many"], r"--set extract\.batch_size=many: extract\.batch_size = 'many': Input should be a valid integer"),
+        ("[extract]\nbatch_size = 'few'", ["extract.batch_size=many"], r"--set extract\.batch_size=many: "),
+        ("", ["extract.batch_size=3", "extract.batch_size=0"], r"--set extract\.batch_size=0: extract\.batch_size = 0: "),
+        ("[extract]\nbatch_size = 0", ["extract.workers=1"], r"\S*/a\.toml: extract\.batch_size = 0: "),
+        ("[extract]\nbatch_sise = 3", ["extract.batch_size=1"], r"\S*/a\.toml: unknown key 'extract\.batch_sise'"),
+        ("", ["cam.methods=['max']", "cam.targets=['lable']"], r"--set cam\.targets=\['lable'\]: cam\.targets: 'lable' is unknown"),
+        ("", ["extrct.batch_size=3", "cam.methods=['max']"], r"--set extrct\.batch_size=3: unknown table 'extrct'"),
+        ("", ["compute.executor=thread", "cam.methods=['max']"], r"--set compute\.executor=thread: compute\.executor: 'thread' is unknown"),
+        ("[compute]\nexecutor = 'thread'", ["cam.methods=['max']"], r"\S*/a\.toml: compute\.executor: 'thread' is unknown"),
+        ("[scenes]\ntest_places = 2", ["cam.methods=['max']", "scenes.places=1"], r"\S*/a\.toml with --set scenes\.places=1: .*test_places = 2"),
+        ("", ["scenes.places=1", "scenes.test_places=2"], r"--set scenes\.places=1 --set scenes\.test_places=2: .*test_places = 2"),
+        ("[model]\nheads = 3", ["model.width=8"], r"\S*/a\.toml with --set model\.width=8: .*width 8 is not a multiple of heads 3"),
+        ("[model]\nheads = 8", ["model.width=7"], r"--set model\.width=7: .*width 7 is not a multiple of heads 8"),
+        ("[cam]\nmethods = ['max']", ["dataset.layout=folder"], r"--set dataset\.layout=folder: dataset\.root is not set"),
+        ("cam = 3", ["cam.methods=['max']"], r"\S*/a\.toml: cam = 3: expected a table \[cam\]"),
+        ("cam = 3", ["extract.batch_size=1"], r"\S*/a\.toml: cam = 3: "),
+    ],
+)
+def test_a_fault_is_blamed_on_what_it_came_from(tmp_path, text, options, message):
+    """On the option that set the key, on the file, or on both where it takes both."""
+    with pytest.raises(ConfigError, match=rf"^{message}") as caught:
+        load_settings(write(tmp_path, text), options)
+    assert "\n" not in str(caught.value)

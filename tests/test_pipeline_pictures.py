@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +14,7 @@ from pipeline import picture_plan, render_run
 from pipeline.cam_run import cam
 from pipeline.completeness import finished_checkpoints
 from pipeline.extract_run import extract
+from pipeline.file_names import file_name
 from pipeline.images import png_settings
 from pipeline.picture_plan import planned_pictures
 from pipeline.render_run import render, stale_pictures
@@ -51,15 +53,35 @@ def stale(run):
 def test_all_kinds_are_drawn_once_and_listed(lab, drawn):
     place = json.loads((drawn.mosaics_path / "index.json").read_text())[0]["place"]
     found = {path.relative_to(drawn.mosaics_path).as_posix() for path in drawn.mosaics_path.rglob("*.png")}
-    views = (f"{place}-satellite-{place}", f"{place}-drone-image-01")
+    images = (f"satellite/{place}/{place}", f"drone/{place}/image-01")
     assert found == {
-        *(f"methods/net_002/{view}-methods-{target}.png" for view in views for target in ("match", "class_0001")),
+        *(f"methods/net_002/{file_name([place, image, 'methods', target])}.png" for image in images for target in ("match", "class_0001")),
         f"depth/net_002/{place}-l2_norm.png",
         f"pair/net_002/{place}-pair.png",
         *(f"change/net_000-net_002/{place}-{method}-class_0001.png" for method in ("grad_cam", "hires_cam")),
     }
     assert {entry["path"] for entry in json.loads((drawn.mosaics_path / "index.json").read_text())} == found
     assert stale(drawn) == []
+
+
+def test_every_picture_has_a_file_whatever_its_place_is_called(lab, finished, tmp_path):
+    """a/b and a_b shared one; a long name stopped the stage."""
+    names = ("a_b", "a/b", "A_B", "x" * 200, "\N{CJK UNIFIED IDEOGRAPH-5929}" * 120)
+    chosen = ("render.mosaics=['paper','epochs']", f"render.places={list(names)}")
+    run = lab.run(Path(shutil.copytree(finished.directory, tmp_path / "run")), *chosen)
+    run.manifest["place"] = run.manifest["place"].map(dict(zip(sorted(set(run.manifest["place"])), names, strict=True)))
+    pictures = planned_pictures(run, finished_checkpoints(run))
+    paths = [picture.path.as_posix() for picture in pictures]
+    assert len(pictures) == 5 * 2 * 2 and len({path.casefold() for path in paths}) == len(paths)
+    render(run)
+    assert stale_pictures(run, pictures) == []
+
+
+def test_a_methods_picture_is_called_by_its_image(lab, drawn):
+    """Photos of one view may share place and stem, in folders of their own."""
+    pictures = [picture for picture in planned_pictures(drawn, finished_checkpoints(drawn)) if picture.kind == "methods"][:1]
+    other = pictures[0].images.assign(id="satellite/elsewhere/" + pictures[0].images["path"].map(lambda path: Path(path).stem))
+    assert replace(pictures[0], images=other).path != pictures[0].path
 
 
 def test_pictures_hold_something_and_say_how_they_were_made(drawn):

@@ -125,6 +125,13 @@ class Compared:
         """Ids of the images."""
         return self._features.read(["sample_id"])["sample_id"].values.tolist()
 
+    def bank(self, *, flip: bool) -> ReferenceBank:
+        """What samples are compared with, by their embeddings or by those of image plus flipped image; one of each is kept."""
+        if flip not in self._banks:
+            groups = self._grouped(self._finite(self._embedded_in(flip=True))) if flip else self.groups
+            self._banks[flip] = ReferenceBank(groups, self._embeddings(flip))
+        return self._banks[flip]
+
     def prepare(self, products: Iterable[Product]) -> None:
         """Read now what all blocks share, so that threads do not each read it."""
         for name, target in needed_references(products).items():
@@ -197,12 +204,9 @@ class Compared:
         return found
 
     def _reference(self, name: str, target: TargetName, rows: slice) -> NDArray[np.float32]:
-        if target.flip not in self._banks:
-            groups = self._grouped(self._finite(self._embedded_in(flip=True))) if target.flip else self.groups
-            self._banks[target.flip] = ReferenceBank(groups, self._embeddings(target.flip))
         role: Role = name.split("_")[1]  # type: ignore[assignment]
         named = self.sample_ids.index(target.name) if target.name else UNDEFINED
-        return self._banks[target.flip].of(target, role, rows, named)
+        return self.bank(flip=target.flip).of(target, role, rows, named)
 
     def _through_heads(self, rows: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What the other checkpoint's heads give for these features: embeddings [B, head, E] and logits [B, head, C]."""

@@ -10,15 +10,18 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from pipeline.best_images import best_words
 from pipeline.explain import Explainer
 from pipeline.overflow import overflow_of_sample
 from pipeline.picture_plan import Picture
 from pipeline.picture_views import image_label, read_photo, read_view, why_undefined
 from pipeline.run import Run
+from pipeline.series import checkpoint_names
 from pipeline.stats_run import open_stats
 from pipeline.wanted_maps import wanted_products
 from stages.cam_methods import METHODS
 from stages.change_mosaic import ChangeRow, change_mosaic
+from stages.labels import distinct_labels
 from stages.method_mosaics import MethodRow, depth_mosaic, methods_mosaic
 from stages.mosaics import EpochMap, EpochRow, MapStyle, SampleView, epochs_mosaic, paper_mosaic, positions_mosaic
 from stages.pair_mosaic import PairSide, pair_mosaic
@@ -46,6 +49,17 @@ def scope_of(run: Run, kind: MosaicKind) -> Scope:
         "positions": asked.scope, "paper": asked.scope, "epochs": asked.epochs_scope, "methods": own, "depth": own, "change": "row",
     }  # fmt: skip
     return scopes.get(kind, "image")
+
+
+def drawn_colour_maps(run: Run, picture: Picture) -> list[str]:
+    """Name the colour maps of a picture: that of magnitudes, that of signed maps, or both."""
+    asked, signed = run.settings.render, run.settings.render.signed
+    both = [asked.colour_map, asked.signed_colour_map]
+    if picture.kind == "change":
+        return both[1:]
+    if picture.method not in METHODS:  # several methods, or cells of a pair: class-free rows, and rows of a target
+        return both if signed else both[:1]
+    return both[1:] if signed and METHODS[picture.method].kind == "gradient" else both[:1]
 
 
 class Scales:
@@ -79,6 +93,13 @@ def _scale_of(low: float, high: float, scope: Scope, kind: str) -> Scale:
     return Scale(low, high, scope)
 
 
+def _views(run: Run, picture: Picture, name: str, products: Sequence[Product]) -> list[SampleView]:
+    """The picture's images as one checkpoint sees them, with the image that ranks first where a map explains that."""
+    images = _images(picture)
+    notes = best_words(run, name, picture.target, [int(row["sample"]) for row in images])
+    return [read_view(run, row, name, products, picture.target, note) for row, note in zip(images, notes, strict=True)]
+
+
 def _style(run: Run, picture: Picture) -> MapStyle:
     return _style_of(run, picture.method, picture.target)
 
@@ -107,7 +128,7 @@ def _draw_settings(run: Run, kind: MosaicKind) -> DrawSettings:
 def _draw_positions(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
     name, style = picture.checkpoints[0], _style(run, picture)
     products = [p for p in wanted_products(run, name) if (p.method, p.target) == picture.style]
-    views = [read_view(run, row, name, products, picture.target) for row in _images(picture)]
+    views = _views(run, picture, name, products)
     found = {p.position: scales.find(scope_of(run, picture.kind), name, p, style.kind) for p in products}
     return positions_mosaic(views, style, _draw_settings(run, picture.kind), _title(picture, f"checkpoint {name}"), _all_or_none(found))
 
@@ -115,7 +136,7 @@ def _draw_positions(run: Run, picture: Picture, scales: Scales) -> NDArray[np.ui
 def _draw_paper(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
     name, style, position = picture.checkpoints[0], _style(run, picture), run.settings.render.position
     product = Product(position, picture.target, picture.method)
-    views = [read_view(run, row, name, [product], picture.target) for row in _images(picture)]
+    views = _views(run, picture, name, [product])
     scale = scales.find(scope_of(run, picture.kind), name, product, style.kind)
     return paper_mosaic(views, style, position, _draw_settings(run, picture.kind), _title(picture, f"checkpoint {name}"), scale)
 
@@ -123,15 +144,14 @@ def _draw_paper(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]
 def _draw_epochs(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
     style, position = _style(run, picture), run.settings.render.position
     product = Product(position, picture.target, picture.method)
-    rows = []
-    for row in _images(picture):
-        views = [read_view(run, row, name, [product], picture.target) for name in picture.checkpoints]
-        rows.append(EpochRow(views[0].label, views[0].photo, [_epoch_map(view, position) for view in views]))
-    heads = [_head(run, name) for name in picture.checkpoints]
+    columns = [_views(run, picture, name, [product]) for name in picture.checkpoints]
+    rows = [EpochRow(views[0].label, views[0].photo, [_epoch_map(view, position) for view in views]) for views in zip(*columns, strict=True)]
+    heads = distinct_labels(checkpoint_names(run, picture.checkpoints))
     found = {name: scales.find(scope_of(run, picture.kind), name, product, style.kind) for name in picture.checkpoints}
     given = _all_or_none(found)
     column_scales = [given[name] for name in picture.checkpoints] if given else None
-    return epochs_mosaic(rows, heads, style, _draw_settings(run, picture.kind), _title(picture, "by checkpoint"), position, column_scales)
+    title = _title(picture, _of_series(picture, "by checkpoint"))
+    return epochs_mosaic(rows, heads, style, _draw_settings(run, picture.kind), title, position, column_scales)
 
 
 def _epoch_map(view: SampleView, position: str) -> EpochMap:
@@ -140,6 +160,7 @@ def _epoch_map(view: SampleView, position: str) -> EpochMap:
 
 def _draw_methods(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
     name, image = picture.checkpoints[0], _images(picture)[0]
+    (note,) = best_words(run, name, picture.target, [int(image["sample"])])
     chosen = [product for product in wanted_products(run, name) if product.target in (picture.target, NO_TARGET)]
     chosen = [product for product in chosen if block_number(product.position) is None] or chosen  # depth strips show the blocks
     rows = []
@@ -147,7 +168,7 @@ def _draw_methods(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint
         products = [product for product in chosen if product.method == method]
         if products:
             style = _style_of(run, method, products[0].target)
-            rows.append(MethodRow(style, read_view(run, image, name, products, style.target)))
+            rows.append(MethodRow(style, read_view(run, image, name, products, style.target, note)))
     what = "all methods" if picture.target == NO_TARGET else f"all methods, target {picture.target}"
     title = f"Place {picture.place}, {_one_line(image)}, checkpoint {name}: {what}"
     return methods_mosaic(rows, _draw_settings(run, picture.kind), title, picture.target)
@@ -156,7 +177,7 @@ def _draw_methods(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint
 def _draw_depth(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
     name = picture.checkpoints[0]
     products = [product for product in wanted_products(run, name) if (product.method, product.target) == picture.style]
-    views = [read_view(run, row, name, products, picture.target) for row in _images(picture)]
+    views = _views(run, picture, name, products)
     return depth_mosaic(views, _style(run, picture), _draw_settings(run, picture.kind), _title(picture, f"checkpoint {name}, by depth"))
 
 
@@ -184,8 +205,9 @@ def _draw_change(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8
         odd = next((name for name in (before, after) if overflow_of_sample(run.features(name), int(row["sample"]))), after)
         reason = why_undefined(run, row, odd) if any(np.isnan(heat).all() for heat in maps.values()) else ""
         rows.append(ChangeRow(image_label(row), read_photo(run, row, after), **maps, reason=reason))
-    style, heads = _style(run, picture), (_head(run, before), _head(run, after))
-    return change_mosaic(rows, heads, style, _draw_settings(run, picture.kind), _title(picture, f"from {before} to {after}"), "patch")
+    first, last = distinct_labels(checkpoint_names(run, picture.checkpoints))
+    title = _title(picture, _of_series(picture, f"from {before} to {after}"))
+    return change_mosaic(rows, (first, last), _style(run, picture), _draw_settings(run, picture.kind), title, "patch")
 
 
 def _cosine(run: Run, name: str, images: Sequence[pd.Series]) -> float | None:
@@ -221,9 +243,8 @@ def _all_or_none(found: Mapping[str, Scale | None]) -> dict[str, Scale] | None:
     return given or None
 
 
-def _head(run: Run, name: str) -> str:
-    epoch = run.features(name).attributes["epoch"]
-    return name if epoch is None else "untrained" if epoch < 0 else f"epoch {epoch}"
+def _of_series(picture: Picture, what: str) -> str:
+    return f"{picture.series}, {what}" if picture.series else what
 
 
 def _one_line(row: pd.Series) -> str:

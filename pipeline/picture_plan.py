@@ -15,8 +15,10 @@ from pipeline.completeness import block_content, check_same_images
 from pipeline.file_names import file_name
 from pipeline.quarantine import bad_images
 from pipeline.run import Run
+from pipeline.series import checkpoint_names
 from pipeline.wanted_maps import wanted_products
 from safenet.architecture import Architecture
+from stages.labels import series_of
 from stages.naming import known
 from stages.positions import block_number
 from stages.products import Product
@@ -26,17 +28,21 @@ from stages.target_names import NO_TARGET, parse_target
 
 ALL_METHODS = "methods"
 PAIR = "pair"
+_UNLIKE = "their networks differ in width, parts or grid, so that the heads of one do not read the features of the other"
 _WHY_NONE: Mapping[str, str] = MappingProxyType(
     {
         "depth": "there are no maps at blocks. Add block_<i> to cam.positions, and what they are made of to [extract]",
-        "change": "it takes two checkpoints and a target that means the same in both: label (of a trained place) or class_NAME",
+        "change": "it takes two checkpoints of a series and a target that means the same in both: label (of a trained place) or class_NAME",
     }
 )
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A mosaic to draw: what it shows, and the stamps of the maps it is made of."""
+    """A mosaic to draw: what it shows, and the stamps of the maps it is made of.
+
+    `series` is what an epoch strip or a change is of, where the run has several series.
+    """
 
     kind: MosaicKind
     place: str
@@ -45,11 +51,13 @@ class Picture:
     checkpoints: tuple[str, ...]
     stamps: tuple[str, ...]
     images: pd.DataFrame = field(compare=False, repr=False)
+    series: str = ""
 
     @property
     def path(self) -> Path:
         """Within the mosaics folder."""
-        folder = Path(self.kind) if self.kind == "epochs" else Path(self.kind, file_name(self.checkpoints))  # its strip may change with each epoch
+        within = {"epochs": [self.series] if self.series else []}.get(self.kind, self.checkpoints)  # a strip may change with each epoch
+        folder = Path(self.kind, file_name(within)) if within else Path(self.kind)
         image = [self.images["id"].iloc[0]] if self.kind == "methods" else []
         target = [] if self.target == NO_TARGET else [self.target]
         return folder / f"{file_name([self.place, *image, self.method, *target])}.png"
@@ -73,20 +81,34 @@ class _Plan:
     names: Sequence[str]
 
     @cached_property
-    def strip(self) -> tuple[str, ...]:
-        """Checkpoints of an epoch strip."""
-        return tuple(self.names[index] for index in spread(len(self.names), self.run.settings.render.columns))
+    def series(self) -> dict[str, list[str]]:
+        """Series -> its checkpoints, in order."""
+        found = series_of(checkpoint_names(self.run, self.names))
+        return {name: [self.names[index] for index in numbers] for name, numbers in found.items()}
+
+    @cached_property
+    def strips(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Series and checkpoints of each epoch strip; series of one checkpoint stand side by side in one, without a name of its own."""
+        if len(self.series) == 1:
+            return [("", self._columns(self.names))]
+        long = [(name, self._columns(names)) for name, names in self.series.items() if len(names) > 1]
+        alone = [name for names in self.series.values() if len(names) == 1 for name in names]
+        return [*long, *([("", self._columns(alone))] if alone else [])]
+
+    def _columns(self, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(names[index] for index in spread(len(names), self.run.settings.render.columns))
 
     @cached_property
     def chosen(self) -> tuple[str, ...]:
-        """Checkpoints of all other kinds."""
+        """Checkpoints of all other kinds: those asked for, or the last of each series."""
         asked = self.run.settings.render.checkpoints
-        return tuple(known(name, self.names, "render.checkpoints") for name in asked) or (self.names[-1],)
+        return tuple(known(name, self.names, "render.checkpoints") for name in asked) or tuple(names[-1] for names in self.series.values())
 
     @cached_property
     def products(self) -> dict[str, list[Product]]:
         """Of every checkpoint that is drawn."""
-        return {name: wanted_products(self.run, name) for name in dict.fromkeys((*self.strip, *self.chosen))}
+        drawn = dict.fromkeys([*(name for _, names in self.strips for name in names), *self.chosen])
+        return {name: wanted_products(self.run, name) for name in drawn}
 
     @cached_property
     def stamps(self) -> dict[str, dict[str, str]]:
@@ -130,6 +152,9 @@ def undrawn(run: Run, names: Sequence[str], pictures: Sequence[Picture]) -> list
     notes = []
     if "pair" in run.settings.render.mosaics and bent:
         notes.append(f"pair: not drawn for {', '.join(bent)}: heads with an activation, or max pooling, give a cell no embedding of its own")
+    if unlike := [names for _, names in plan.strips if len(names) > 1 and _sizes(run, names[0]) != _sizes(run, names[-1])]:
+        notes += [f"change: not drawn from {names[0]} to {names[-1]}: {_UNLIKE}" for names in unlike if "change" in run.settings.render.mosaics]
+        missing -= {"change"}
     return [*notes, *(f"{kind}: not drawn: {why}" for kind, why in _WHY_NONE.items() if kind in missing)]
 
 
@@ -155,8 +180,9 @@ def _positions(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Pictur
 def _epochs(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
     position = plan.run.settings.render.position
     for method, target in plan.drawn:
-        if plan.holds(plan.chosen[0], Product(position, target, method)):
-            yield Picture("epochs", place, method, target, plan.strip, plan.marks(plan.strip, method, target), images)
+        for series, names in plan.strips:
+            if plan.holds(names[-1], Product(position, target, method)):
+                yield Picture("epochs", place, method, target, names, plan.marks(names, method, target), images, series)
 
 
 def _paper(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
@@ -192,15 +218,27 @@ def _pair(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
 
 
 def _change(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
-    """From the first checkpoint to the last, of targets that mean the same in both; made of the features alone, which every stamp names."""
-    if len(plan.strip) < 2:
-        return
-    ends = (plan.strip[0], plan.strip[-1])
-    trained = [plan.run.features(name).attributes["class_names"] for name in ends]
-    for method, target in plan.drawn:
-        base = "" if target == NO_TARGET else parse_target(target).base
-        if base == "class_" or (base == "label" and all(place in names for names in trained)):
-            yield Picture("change", place, method, target, ends, (), images)
+    """From a series' first checkpoint to its last, of targets that mean the same in both; of the features alone, which every stamp names."""
+    for series, names in plan.strips:
+        ends = (names[0], names[-1])
+        if not _can_be_split(plan, series, names):
+            continue
+        trained = [plan.run.features(name).attributes["class_names"] for name in ends]
+        for method, target in plan.drawn:
+            base = "" if target == NO_TARGET else parse_target(target).base
+            if base == "class_" or (base == "label" and all(place in names_of_one for names_of_one in trained)):
+                yield Picture("change", place, method, target, ends, (), images, series)
+
+
+def _can_be_split(plan: _Plan, series: str, names: Sequence[str]) -> bool:
+    """Whether there are two checkpoints of one training, whose heads read what the other's features are."""
+    return len(names) > 1 and (series != "" or len(plan.series) == 1) and len({_sizes(plan.run, name) for name in (names[0], names[-1])}) == 1
+
+
+def _sizes(run: Run, name: str) -> tuple[int, int, int]:
+    """Width, parts and grid of a checkpoint's network."""
+    network = Architecture(**run.features(name).attributes["architecture"])
+    return network.width, network.parts, network.grid
 
 
 def _is_linear(run: Run, name: str) -> bool:

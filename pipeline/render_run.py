@@ -14,7 +14,7 @@ from pipeline.completeness import finished_checkpoints
 from pipeline.executors import Group, run_groups
 from pipeline.images import png_settings, write_png
 from pipeline.interrupts import check_stop, telling_what_is_left
-from pipeline.picture_drawing import Scales, draw_picture, scope_of
+from pipeline.picture_drawing import Scales, draw_picture, drawn_colour_maps, scope_of
 from pipeline.picture_plan import Picture, content_of, planned_pictures, undrawn
 from pipeline.progress import Progress
 from pipeline.rates import note_rate
@@ -131,6 +131,7 @@ def _write_index(run: Run, pictures: Sequence[Picture]) -> None:
             "method": picture.method,
             "target": picture.target,
             "checkpoints": picture.checkpoints,
+            "series": picture.series,
         }
         for picture in pictures
     ]
@@ -169,7 +170,7 @@ def _text_chunks(run: Run, picture: Picture) -> dict[str, Any]:
         "target": picture.target,
         "position": settings.position if picture.kind in ("epochs", "paper") else "all",
         "scope": scope_of(run, picture.kind),
-        "colour_map": settings.colour_map,
+        "colour_map": ", ".join(drawn_colour_maps(run, picture)),
         "alpha": settings.alpha,
         "settings": settings.model_dump_json(),
         "stamp": _stamp(run, picture),

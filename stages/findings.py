@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import xarray as xr
 
+from stages.labels import display_name, each_series
 from stages.trust_report import trust_sentences
 from stages.warp_figures import ROUNDING
 
+BLENDED = 1.2  # from this ratio of their contrasts on, norms behind FAM show its blending
 ALIKE = 0.95  # mean correlation of the maps with their mean map from which they are called alike
 
 
@@ -19,17 +21,13 @@ def findings(stats: xr.Dataset) -> list[str]:
     Parameters
     ----------
     stats : Dataset
-        The joined figures, dims (checkpoint, group, product, direction, ...), checkpoints in order.
+        The joined figures, dims (checkpoint, group, product, direction, ...), checkpoints in order. Each series is spoken of by itself.
     """
-    return [sentence for rule in _RULES for sentence in rule(stats)]
+    return [_said_of(name, sentence) for name, part in each_series(stats) for rule in _RULES for sentence in rule(part)]
 
 
-def display_name(stats: xr.Dataset, index: int) -> str:
-    """Name a checkpoint by its epoch where it has one."""
-    epoch = float(stats["epoch"][index])
-    if np.isnan(epoch):
-        return str(stats["checkpoint"].values[index])
-    return "untrained" if epoch < 0 else f"epoch {epoch:.0f}"
+def _said_of(series: str, sentence: str) -> str:
+    return f"{series}: {sentence}" if series else sentence
 
 
 def _alignment(stats: xr.Dataset) -> Iterator[str]:
@@ -86,16 +84,20 @@ def _contrast(stats: xr.Dataset) -> Iterator[str]:
                 f"{product} has low contrast on most images in {where}{mean}. It is drawn from its minimum to its maximum; low contrast does not "
                 f"mean that it points at nothing."
             )
-    if _blends(stats):
+    yield from _blending(last)
+
+
+def _blending(variation: xr.DataArray) -> Iterator[str]:
+    """Norms that vary more behind FAM than before it: sampling has no other way to change them."""
+    before, after = "patch/none/l2_norm", "aligned/none/l2_norm"
+    if not {before, after} <= set(variation["product"].values):
+        return
+    ratio = float(variation.sel(product=after)) / float(variation.sel(product=before))
+    if ratio > BLENDED:
         yield (
-            "aligned/none/l2_norm is the norm of what FAM's bilinear sampling gave: where neighbouring tokens are blended, the norm falls. It shows "
-            "where FAM blended; l2_norm_source is the norm of the patch tokens, carried by FAM."
+            f"{after} varies {ratio:.1f} times as much as {before}, the same map before FAM: blending neighbouring tokens shortens them, so that it "
+            f"shows where FAM's bilinear sampling blended. l2_norm_source is the norm of the patch tokens, carried by FAM."
         )
-
-
-def _blends(stats: xr.Dataset) -> bool:
-    """Whether there is a map of norms at aligned, behind a FAM that changes more than it moves."""
-    return "aligned/none/l2_norm" in stats["product"].values and float(stats["fam_change"].max()) >= ROUNDING
 
 
 def _alike(stats: xr.Dataset) -> Iterator[str]:
@@ -103,11 +105,12 @@ def _alike(stats: xr.Dataset) -> Iterator[str]:
     if "alike" not in stats:
         return
     found = _overall(stats, "alike").isel(checkpoint=-1)
-    alike = [f"{product} ({float(found.sel(product=product)):.3f})" for product in stats["product"].values if float(found.sel(product=product)) > ALIKE]
+    values = {str(product): float(found.sel(product=product)) for product in stats["product"].values}
+    alike = [f"{product} ({value:.3f})" for product, value in values.items() if value > ALIKE]
     if alike:
         yield (
-            f"All maps look alike at {display_name(stats, -1)}: {', '.join(alike)} (mean correlation of an image's map with the mean map of its group, "
-            f"over {ALIKE}). Such a map says where the network looks in any image, not in this one."
+            f"All maps look alike at {display_name(stats, -1)}: {', '.join(alike)} (mean correlation of an image's map with the mean map of its "
+            f"group, over {ALIKE}). Such a map says where the network looks in any image, not in this one."
         )
 
 

@@ -196,7 +196,8 @@ class Layout:
     """Where everything stands, in pixels from the upper left corner.
 
     `tops` and `heights` are the photos' band of each row, `lefts` the columns' left edges (all `panel_px` wide); `inline` is the
-    height of a bar under a panel or a column (0: bars stand at the rows' ends), `captions` each row's caption lines, `foot` the first line below the last row.
+    height of a bar under a panel or a column (0: bars stand at the rows' ends), `captions` each row's caption lines, `foot` the
+    first line below the last row.
     """
 
     size: tuple[int, int]

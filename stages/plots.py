@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,14 +13,17 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from stages.findings import display_name
 from stages.fonts import lettering_of_plots
+from stages.labels import display_name, is_a_course, names_in, series_of
 from stages.trust_report import agreement_matrix
 from stages.warp_figures import ROUNDING
 
 _SIZE_INCHES = (5.4, 3.1)
+_STYLES: Sequence[tuple[Any, str]] = (("-", "o"), ("--", "s"), ("-.", "^"), (":", "D"), ("-", "v"), ("--", "x"))  # of the series: dash and mark
+_BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555")  # Okabe and Ito: told apart by colour-blind readers
 
 
@@ -34,7 +38,7 @@ class Plot:
 
 def draw_plots(stats: xr.Dataset) -> list[Plot]:
     """Draw every plot that the figures allow; `stats` as in `findings`."""
-    names = " ".join(str(name) for key in ("checkpoint", "group") for name in stats[key].values)
+    names = " ".join(str(name) for key in ("checkpoint", "group", "series") if key in stats.coords for name in stats[key].values)
     with lettering_of_plots(names):
         return [plot for draw in (_recall, _pointing, _energy, _moved, _warp, _boundaries, _drift, _agreement) for plot in draw(stats)]
 
@@ -96,7 +100,7 @@ def _boundaries(stats: xr.Dataset) -> list[Plot]:
     figure, axes = _axes()
     for part in range(share.shape[1] - 1):
         mean = share[:, part] @ np.arange(1, share.shape[2] + 1)
-        axes.plot(_epochs(stats), mean, marker="o", markersize=3, color=_COLOURS[part % len(_COLOURS)], label=f"end of part {part + 1}")
+        _draw_lines(axes, stats, mean, f"end of part {part + 1}", _COLOURS[part % len(_COLOURS)])
     axes.set_ylim(0, share.shape[2])
     axes.set_ylabel("half-width, cells")
     _finish(axes, stats)
@@ -113,7 +117,7 @@ def _drift(stats: xr.Dataset) -> list[Plot]:
             _line_plot(
                 stats,
                 "Drift to the last checkpoint",
-                "Mean cosine of each image's raw map with its map at the last checkpoint; groups weighted alike.",
+                "Mean cosine of each image's raw map with its map at the last checkpoint of its series; groups weighted alike.",
                 lines,
             )
         ]
@@ -147,10 +151,9 @@ def _line_plot(
 ) -> Plot:
     figure, axes = _axes()
     for index, (label, values) in enumerate(lines.items()):
-        dash = "-" if index < len(_COLOURS) else "--"
-        axes.plot(_epochs(stats), values, dash, marker="o", markersize=3, color=_COLOURS[index % len(_COLOURS)], label=label)
+        _draw_lines(axes, stats, values, label, _COLOURS[index % len(_COLOURS)], open_marks=index >= len(_COLOURS))
     if reference is not None:
-        axes.plot(_epochs(stats), reference, ":", color="black", linewidth=1, label="share of the photo")
+        _draw_lines(axes, stats, reference, "share of the photo", "black", dotted=True)
     if percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_ylim(bottom=0)
@@ -164,21 +167,50 @@ def _axes() -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def _draw_lines(
+    axes: Axes, stats: xr.Dataset, values: np.ndarray, label: str, colour: str, *, open_marks: bool = False, dotted: bool = False
+) -> None:
+    """Draw a figure's values, a line a series and none through several; marks alone where a series has an epoch twice, so that it is no course."""
+    names, places = names_in(stats), _places(stats)
+    for number, chosen in enumerate(series_of(names).values()):
+        dash, mark = _STYLES[number % len(_STYLES)]
+        style: dict[str, Any] = {"linestyle": ":", "linewidth": 1} if dotted else {"linestyle": dash, "marker": mark, "markersize": 3}
+        style |= {} if is_a_course([names[index] for index in chosen]) else {"linestyle": "none", "marker": mark, "markersize": 3}
+        fill = "white" if open_marks else colour
+        axes.plot(places[chosen], values[chosen], color=colour, markerfacecolor=fill, label=label if number == 0 else None, **style)
+
+
 def _finish(axes: Axes, stats: xr.Dataset) -> None:
-    names = [display_name(stats, index).removeprefix("epoch ").replace("untrained", "un-\ntrained") for index in range(stats.sizes["checkpoint"])]
-    shown = range(0, len(names), max(1, len(names) // 10))
-    axes.set_xticks(_epochs(stats)[list(shown)], [names[index] for index in shown])
-    axes.set_xlabel("epoch")
+    places, names = _places(stats), [display_name(stats, index) for index in range(stats.sizes["checkpoint"])]
+    if _by_epoch(stats):
+        names = [one.short for one in names_in(stats)]
+    ticks = dict(sorted(zip(places.tolist(), names, strict=True)))
+    shown = list(ticks)[:: max(1, len(ticks) // 10)]
+    axes.set_xticks(shown, [ticks[place].removeprefix("epoch ").replace("untrained", "un-\ntrained") for place in shown])
+    axes.set_xlabel("epoch" if _by_epoch(stats) else "checkpoint")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
-    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(handles=[*axes.get_legend_handles_labels()[0], *_series_handles(stats)], fontsize=7, frameon=False, **_BESIDE)
 
 
-def _epochs(stats: xr.Dataset) -> np.ndarray:
-    """Place the checkpoints on the axis: by epoch, or evenly where one has none or two share one."""
-    epochs: np.ndarray = stats["epoch"].values
-    return epochs if np.isfinite(epochs).all() and (np.diff(epochs) > 0).all() else np.arange(len(epochs))
+def _series_handles(stats: xr.Dataset) -> list[Line2D]:
+    """Entries of the legend that tell the series by their dashes and marks, where there are several."""
+    series = list(series_of(names_in(stats)))
+    styles = [(name, _STYLES[number % len(_STYLES)]) for number, name in enumerate(series)] if len(series) > 1 else []
+    return [Line2D([], [], color="#555555", linestyle=dash, marker=mark, markersize=3, label=name or "(no series)") for name, (dash, mark) in styles]
+
+
+def _by_epoch(stats: xr.Dataset) -> bool:
+    """Whether the checkpoints stand on the axis by epoch: every one has an epoch, and no series has one twice."""
+    names = names_in(stats)
+    courses = [is_a_course([names[index] for index in chosen]) for chosen in series_of(names).values()]
+    return all(one.epoch is not None for one in names) and all(courses)
+
+
+def _places(stats: xr.Dataset) -> np.ndarray:
+    """Places of the checkpoints on the axis: their epochs, or evenly one after the other."""
+    return stats["epoch"].values.astype(float) if _by_epoch(stats) else np.arange(stats.sizes["checkpoint"], dtype=float)
 
 
 def _svg(figure: Figure, title: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -106,6 +107,30 @@ def reference_embeddings(blocks: Iterable[tuple[Float, NDArray[np.int64]]], coun
 
 
 @dataclass(frozen=True)
+class Ranked:
+    """What a sample's gallery is ranked to: the sample that comes first, and the best one of its own place.
+
+    Attributes
+    ----------
+    first : int
+    first_score : float
+        Mean over all heads of the cosine.
+    true : int or None
+        None where no gallery image shows the place.
+    true_score : float
+        NaN where there is none.
+    rank : int
+        Of `true`, 1 the first; 0 where there is none.
+    """
+
+    first: int
+    first_score: float
+    true: int | None = None
+    true_score: float = math.nan
+    rank: int = 0
+
+
+@dataclass(frozen=True)
 class ReferenceBank:
     """Answers what the samples of a checkpoint are compared with.
 
@@ -148,6 +173,23 @@ class ReferenceBank:
                 rows = asking[start : start + _AT_ONCE]
                 found[rows] = gallery[(descriptor[rows] @ descriptor[gallery].T).argmax(axis=1)]
         return found
+
+    def ranked(self, sample: int) -> Ranked | None:
+        """Rank the gallery of a sample's other view, as `best` does; None where it has no gallery, or its own embedding is not finite."""
+        groups, family = self.groups, self.groups.other_family[sample]
+        gallery = np.flatnonzero((groups.own_family == family) & (groups.member != UNDEFINED))
+        if family == UNDEFINED or not len(gallery):
+            return None
+        heads = self._units.shape[1]
+        score = np.einsum("he,ghe->g", self._units[sample], self._units[gallery]) / heads
+        first, true = int(self.best[sample]), gallery[groups.member[gallery] == groups.wanted[sample]]
+        first_score = float(score[gallery == first][0])
+        if not len(true) or groups.wanted[sample] == UNDEFINED:
+            return Ranked(first, first_score)
+        best_true = first if first in true else int(true[score[np.isin(gallery, true)].argmax()])
+        true_score = float(score[gallery == best_true][0])
+        before = 0 if best_true == first else max(1, int((score > true_score).sum()))
+        return Ranked(first, first_score, best_true, true_score, 1 + before)
 
     def of(self, target: TargetName, role: Role, rows: slice, named: int = UNDEFINED) -> Float:
         """Return what samples are compared with, float32 [B, heads, E]; NaN for samples that have nothing.

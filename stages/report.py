@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 from jinja2 import Environment
 
-from stages.findings import display_name, findings
+from stages.findings import findings
+from stages.labels import display_name
 from stages.plots import draw_plots
 from stages.products import Product
 from stages.target_names import NO_TARGET

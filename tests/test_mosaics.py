@@ -245,7 +245,7 @@ def test_the_footer_names_what_the_colours_mean(caught):
             "one colour bar for panels on 2 scales. Give them one scale, or ask for bars = 'panel'",
         ),
         (lambda: epochs_mosaic([epoch_row("a", heat())], ["9", "19"], RELU), "'a': 1 maps for 2 checkpoints"),
-        (lambda: epochs_mosaic([epoch_row("a", heat())], ["9"], RELU, scales=[Scale(0, 1, "fixed")] * 2), "scales: 2 for 1 checkpoints; expected one"),
+        (lambda: epochs_mosaic([epoch_row("a", heat())], ["9"], RELU, scales=[Scale(0, 1, "fixed")] * 2), "scales: 2 for 1 checkpoints"),
         (lambda: epochs_mosaic([epoch_row("a", heat(), heat())], ["9", "9"], RELU), "two columns are headed '9'; expected heads that tell"),
         (
             lambda: positions_mosaic([view()], RELU, scales={"patch": Scale(0, 1, "fixed")}),

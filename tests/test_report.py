@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.axes import Axes
 
 from stages.findings import findings
 from stages.plots import draw_plots
@@ -21,7 +22,7 @@ def figures(change=0.0, masks=True) -> xr.Dataset:
             "warp_mean": ((*by_group, "warp"), np.tile([1.0 + change, 1, 10 * change, 0, 0, 0], (3, 2, 1))),
             "warp_std": ((*by_group, "warp"), np.tile([0.001, 0.001, 0.5, 0.001, 0.001, 0.001], (3, 2, 1))),
             "count": (by_group, np.full((3, 2), 10)),
-            "flat": (by_product, np.tile([0.0, 0.9, 1.0], (3, 2, 1)) * np.array([1, 0, 1])[:, None, None]),
+            "low_contrast": (by_product, np.tile([0.0, 0.9, 1.0], (3, 2, 1)) * np.array([1, 0, 1])[:, None, None]),
             "zero": (by_product, np.zeros((3, 2, 3))),
             "variation": (by_product, np.full((3, 2, 3), np.nan)),
             "entropy": (by_product, np.full((3, 2, 3), 0.5)),
@@ -80,9 +81,71 @@ def test_shares_of_images_are_weighted_by_their_number():
 
 
 def test_structure_that_blending_makes_is_named():
+    """Norms vary more behind FAM than before it only where sampling blends; alike, nothing is said."""
     stats = figures(0.2)
-    stats["flat"].loc[{"product": "aligned/none/l2_norm"}] = 0
-    assert "aligned/none/l2_norm varies only because FAM averages neighbouring cells" in "\n".join(findings(stats))
+    stats["variation"].loc[{"product": "patch/none/l2_norm"}] = 0.001
+    stats["variation"].loc[{"product": "aligned/none/l2_norm"}] = 0.004
+    assert "aligned/none/l2_norm varies 4.0 times as much as patch/none/l2_norm" in "\n".join(findings(stats))
+    stats["variation"].loc[{"product": "aligned/none/l2_norm"}] = 0.001
+    assert "times as much" not in "\n".join(findings(stats))
+
+
+def test_maps_that_all_look_alike_are_named():
+    stats = figures()
+    stats["alike"] = stats["zero"] + np.array([0.3, 0.9996, 0.9])
+    (sentence,) = [text for text in findings(stats) if text.startswith("All maps")]
+    assert sentence.startswith("All maps look alike at epoch 9: aligned/none/l2_norm (1.000) (mean correlation")
+
+
+def test_queries_and_gallery_images_that_cannot_be_ranked_are_told():
+    stats = figures()
+    at = ("checkpoint", "direction")
+    stats["queries"], stats["queries_unmatched"] = (at, np.full((3, 2), 40.0)), (at, np.tile([3.0, 0], (3, 1)))
+    stats["queries_not_finite"], stats["gallery_not_finite"] = (at, np.array([[0, 0], [0, 0], [2.0, 0]])), (at, np.array([[0, 0], [0, 0], [0, 1.0]]))
+    text = "\n".join(findings(stats))
+    assert "3 of the 40 queries drone to satellite have no gallery image of their place; they count as misses." in text
+    assert "epoch 9, drone to satellite: 2 queries have an embedding that is not finite and count as misses; 0 gallery images" in text
+    assert "epoch 9, satellite to drone: 0 queries have an embedding that is not finite and count as misses; 1 gallery images" in text
+    assert "queries satellite to drone have no gallery" not in text and "epoch 4, drone to satellite" not in text
+
+
+def test_no_figure_is_never_nan_in_a_sentence():
+    """Maps of `label` on test places, a network whose values are not finite: what is not defined is not said."""
+    stats = figures(0.2)
+    for name in ("pointing", "energy", "low_contrast", "fam_change", "moved_cells", "boundary_changed_to_previous"):
+        stats[name] = stats[name] * np.nan
+    text = "\n".join(findings(stats))
+    assert "nan" not in text and "FAM's warp is not finite on any image" in text and "Recall@1" in text
+
+
+def several_series() -> xr.Dataset:
+    """Two trainings whose epochs are the same, and a checkpoint without an epoch."""
+    stats = xr.concat([figures(), figures()], "checkpoint").isel(checkpoint=[1, 2, 4, 5, 5])
+    names = ["a-net_004", "a-net_009", "b-net_004", "b-net_009", "final"]
+    epochs, series = [4, 9, 4, 9, np.nan], ["seed1", "seed1", "seed2", "seed2", "seed2"]
+    return stats.assign_coords(checkpoint=names, epoch=("checkpoint", np.array(epochs, float)), series=("checkpoint", series))
+
+
+def test_series_are_spoken_of_one_by_one_and_no_two_rows_are_called_alike():
+    stats = several_series()
+    text = findings(stats)
+    assert [sentence.partition(": ")[0] for sentence in text if "Recall@1 drone" in sentence] == ["seed1", "seed2"]
+    assert any(sentence.startswith("seed1: Recall@1 drone to satellite: 60.0% at epoch 4, 55.0% at epoch 9") for sentence in text)
+    rows = [row["checkpoint"] for row in epoch_tables(stats)["match"]]
+    assert rows == ["epoch 4 (seed1)", "epoch 9 (seed1)", "epoch 4 (seed2)", "epoch 9 (seed2)", "final (seed2)"]
+
+
+def test_no_line_goes_through_several_series(monkeypatch):
+    """One line a series and figure; a series with an epoch twice has marks alone."""
+    drawn = []
+    monkeypatch.setattr(Axes, "plot", lambda axes, x, y, **style: drawn.append((list(x), style.get("linestyle"), style.get("label"))))
+    stats = several_series().isel(checkpoint=slice(0, 4))
+    draw_plots(stats)
+    assert drawn and {tuple(x) for x, *_ in drawn} == {(4.0, 9.0)}
+    assert sum(label == "Recall@1 drone to satellite" for *_, label in drawn) == 1, "one entry a figure in the legend"
+    drawn.clear()
+    draw_plots(stats.assign_coords(series=("checkpoint", ["one"] * 4)))
+    assert {tuple(x) for x, *_ in drawn} == {(0.0, 1.0, 2.0, 3.0)} and {dash for _, dash, _ in drawn} == {"none"}
 
 
 def test_every_kind_of_finding():
@@ -91,22 +154,22 @@ def test_every_kind_of_finding():
         "Recall@1 drone to satellite: 5.0% at untrained, 55.0% at epoch 9; best 60.0% at epoch 4.",
         "aligned/match/hires_cam, test drone: the hottest point lies in the target on 20% of the images at untrained and 80% at epoch 9; "
         "share of the heat in the target 10% and 40% (the target covers 15% of the photo).",
-        "aligned/none/l2_norm is flat on most images in untrained, epoch 9",
+        "aligned/none/l2_norm has low contrast on most images in untrained, epoch 9",
         "FPM cuts most often at half-widths 2 (75%), 4 (100%) cells in epoch 9.",
         "the boundaries of 25% of the images changed",
     ):
         assert sentence in text
-    assert "hires_cam is flat" not in text
+    assert "hires_cam has low contrast" not in text
 
 
 def test_without_masks_nothing_is_said_of_them():
     assert not any("hottest point" in sentence for sentence in findings(figures(masks=False)))
 
 
-def test_flat_everywhere_is_said_so():
+def test_low_contrast_everywhere_is_said_so():
     stats = figures()
-    stats["flat"][...] = 1
-    assert "patch/none/l2_norm is flat on most images in every checkpoint" in "\n".join(findings(stats))
+    stats["low_contrast"][...] = 1
+    assert "patch/none/l2_norm has low contrast on most images in every checkpoint" in "\n".join(findings(stats))
 
 
 @pytest.mark.parametrize(("masks", "expected"), [(True, {"Pointing game", "Energy in the mask"}), (False, set())])
@@ -150,6 +213,6 @@ def test_epoch_tables():
 
 def test_a_group_without_a_figure_has_no_weight():
     stats = figures()
-    stats["flat"].loc[{"product": "patch/none/l2_norm", "group": "train drone"}] = np.nan
-    stats["flat"].loc[{"product": "patch/none/l2_norm", "group": "test drone"}] = 0.9
-    assert "patch/none/l2_norm is flat on most images in every checkpoint" in "\n".join(findings(stats))
+    stats["low_contrast"].loc[{"product": "patch/none/l2_norm", "group": "train drone"}] = np.nan
+    stats["low_contrast"].loc[{"product": "patch/none/l2_norm", "group": "test drone"}] = 0.9
+    assert "patch/none/l2_norm has low contrast on most images in every checkpoint" in "\n".join(findings(stats))

@@ -73,9 +73,10 @@ def test_maps_that_stay_under_fresh_heads_are_named():
 
 def test_the_table_has_a_row_a_product():
     (table,) = trust_table(with_status("zero", [0.2, 0.6]))
-    assert table["head"] == ["position / target / method", "flat", "zero", "clipped", "not finite", "residual", "deletion", "insertion", "sanity"]
-    assert table["rows"][1] == [PRODUCTS[1], "0.0 %", "30.0 %", "0.0 %", "0.0 %", "1e-06", "0.1", "0.9", "0.3"]
-    assert table["rows"][3] == [PRODUCTS[3], "0.0 %", "0.0 %", "0.0 %", "0.0 %", "-", "-", "-", "-"]
+    statuses = ["low contrast", "zero", "clipped", "not finite", "constant"]
+    assert table["head"] == ["position / target / method", *statuses, "residual", "deletion", "insertion", "sanity"]
+    assert table["rows"][1] == [PRODUCTS[1], "0.0 %", "30.0 %", "0.0 %", "0.0 %", "0.0 %", "1e-06", "0.1", "0.9", "0.3"]
+    assert table["rows"][3] == [PRODUCTS[3], "0.0 %", "0.0 %", "0.0 %", "0.0 %", "0.0 %", "-", "-", "-", "-"]
 
 
 def test_the_matrix_is_of_the_aligned_maps():

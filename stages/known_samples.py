@@ -46,7 +46,8 @@ def keep_known(known: pd.DataFrame, found: pd.DataFrame, now: str) -> Relisted:
     Returns
     -------
     Relisted
-        A sample is the same where content, place and view are, wherever its file lies now; failing that, where its file is.
+        A sample is the same where content, place and view are, wherever its file lies now; failing that, where its file is; failing
+        that, where file and content are and only what its path is taken to say differs.
     """
     old, new = _rows(known), _rows(found)
     match = _match(old, new)
@@ -69,9 +70,9 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _match(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> dict[int, int]:
-    """Old row -> new row: by content first, so that renamed files are known, then by path, so that changed ones are."""
+    """Old row -> new row: by content first, so that renamed files are known, then by path, so that changed ones are, then whatever it shows."""
     match: dict[int, int] = {}
-    for key in (_content, _path):
+    for key in (_content, _path, _file):
         taken = set(match.values())
         places = {key(row): number for number, row in reversed(list(enumerate(new))) if number not in taken}
         for number, row in enumerate(old):
@@ -87,6 +88,11 @@ def _content(row: dict[str, Any]) -> tuple[str, ...] | None:
 
 def _path(row: dict[str, Any]) -> tuple[str, ...] | None:
     return (row["path"], row["place"], row["view"])
+
+
+def _file(row: dict[str, Any]) -> tuple[str, ...] | None:
+    """The file as it is: a later version may read another place or view off the same path."""
+    return (row["path"], row["digest"])
 
 
 def _make_unique(rows: Iterable[dict[str, Any]], taken: set[str]) -> None:

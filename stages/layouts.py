@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
+from stages.tree_places import view_and_place
+
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
 MASKS_FOLDER = "masks"
 
@@ -181,18 +183,9 @@ def _find_sues200_split(root: Path, train_places: Collection[str]) -> Iterator[I
 
 def _find_in_any_tree(root: Path, _: Collection[str]) -> Iterator[ImageFile]:
     for path in walk(root, leave_out=(MASKS_FOLDER,)):
+        view, place = view_and_place(path)
         for role in ("query", "gallery"):
-            yield ImageFile(path, _view_of(path), PurePosixPath(path).parent.as_posix(), "test", role)
-
-
-def _view_of(path: str) -> str:
-    """The view that the nearest path component names, the file's own first."""
-    for part in reversed(PurePosixPath(path).with_suffix("").parts):
-        if re.search(r"drone|uav", part, re.IGNORECASE):
-            return "drone"
-        if re.search(r"satellite|(?<![a-z])sat(?![a-z])", part, re.IGNORECASE):  # not: "saturn"
-            return "satellite"
-    return "unknown"
+            yield ImageFile(path, view, place, "test", role)
 
 
 def _has_folders(branches: tuple[Branch, ...], root: Path) -> bool:

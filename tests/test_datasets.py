@@ -93,7 +93,14 @@ def plain_folder(root: Path) -> Path:
     return pictures(root, "top.png", "My UAV shots/1.webp", "roofs/sat_2.BMP", "satellite images/a.TIFF", "saturn/rings.jpeg", "masks/top.png")
 
 
-BUILDERS = {"university1652": university, "sues200_raw": sues200_raw, "sues200_split": sues200_split, "denseuav": denseuav, "folder": plain_folder}
+BUILDERS = {
+    "university1652": university,
+    "sues200_raw": sues200_raw,
+    "sues200_split": sues200_split,
+    "denseuav": denseuav,
+   
+    "folder": plain_folder,
+}
 
 
 # ---- the layouts
@@ -169,14 +176,14 @@ def test_denseuav(tmp_path):
 def test_folder(tmp_path):
     table = indexed(plain_folder(tmp_path), layout="folder")
     assert list(table[["path", "view", "place"]].itertuples(index=False, name=None)) == [
-        ("My UAV shots/1.webp", "drone", "My UAV shots"),
+        ("My UAV shots/1.webp", "drone", "1"),
+        ("satellite images/a.TIFF", "satellite", "a"),
         ("roofs/sat_2.BMP", "satellite", "roofs"),
-        ("satellite images/a.TIFF", "satellite", "satellite images"),
-        ("top.png", "unknown", "."),
         ("saturn/rings.jpeg", "unknown", "saturn"),
+        ("top.png", "unknown", "top"),
     ]
     assert set(table["roles"]) == {"gallery+query"}
-    assert table["mask_path"].tolist() == ["", "", "", "masks/top.png", ""]
+    assert table["mask_path"].tolist() == ["", "", "", "", "masks/top.png"]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from time import perf_counter
 
 import pandas as pd
@@ -14,6 +15,7 @@ from pipeline.interrupts import check_stop, telling_what_is_left
 from pipeline.places import Place
 from pipeline.rates import note_rate
 from pipeline.run import Outcome, Run
+from stages.datasets import remarks_on
 from stages.known_samples import keep_known
 
 
@@ -67,6 +69,7 @@ def index(run: Run, *, forget: bool = False) -> Outcome:
         counts = {"new": relisted.new, "changed": len(relisted.changed), "forgotten": len(relisted.gone)}
         notes += [", ".join(f"{count} {what}" for what, count in counts.items())]
     notes += [f"{len(bad)} bad images stay out: {', '.join(f'{row.id} ({row.problem})' for row in bad.head(3).itertuples())}"] if len(bad) else []
+    notes += remarks_on(Path(table.attrs["root"]), run.settings.dataset)
     return Outcome("index", 0 if same else len(table), len(table) if same else 0, "images", tuple(notes))
 
 

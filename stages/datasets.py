@@ -16,6 +16,7 @@ from stages.layouts import (
     IMAGE_SUFFIXES,
     LAYOUTS,
     MASKS_FOLDER,
+    Given,
     ImageFile,
     detect_layout,
     few,
@@ -50,6 +51,9 @@ class DatasetSettings(BaseModel):
     variants: tuple[str, ...] = Field((), description="flight heights to keep, such as 150 (SUES-200) or H80 (DenseUAV); none: all")
     splits: tuple[Split, ...] = Field(("train", "test"), min_length=1, description="folders to look in")
     train_places: tuple[str, ...] = Field((), description="the training places of raw SUES-200, which has no split on disk; none: all are test")
+    pair_lists: Literal["cross-area", "same-area"] | None = Field(
+        None, description="which pair lists of GTA-UAV to read, where both are there; none: the only ones"
+    )
     limit_places: int | None = Field(None, ge=1, description="keep this many places a split")
 
     @field_validator("layout")
@@ -96,7 +100,9 @@ def find_images(root: Path, settings: DatasetSettings) -> list[ImageFile]:
     layout = resolve_layout(root, settings)
     if settings.train_places and layout != "sues200_raw":
         raise ValueError(f"{root}: dataset.train_places is for raw SUES-200 only, but this is {layout!r}, whose split is fixed. Leave it out.")
-    found = sorted(LAYOUTS[layout].find(root, settings.train_places), key=_file_order)
+    if settings.pair_lists and layout != "gta_uav":
+        raise ValueError(f"{root}: dataset.pair_lists is for GTA-UAV only, but this is {layout!r}. Leave it out.")
+    found = sorted(LAYOUTS[layout].find(root, _given(settings)), key=_file_order)
     if not found:
         raise FileNotFoundError(
             f"{root}: no image of layout {layout!r} in it; expected {LAYOUTS[layout].description}, "
@@ -111,6 +117,11 @@ def resolve_layout(root: Path, settings: DatasetSettings) -> str:
         return detect_layout(root)
     require_folder(root)
     return settings.layout
+
+
+def remarks_on(root: Path, settings: DatasetSettings) -> list[str]:
+    """Return what a user should know of the dataset beside its photos, a line each."""
+    return LAYOUTS[resolve_layout(root, settings)].remarks(root, _given(settings))
 
 
 def find_masks(root: Path) -> frozenset[str]:
@@ -152,6 +163,10 @@ def merge_duplicates(files: Iterable[ImageFile], headers: Mapping[str, ImageHead
     ids = _unique_ids([first for first, _ in merged], [row["digest"] for row in rows])
     table = pd.DataFrame([{"sample": sample, "id": ids[sample], **row} for sample, row in enumerate(rows)], columns=list(MANIFEST_COLUMNS))
     return table.astype(dict.fromkeys(("sample", "height_px", "width_px"), "int64"))
+
+
+def _given(settings: DatasetSettings) -> Given:
+    return Given(settings.train_places, settings.pair_lists)
 
 
 # ---- rows of the manifest

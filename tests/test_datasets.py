@@ -93,12 +93,20 @@ def plain_folder(root: Path) -> Path:
     return pictures(root, "top.png", "My UAV shots/1.webp", "roofs/sat_2.BMP", "satellite images/a.TIFF", "saturn/rings.jpeg", "masks/top.png")
 
 
+def gta_uav(root: Path) -> Path:
+    """In full in test_pair_lists.py."""
+    pictures(root, "drone/images/500_0001_0000025682.png", "satellite/4_0_6_13.png", "satellite/5_0_12_27.png")
+    named = {"drone_img_dir": "drone/images", "drone_img_name": "500_0001_0000025682.png", "sate_img_dir": "satellite"}
+    (root / "cross-area-drone2sate-test.json").write_text(json.dumps([{**named, "pair_pos_sate_img_list": ["4_0_6_13.png"]}]))
+    return root
+
+
 BUILDERS = {
     "university1652": university,
     "sues200_raw": sues200_raw,
     "sues200_split": sues200_split,
     "denseuav": denseuav,
-   
+    "gta_uav": gta_uav,
     "folder": plain_folder,
 }
 

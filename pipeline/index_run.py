@@ -17,6 +17,8 @@ from pipeline.rates import note_rate
 from pipeline.run import Outcome, Run
 from stages.datasets import remarks_on
 from stages.known_samples import keep_known
+from stages.layouts import LAYOUTS
+from stages.pairs import count_pairs
 
 
 def index(run: Run, *, forget: bool = False) -> Outcome:
@@ -50,9 +52,10 @@ def index(run: Run, *, forget: bool = False) -> Outcome:
             bar.update(done - bar.n)
 
         manifest_seal(run.manifest_path).sweep()
-        found = index_dataset(run.settings.dataset, progress=show)
-        known = _known(run.manifest_path)
-        relisted = keep_known(found[:0] if known is None else known, found, datetime.now(UTC).isoformat(timespec="seconds"))
+        known, wanted = _known(run.manifest_path), run.settings.dataset
+        found = index_dataset(wanted, progress=show)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        relisted = keep_known(found[:0] if known is None else known, found, now)
         if relisted.gone and not forget:
             raise ValueError(
                 f"{run.manifest_path}: {len(relisted.gone)} images that it lists are not in the dataset any more ({_few(relisted.gone)}). "
@@ -69,7 +72,7 @@ def index(run: Run, *, forget: bool = False) -> Outcome:
         counts = {"new": relisted.new, "changed": len(relisted.changed), "forgotten": len(relisted.gone)}
         notes += [", ".join(f"{count} {what}" for what, count in counts.items())]
     notes += [f"{len(bad)} bad images stay out: {', '.join(f'{row.id} ({row.problem})' for row in bad.head(3).itertuples())}"] if len(bad) else []
-    notes += remarks_on(Path(table.attrs["root"]), run.settings.dataset)
+    notes += [*_about_pairs(table), *remarks_on(Path(table.attrs["root"]), wanted)]
     return Outcome("index", 0 if same else len(table), len(table) if same else 0, "images", tuple(notes))
 
 
@@ -77,6 +80,15 @@ def describe_counts(table: pd.DataFrame) -> str:
     """Count the images by split and view, in words."""
     groups = (table["split"] + " " + table["view"]).value_counts().sort_index()
     return ", ".join(f"{count:,} {name}" for name, count in groups.items())
+
+
+def _about_pairs(table: pd.DataFrame) -> list[str]:
+    pairs = count_pairs(table)
+    if pairs.complete:
+        return [str(pairs)]
+    layout = table.attrs["layout"]
+    remedy = f"In the layout {layout!r} {LAYOUTS[layout].pairing}"
+    return [str(pairs), f"warning: no place has both a drone and a satellite photo, so that there is nothing to match. {remedy}"]
 
 
 def _left(bar: tqdm) -> str:

@@ -19,6 +19,7 @@ from stages.datasets import remarks_on
 from stages.known_samples import keep_known
 from stages.layouts import LAYOUTS
 from stages.pairs import count_pairs
+from stages.variants import chosen_samples, in_several_variants, variants_in
 
 
 def index(run: Run, *, forget: bool = False) -> Outcome:
@@ -53,9 +54,9 @@ def index(run: Run, *, forget: bool = False) -> Outcome:
 
         manifest_seal(run.manifest_path).sweep()
         known, wanted = _known(run.manifest_path), run.settings.dataset
-        found = index_dataset(wanted, progress=show)
+        found = index_dataset(wanted, progress=show, known_variants=() if known is None else variants_in(known["variant"]))
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        relisted = keep_known(found[:0] if known is None else known, found, now)
+        relisted = keep_known(found[:0] if known is None else known, found, now, wanted.variants)
         if relisted.gone and not forget:
             raise ValueError(
                 f"{run.manifest_path}: {len(relisted.gone)} images that it lists are not in the dataset any more ({_few(relisted.gone)}). "
@@ -72,7 +73,7 @@ def index(run: Run, *, forget: bool = False) -> Outcome:
         counts = {"new": relisted.new, "changed": len(relisted.changed), "forgotten": len(relisted.gone)}
         notes += [", ".join(f"{count} {what}" for what, count in counts.items())]
     notes += [f"{len(bad)} bad images stay out: {', '.join(f'{row.id} ({row.problem})' for row in bad.head(3).itertuples())}"] if len(bad) else []
-    notes += [*_about_pairs(table), *remarks_on(Path(table.attrs["root"]), wanted)]
+    notes += [*_about_pairs(table, wanted.variants), *_about_variants(table), *remarks_on(Path(table.attrs["root"]), wanted)]
     return Outcome("index", 0 if same else len(table), len(table) if same else 0, "images", tuple(notes))
 
 
@@ -82,13 +83,23 @@ def describe_counts(table: pd.DataFrame) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in groups.items())
 
 
-def _about_pairs(table: pd.DataFrame) -> list[str]:
-    pairs = count_pairs(table)
+def _about_pairs(table: pd.DataFrame, variants: Sequence[str]) -> list[str]:
+    pairs = count_pairs(table[chosen_samples(table["variant"].tolist(), variants)])
     if pairs.complete:
         return [str(pairs)]
     layout = table.attrs["layout"]
     remedy = f"In the layout {layout!r} {LAYOUTS[layout].pairing}"
     return [str(pairs), f"warning: no place has both a drone and a satellite photo, so that there is nothing to match. {remedy}"]
+
+
+def _about_variants(table: pd.DataFrame) -> list[str]:
+    several = in_several_variants(table)
+    if not several:
+        return []
+    return [
+        f"warning: {len(several):,} drone photos belong to several flight heights, for instance {several[0]}: the folders of the heights hold the "
+        f"same files, as an early split script of SUES-200 left them (SUES-200-Benchmark#6). Figures by height mean nothing for them: split again"
+    ]
 
 
 def _left(bar: tqdm) -> str:

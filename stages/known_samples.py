@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+
+from stages.variants import is_chosen
 
 _OF_THE_SAMPLE = ("sample", "id", "problem_since")
 
@@ -33,7 +35,7 @@ class Relisted:
     new: int
 
 
-def keep_known(known: pd.DataFrame, found: pd.DataFrame, now: str) -> Relisted:
+def keep_known(known: pd.DataFrame, found: pd.DataFrame, now: str, variants: Collection[str] = ()) -> Relisted:
     """Give the samples of `known` their old places in `found`.
 
     Parameters
@@ -42,6 +44,8 @@ def keep_known(known: pd.DataFrame, found: pd.DataFrame, now: str) -> Relisted:
         Manifests as of `stages.datasets.merge_duplicates`; the former one, and what is on the disk.
     now : str
         ISO 8601 time, for problems that were not known.
+    variants : collection of str
+        Flight heights that new samples may have; none: all. Known samples stay, whatever theirs is.
 
     Returns
     -------
@@ -52,7 +56,8 @@ def keep_known(known: pd.DataFrame, found: pd.DataFrame, now: str) -> Relisted:
     old, new = _rows(known), _rows(found)
     match = _match(old, new)
     kept = [{**new[match[row]], **{name: old[row][name] for name in _OF_THE_SAMPLE}} for row in range(len(old)) if row in match]
-    fresh = [dict(new[row]) for row in sorted(set(range(len(new))) - set(match.values()))]
+    unknown = sorted(set(range(len(new))) - set(match.values()))
+    fresh = [dict(new[row]) for row in unknown if is_chosen(new[row]["variant"], variants)]
     _make_unique(fresh, {row["id"] for row in kept})
     before = {row["id"]: row for row in old}
     rows = [*kept, *fresh]

@@ -6,26 +6,26 @@ from collections.abc import Sequence
 
 from pipeline.feature_state import layout_notes
 from pipeline.run import MissingProductError, Run
+from pipeline.stamps import stamp
 from pipeline.stores import GroupStore
 from stages.variants import narrowed, variants_in
 
 
 def stored_variants(run: Run, store: GroupStore) -> list[str]:
-    """Return the flight heights of a store's samples; all "" where an earlier version made it.
-
-    Raises
-    ------
-    MissingProductError
-        If some of them are to be chosen, and the store is of an earlier version.
-    """
+    """Return the flight heights of a store's samples; those that the manifest tells where an earlier version made the store."""
     if layout_notes(store)["texts"] == run.texts_stamp:  # the manifest says the same, and is read already
         return run.columns["variant"]
     if store.has("variant"):
         found: list[str] = store.read(["variant"])["variant"].values.tolist()
         return found
-    if chosen_of(run, run.columns["variant"], str(run.manifest_path)):
-        raise MissingProductError(f"{store}: does not tell its images' flight heights, which dataset.variants chooses by; run `atlas extract` first")
-    return [""] * int(store.attributes["samples"])
+    listed = dict(zip(run.columns["id"], run.columns["variant"], strict=True))
+    return [listed.get(name, "") for name in store.read(["sample_id"])["sample_id"].values.tolist()]
+
+
+def texts_digest(run: Run, store: GroupStore) -> str:
+    """Digest of what figures know of a store's samples in words."""
+    own = str(layout_notes(store)["texts"])
+    return own if store.has("variant") else stamp([own, run.texts_stamp])
 
 
 def chosen_of(run: Run, texts: Sequence[str], where: str) -> list[str]:

@@ -12,11 +12,10 @@ import xarray as xr
 
 from pipeline.blocks import Block
 from pipeline.cam_run import finished_stamps
-from pipeline.chosen_variants import chosen_of, stored_variants
+from pipeline.chosen_variants import chosen_of, stored_variants, texts_digest
 from pipeline.compared import Compared, OtherHeads
 from pipeline.completeness import content_stamp, finished_checkpoints, images_stamp
 from pipeline.executors import Group, run_blocks, run_groups
-from pipeline.feature_state import layout_notes
 from pipeline.features import read_features
 from pipeline.interrupts import check_stop, telling_what_is_left
 from pipeline.progress import Progress
@@ -176,11 +175,10 @@ def _inputs(run: Run, name: str) -> _Inputs:
     looked_at = texts["valid"].values & chosen_samples(variant, variants)
     groups = Groups.of(texts["split"].values.tolist(), texts["view"].values.tolist(), looked_at.tolist(), variant)
     settings = run.settings.stats.model_dump(mode="json")
-    texts_digest = layout_notes(features)["texts"]
     made_with = {
         "heat_maps": stamp(stamps),
         "features": content_stamp(features),
-        "texts": texts_digest,
+        "texts": texts_digest(run, features),
         "settings": settings,
         "version": VERSION,
         "variants": variants,

@@ -223,7 +223,8 @@ def _find_gta_uav(root: Path, given: Given) -> Iterator[ImageFile]:
         for tile in sorted({pair.tile for pair in pairs.pairs}) if pairs.split == "train" else ():
             yield ImageFile(tile, "satellite", _stem(tile), "train", "train")
     folders = frozenset().union(*(pairs.satellite_folders for pairs in lists))
-    for tile in sorted({*tested, *(f"{folder}/{name}" for folder in folders for name in walk(root / folder))}):
+    offered = {(PurePosixPath(folder) / name).as_posix() for folder in folders for name in walk(root / folder)}
+    for tile in sorted(tested | offered):
         for role in ("query", "gallery") if tile in tested else ("gallery",):
             yield ImageFile(tile, "satellite", _stem(tile), "test", role)
 

@@ -6,7 +6,7 @@ import os
 import stat
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
@@ -29,7 +29,12 @@ UNREADABLE_HEADER = (
 )  # fmt: skip # what Pillow's readers are known to raise on damaged bytes, besides OSError
 
 
-def index_dataset(settings: DatasetSettings, workers: int = 8, progress: Callable[[int, int], None] = lambda done, total: None) -> pd.DataFrame:
+def index_dataset(
+    settings: DatasetSettings,
+    workers: int = 8,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    known_variants: Collection[str] = (),
+) -> pd.DataFrame:
     """Read every photo once and return the manifest; a bad photo becomes a row with its `problem` and never stops the run.
 
     Parameters
@@ -40,6 +45,8 @@ def index_dataset(settings: DatasetSettings, workers: int = 8, progress: Callabl
         Threads that read.
     progress
         Called after each file with the number done and the number of all.
+    known_variants
+        As `find_images`.
 
     Returns
     -------
@@ -52,17 +59,17 @@ def index_dataset(settings: DatasetSettings, workers: int = 8, progress: Callabl
         As `find_images`.
     """
     root = settings.root.expanduser().absolute()
-    files = find_images(root, settings)
+    files = find_images(root, settings, known_variants)
     paths = list(dict.fromkeys(file.path for file in files))
     table = merge_duplicates(files, _read_all(root, paths, workers, progress), find_masks(root))
     table.attrs = {"root": str(root), "layout": resolve_layout(root, settings), "listing": _listing(root, paths)}
     return table
 
 
-def listing_stamp(settings: DatasetSettings) -> str:
+def listing_stamp(settings: DatasetSettings, known_variants: Collection[str] = ()) -> str:
     """Digest of the names and sizes of the photos that the settings ask for: a look at the folders, no photo is read."""
     root = settings.root.expanduser().absolute()
-    return _listing(root, list(dict.fromkeys(file.path for file in find_images(root, settings))))
+    return _listing(root, list(dict.fromkeys(file.path for file in find_images(root, settings, known_variants))))
 
 
 def _listing(root: Path, paths: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from time import perf_counter
 
 import pandas as pd
@@ -14,7 +15,11 @@ from pipeline.interrupts import check_stop, telling_what_is_left
 from pipeline.places import Place
 from pipeline.rates import note_rate
 from pipeline.run import Outcome, Run
+from stages.datasets import remarks_on
 from stages.known_samples import keep_known
+from stages.layouts import LAYOUTS
+from stages.pairs import count_pairs
+from stages.variants import chosen_samples, in_several_variants, variants_in
 
 
 def index(run: Run, *, forget: bool = False) -> Outcome:
@@ -48,9 +53,10 @@ def index(run: Run, *, forget: bool = False) -> Outcome:
             bar.update(done - bar.n)
 
         manifest_seal(run.manifest_path).sweep()
-        found = index_dataset(run.settings.dataset, progress=show)
-        known = _known(run.manifest_path)
-        relisted = keep_known(found[:0] if known is None else known, found, datetime.now(UTC).isoformat(timespec="seconds"))
+        known, wanted = _known(run.manifest_path), run.settings.dataset
+        found = index_dataset(wanted, progress=show, known_variants=() if known is None else variants_in(known["variant"]))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        relisted = keep_known(found[:0] if known is None else known, found, now, wanted.variants)
         if relisted.gone and not forget:
             raise ValueError(
                 f"{run.manifest_path}: {len(relisted.gone)} images that it lists are not in the dataset any more ({_few(relisted.gone)}). "
@@ -67,6 +73,7 @@ def index(run: Run, *, forget: bool = False) -> Outcome:
         counts = {"new": relisted.new, "changed": len(relisted.changed), "forgotten": len(relisted.gone)}
         notes += [", ".join(f"{count} {what}" for what, count in counts.items())]
     notes += [f"{len(bad)} bad images stay out: {', '.join(f'{row.id} ({row.problem})' for row in bad.head(3).itertuples())}"] if len(bad) else []
+    notes += [*_about_pairs(table, wanted.variants), *_about_variants(table), *remarks_on(Path(table.attrs["root"]), wanted)]
     return Outcome("index", 0 if same else len(table), len(table) if same else 0, "images", tuple(notes))
 
 
@@ -74,6 +81,25 @@ def describe_counts(table: pd.DataFrame) -> str:
     """Count the images by split and view, in words."""
     groups = (table["split"] + " " + table["view"]).value_counts().sort_index()
     return ", ".join(f"{count:,} {name}" for name, count in groups.items())
+
+
+def _about_pairs(table: pd.DataFrame, variants: Sequence[str]) -> list[str]:
+    pairs = count_pairs(table[chosen_samples(table["variant"].tolist(), variants)])
+    if pairs.complete:
+        return [str(pairs)]
+    layout = table.attrs["layout"]
+    remedy = f"In the layout {layout!r} {LAYOUTS[layout].pairing}"
+    return [str(pairs), f"warning: no place has both a drone and a satellite photo, so that there is nothing to match. {remedy}"]
+
+
+def _about_variants(table: pd.DataFrame) -> list[str]:
+    several = in_several_variants(table)
+    if not several:
+        return []
+    return [
+        f"warning: {len(several):,} drone photos belong to several flight heights, for instance {several[0]}: the folders of the heights hold the "
+        f"same files, as an early split script of SUES-200 left them (SUES-200-Benchmark#6). Figures by height mean nothing for them: split again"
+    ]
 
 
 def _left(bar: tqdm) -> str:

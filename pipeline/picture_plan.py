@@ -11,6 +11,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from pipeline.cam_run import finished_stamps
+from pipeline.chosen_variants import chosen_of
 from pipeline.completeness import block_content, check_same_images
 from pipeline.file_names import file_name
 from pipeline.quarantine import bad_images
@@ -25,6 +26,7 @@ from stages.products import Product
 from stages.render import MosaicKind, choose_drawn, choose_images, choose_places
 from stages.spreading import spread
 from stages.target_names import NO_TARGET, parse_target
+from stages.variants import chosen_samples
 
 ALL_METHODS = "methods"
 PAIR = "pair"
@@ -159,10 +161,11 @@ def undrawn(run: Run, names: Sequence[str], pictures: Sequence[Picture]) -> list
 
 
 def usable_images(run: Run) -> pd.DataFrame:
-    """Return the manifest with the faults that extraction found; an image that is void in the stores is not drawn."""
+    """Return the manifest's rows of the chosen flight heights, with the faults that extraction found: what is void in the stores is not drawn."""
     table, void = run.manifest.copy(), bad_images(run)
     table["problem"] = [str(void.get(name, "")) for name in table["id"]]
-    return table
+    variant = run.columns["variant"]
+    return table[chosen_samples(variant, chosen_of(run, variant, str(run.manifest_path)))]
 
 
 def content_of(run: Run, name: str, sample: int) -> str:

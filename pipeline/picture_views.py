@@ -107,8 +107,10 @@ def _why_not_finite(store: GroupStore, sample: int) -> str:
 
 
 def image_label(row: pd.Series) -> str:
-    """Return an image's view and file name, on two lines."""
-    return f"{row['view']}\n{Path(row['path']).stem}"
+    """Return an image's view, its flight height where its file name does not begin with it, and its file name, on two lines."""
+    stem, variant = Path(row["path"]).stem, row["variant"]
+    view = row["view"] if stem.startswith(variant) else f"{row['view']} {variant}"
+    return f"{view}\n{stem}"
 
 
 def read_photo(run: Run, row: pd.Series, name: str) -> NDArray[np.uint8]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import pandas as pd
 
 from pipeline.cam_run import CamState, cam_state
 from pipeline.checkpoint_files import find_checkpoint_files
@@ -32,6 +34,7 @@ from pipeline.wanted_maps import wanted_products
 from safenet.checkpoint import read_checkpoint
 from stages.datasets import DatasetSettings
 from stages.products import products_of
+from stages.variants import variants_in
 
 State = Literal["fresh", "stale", "partial", "missing", "waits"]
 _MAP_BYTES = 4
@@ -122,18 +125,19 @@ def _index(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
         yield Row("index", "", "missing", "not indexed yet")
     elif run.settings.dataset is None or not run.settings.dataset.root.expanduser().is_dir():
         yield Row("index", "", "fresh", "the photos are not here, so that they cannot be compared")
-    elif reason := _why_listed_again(run.manifest.attrs, run.settings.dataset):
+    elif reason := _why_listed_again(run.manifest, run.settings.dataset):
         yield Row("index", "", "stale", reason, len(run.manifest))
     else:
         yield Row("index", "", "fresh", "by names and sizes; `atlas index` compares the bytes")
 
 
-def _why_listed_again(listed: Mapping[Hashable, Any], wanted: DatasetSettings) -> str:
+def _why_listed_again(table: pd.DataFrame, wanted: DatasetSettings) -> str:
+    listed = table.attrs
     if "listing" not in listed:
         return "listed by schema version 1"
     if listed["root"] != str(wanted.root.expanduser().absolute()):
         return f"the photos were in {listed['root']} when they were listed"
-    changed = listed["listing"] != listing_stamp(wanted)
+    changed = listed["listing"] != listing_stamp(wanted, variants_in(table["variant"]))
     return "files were added, removed, renamed or changed in size since, or [dataset] asks for others" if changed else ""
 
 

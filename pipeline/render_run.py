@@ -16,6 +16,7 @@ from pipeline.images import png_settings, write_png
 from pipeline.interrupts import check_stop, telling_what_is_left
 from pipeline.picture_drawing import Scales, draw_picture, drawn_colour_maps, scope_of
 from pipeline.picture_plan import Picture, content_of, planned_pictures, undrawn
+from pipeline.picture_views import image_label
 from pipeline.progress import Progress
 from pipeline.rates import note_rate
 from pipeline.records import sweep
@@ -152,6 +153,7 @@ def _stamp(run: Run, picture: Picture) -> str:
         "settings": run.settings.render.model_dump(mode="json", exclude=chosen),
         "low_contrast_below": run.settings.stats.low_contrast_below,
         "images": picture.images["digest"].tolist(),
+        "labels": [image_label(row) for _, row in picture.images.iterrows()],
         "content": [content_of(run, name, sample) for name in picture.checkpoints for sample in picture.images["sample"]],
         "figures": figures,
         "version": VERSION,

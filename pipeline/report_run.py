@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
 
+from pipeline.chosen_variants import chosen_of
 from pipeline.completeness import finished_checkpoints
 from pipeline.index_run import describe_counts
 from pipeline.quarantine import void_images
@@ -17,6 +18,7 @@ from pipeline.stamps import stamp
 from pipeline.stats_run import open_stats
 from pipeline.stores import JOINED, group_attributes
 from stages.report import Mosaic, report_page
+from stages.variants import variants_in
 
 VERSION = 2
 
@@ -86,6 +88,7 @@ def _facts(run: Run) -> dict[str, str]:
     return {
         "dataset": f"{table.attrs['root']} ({table.attrs['layout']})",
         "images": describe_counts(table),
+        **_variants(run),
         "bad images": f"{len(bad)}: " + "; ".join(f"{name}: {reason}" for name, reason in list(bad.items())[:5]) if bad else "none",
         "checkpoints": f"{len(names)}: {', '.join(names)}",
         "network": "width {width}, depth {depth}, heads {heads}, {image_size} px in patches of {patch_size} px, "
@@ -97,6 +100,14 @@ def _facts(run: Run) -> dict[str, str]:
         "targets": ", ".join(run.settings.cam.targets),
         "made with": f"safenet-atlas {version('safenet-atlas')}, torch {attributes['libraries']['torch']}",
     }
+
+
+def _variants(run: Run) -> dict[str, str]:
+    """The flight heights that figures and pictures are of; nothing where the dataset has none."""
+    texts = run.columns["variant"]
+    present = variants_in(texts)
+    chosen = chosen_of(run, texts, str(run.manifest_path))
+    return {"flight heights": f"{', '.join(chosen)} of {', '.join(present)}" if chosen else ", ".join(present)} if present else {}
 
 
 def _exactness(run: Run, name: str) -> str:

@@ -145,7 +145,7 @@ class Run:
     @cached_property
     def columns(self) -> dict[str, list[str]]:
         """The manifest's columns of text as lists, for what is asked block by block."""
-        return {name: self.manifest[name].tolist() for name in ("id", "digest", "problem")}
+        return {name: self.manifest[name].tolist() for name in ("id", "digest", "problem", "variant")}
 
     @cached_property
     def texts_stamp(self) -> str:

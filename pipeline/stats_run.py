@@ -12,10 +12,10 @@ import xarray as xr
 
 from pipeline.blocks import Block
 from pipeline.cam_run import finished_stamps
+from pipeline.chosen_variants import chosen_of, stored_variants, texts_digest
 from pipeline.compared import Compared, OtherHeads
 from pipeline.completeness import content_stamp, finished_checkpoints, images_stamp
 from pipeline.executors import Group, run_blocks, run_groups
-from pipeline.feature_state import layout_notes
 from pipeline.features import read_features
 from pipeline.interrupts import check_stop, telling_what_is_left
 from pipeline.progress import Progress
@@ -44,6 +44,8 @@ from stages.stats import (
     retrieval,
     summarise_block,
 )
+from stages.variant_figures import retrieval_by_variant
+from stages.variants import chosen_samples
 
 VERSION = 4
 _SANITY_SEED = 0
@@ -55,6 +57,7 @@ class _Inputs:
 
     name: str
     products: Sequence[Product]
+    variants: Sequence[str]
     groups: Groups
     blocks: Sequence[Block]
     made_with: Mapping[str, Any]
@@ -167,11 +170,20 @@ def _inputs(run: Run, name: str) -> _Inputs:
     features = run.features(name)
     stamps = finished_stamps(run, name, products)
     texts = features.read(["split", "view", "valid"])
-    groups = Groups.of(*(texts[key].values.tolist() for key in ("split", "view", "valid")))
+    variant = stored_variants(run, features)
+    variants = chosen_of(run, variant, str(features))
+    looked_at = texts["valid"].values & chosen_samples(variant, variants)
+    groups = Groups.of(texts["split"].values.tolist(), texts["view"].values.tolist(), looked_at.tolist(), variant)
     settings = run.settings.stats.model_dump(mode="json")
-    texts_digest = layout_notes(features)["texts"]
-    made_with = {"heat_maps": stamp(stamps), "features": content_stamp(features), "texts": texts_digest, "settings": settings, "version": VERSION}
-    return _Inputs(name, products, groups, features.blocks, made_with)
+    made_with = {
+        "heat_maps": stamp(stamps),
+        "features": content_stamp(features),
+        "texts": texts_digest(run, features),
+        "settings": settings,
+        "version": VERSION,
+        "variants": variants,
+    }
+    return _Inputs(name, products, variants, groups, features.blocks, made_with)
 
 
 def _of_checkpoint(run: Run, one: _Inputs) -> xr.Dataset:
@@ -185,7 +197,7 @@ def _of_checkpoint(run: Run, one: _Inputs) -> xr.Dataset:
         return summarise_block(maps, features.read(wanted, block.rows), group, len(one.groups.name), network, settings)
 
     found = finalize(combine(list(_run(run, work, one.blocks))), one.groups, one.products, settings)
-    return found.merge(_sanity(run, one)).merge(_retrieval(run, one.name))  # the products keep their order
+    return found.merge(_sanity(run, one)).merge(_retrieval(run, one))  # the products keep their order
 
 
 def _sanity(run: Run, one: _Inputs) -> xr.Dataset:
@@ -199,12 +211,12 @@ def _sanity(run: Run, one: _Inputs) -> xr.Dataset:
     compared = Compared(features, OtherHeads(heads, features.attributes["class_names"], network.head_activation))
     compared.prepare(products)
     rows = []
-    for block in _few_blocks(one.blocks, wanted):
+    for block in _few_blocks([block for block in one.blocks if (one.groups.index[block.rows] >= 0).any()], wanted):
         check_stop()
         block_features = compared.attach(read_features(features, needed_features(products), block.rows), block.rows, products)
         randomised = compute_cams(block_features, products, compared.context)
         stored = run.cams(one.name).read([product.key for product in products], block.rows)
-        rows.append(sanity_figures(stored, randomised, products))
+        rows.append(sanity_figures(stored, randomised, products).isel(sample=one.groups.index[block.rows] >= 0))
     mean = xr.concat(rows, dim="sample").mean("sample")
     figures = xr.Dataset({"sanity": mean.assign_coords(product=np.array([product.key for product in products], dtype=object))})
     return figures.reindex(product=np.array([product.key for product in one.products], dtype=object))
@@ -216,12 +228,16 @@ def _few_blocks(blocks: Sequence[Block], samples: int) -> list[Block]:
     return [blocks[index] for index in spread(len(blocks), count)]
 
 
-def _retrieval(run: Run, name: str) -> xr.Dataset:
-    features = run.features(name)
+def _retrieval(run: Run, one: _Inputs) -> xr.Dataset:
+    """Of all images that are looked at, and by flight height where there are several."""
+    features = run.features(one.name)
     keys = ["embedding", "flip_embedding"] if features.has("flip_embedding") else ["embedding"]
-    read = features.read([*keys, "place", "view", "roles", "valid"])
+    read = features.read([*keys, "place", "view", "roles"])
     embedding = np.sum([read[key].values for key in keys], axis=0)
-    return retrieval(embedding, *(read[key].values.tolist() for key in ("place", "view", "roles", "valid")))
+    place, view, roles = (read[key].values.tolist() for key in ("place", "view", "roles"))
+    looked_at = (one.groups.index >= 0).tolist()
+    found = retrieval(embedding, place, view, roles, looked_at)
+    return found.merge(retrieval_by_variant(embedding, place, view, roles, looked_at, stored_variants(run, features), one.variants))
 
 
 def _write_all(run: Run, inputs: Sequence[_Inputs], mark: str) -> None:

@@ -16,6 +16,7 @@ from stages.layouts import (
     IMAGE_SUFFIXES,
     LAYOUTS,
     MASKS_FOLDER,
+    Given,
     ImageFile,
     detect_layout,
     few,
@@ -24,6 +25,7 @@ from stages.layouts import (
     require_folder,
     walk,
 )
+from stages.variants import is_chosen
 
 View = Literal["drone", "satellite", "street", "google", "unknown"]
 Split = Literal["train", "test"]
@@ -47,9 +49,14 @@ class DatasetSettings(BaseModel):
     root: Path = Field(description="the dataset's folder, the one that holds the marker folders of its layout")
     layout: str = Field("auto", description="auto, " + ", ".join(LAYOUTS) + "; the plain layout folder is never guessed")
     views: tuple[View, ...] = Field((), description="views to keep; none: all but street and google")
-    variants: tuple[str, ...] = Field((), description="flight heights to keep, such as 150 (SUES-200) or H80 (DenseUAV); none: all")
+    variants: tuple[str, ...] = Field(
+        (), description="flight heights to look at, such as 150 (SUES-200) or H80 (DenseUAV); what a run has of others stays stored; none: all"
+    )
     splits: tuple[Split, ...] = Field(("train", "test"), min_length=1, description="folders to look in")
     train_places: tuple[str, ...] = Field((), description="the training places of raw SUES-200, which has no split on disk; none: all are test")
+    pair_lists: Literal["cross-area", "same-area"] | None = Field(
+        None, description="which pair lists of GTA-UAV to read, where both are there; none: the only ones"
+    )
     limit_places: int | None = Field(None, ge=1, description="keep this many places a split")
 
     @field_validator("layout")
@@ -83,8 +90,15 @@ class ImageHeader:
     problem: str = ""
 
 
-def find_images(root: Path, settings: DatasetSettings) -> list[ImageFile]:
+def find_images(root: Path, settings: DatasetSettings, known_variants: Collection[str] = ()) -> list[ImageFile]:
     """Return the photos under `root` that `settings` asks for, in an order that no file system changes.
+
+    Parameters
+    ----------
+    root
+    settings
+    known_variants
+        Flight heights whose photos are listed whatever ``dataset.variants`` says: a manifest knows some of them already.
 
     Raises
     ------
@@ -96,13 +110,15 @@ def find_images(root: Path, settings: DatasetSettings) -> list[ImageFile]:
     layout = resolve_layout(root, settings)
     if settings.train_places and layout != "sues200_raw":
         raise ValueError(f"{root}: dataset.train_places is for raw SUES-200 only, but this is {layout!r}, whose split is fixed. Leave it out.")
-    found = sorted(LAYOUTS[layout].find(root, settings.train_places), key=_file_order)
+    if settings.pair_lists and layout != "gta_uav":
+        raise ValueError(f"{root}: dataset.pair_lists is for GTA-UAV only, but this is {layout!r}. Leave it out.")
+    found = sorted(LAYOUTS[layout].find(root, _given(settings)), key=_file_order)
     if not found:
         raise FileNotFoundError(
             f"{root}: no image of layout {layout!r} in it; expected {LAYOUTS[layout].description}, "
             f"files {' '.join(sorted(IMAGE_SUFFIXES))}. {other_places_hint(root)}Check dataset.root and dataset.layout."
         )
-    return _limit_places(_select(found, root, settings), settings.limit_places)
+    return _limit_places(_select(found, root, settings, known_variants), settings.limit_places)
 
 
 def resolve_layout(root: Path, settings: DatasetSettings) -> str:
@@ -111,6 +127,11 @@ def resolve_layout(root: Path, settings: DatasetSettings) -> str:
         return detect_layout(root)
     require_folder(root)
     return settings.layout
+
+
+def remarks_on(root: Path, settings: DatasetSettings) -> list[str]:
+    """Return what a user should know of the dataset beside its photos, a line each."""
+    return LAYOUTS[resolve_layout(root, settings)].remarks(root, _given(settings))
 
 
 def find_masks(root: Path) -> frozenset[str]:
@@ -152,6 +173,10 @@ def merge_duplicates(files: Iterable[ImageFile], headers: Mapping[str, ImageHead
     ids = _unique_ids([first for first, _ in merged], [row["digest"] for row in rows])
     table = pd.DataFrame([{"sample": sample, "id": ids[sample], **row} for sample, row in enumerate(rows)], columns=list(MANIFEST_COLUMNS))
     return table.astype(dict.fromkeys(("sample", "height_px", "width_px"), "int64"))
+
+
+def _given(settings: DatasetSettings) -> Given:
+    return Given(settings.train_places, settings.pair_lists)
 
 
 # ---- rows of the manifest
@@ -223,12 +248,13 @@ def _breaks_lines(character: str) -> bool:
 # ---- selecting
 
 
-def _select(found: list[ImageFile], root: Path, settings: DatasetSettings) -> list[ImageFile]:
+def _select(found: list[ImageFile], root: Path, settings: DatasetSettings, known_variants: Collection[str]) -> list[ImageFile]:
     variants = {file.variant for file in found} - {""}
     unknown = sorted(set(settings.variants) - variants, key=natural_key)
     if unknown:
         raise ValueError(f"{root}: dataset.variants asks for [{few(unknown)}], but it has [{few(variants)}]. Name some of these, or none for all.")
-    kept = [file for file in found if _is_wanted(file, settings)]
+    listed = {*settings.variants, *known_variants} if settings.variants else ()
+    kept = [file for file in found if _is_wanted(file, settings) and is_chosen(file.variant, listed)]
     if not kept:
         raise ValueError(
             f"{root}: none of its {len(found)} images is asked for; it has views [{few({file.view for file in found})}] and splits "
@@ -240,8 +266,7 @@ def _select(found: list[ImageFile], root: Path, settings: DatasetSettings) -> li
 
 def _is_wanted(file: ImageFile, settings: DatasetSettings) -> bool:
     view_wanted = file.view in settings.views if settings.views else file.view not in VIEWS_ONLY_BY_NAME
-    variant_wanted = not settings.variants or file.variant in ("", *settings.variants)
-    return file.split in settings.splits and view_wanted and variant_wanted
+    return file.split in settings.splits and view_wanted
 
 
 def _limit_places(files: list[ImageFile], limit: int | None) -> list[ImageFile]:

@@ -18,7 +18,7 @@ from safenet.model import SafeNet, SafeNetOutput
 from safenet.preprocess import normalise
 from stages.block_gradients import BlockGradients, class_target, plan_gradients
 from stages.naming import known
-from stages.schema import CHOICES, GRADIENT_METHODS, MASKS, Variable, feature_variables
+from stages.schema import CHOICES, GRADIENT_METHODS, MASKS, SAMPLE_TEXTS, Variable, feature_variables
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -212,7 +212,7 @@ class FeatureExtractor:
 
 def written_by_network(settings: ExtractSettings) -> tuple[Variable, ...]:
     """Return the variables that come out of a forward pass (the others come from the manifest, the photo or the head)."""
-    elsewhere = {"sample_id", "place", "view", "split", "roles", "digest", "valid", "image", *MASKS}
+    elsewhere = {*SAMPLE_TEXTS, "valid", "image", *MASKS}
     return tuple(v for v in feature_variables(settings.requested) if v.per_sample and v.name not in elsewhere)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+
+from stages.variants import is_chosen
 
 _OF_THE_SAMPLE = ("sample", "id", "problem_since")
 
@@ -33,7 +35,7 @@ class Relisted:
     new: int
 
 
-def keep_known(known: pd.DataFrame, found: pd.DataFrame, now: str) -> Relisted:
+def keep_known(known: pd.DataFrame, found: pd.DataFrame, now: str, variants: Collection[str] = ()) -> Relisted:
     """Give the samples of `known` their old places in `found`.
 
     Parameters
@@ -42,16 +44,20 @@ def keep_known(known: pd.DataFrame, found: pd.DataFrame, now: str) -> Relisted:
         Manifests as of `stages.datasets.merge_duplicates`; the former one, and what is on the disk.
     now : str
         ISO 8601 time, for problems that were not known.
+    variants : collection of str
+        Flight heights that new samples may have; none: all. Known samples stay, whatever theirs is.
 
     Returns
     -------
     Relisted
-        A sample is the same where content, place and view are, wherever its file lies now; failing that, where its file is.
+        A sample is the same where content, place and view are, wherever its file lies now; failing that, where its file is; failing
+        that, where file and content are and only what its path is taken to say differs.
     """
     old, new = _rows(known), _rows(found)
     match = _match(old, new)
     kept = [{**new[match[row]], **{name: old[row][name] for name in _OF_THE_SAMPLE}} for row in range(len(old)) if row in match]
-    fresh = [dict(new[row]) for row in sorted(set(range(len(new))) - set(match.values()))]
+    unknown = sorted(set(range(len(new))) - set(match.values()))
+    fresh = [dict(new[row]) for row in unknown if is_chosen(new[row]["variant"], variants)]
     _make_unique(fresh, {row["id"] for row in kept})
     before = {row["id"]: row for row in old}
     rows = [*kept, *fresh]
@@ -69,9 +75,9 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _match(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> dict[int, int]:
-    """Old row -> new row: by content first, so that renamed files are known, then by path, so that changed ones are."""
+    """Old row -> new row: by content first, so that renamed files are known, then by path, so that changed ones are, then whatever it shows."""
     match: dict[int, int] = {}
-    for key in (_content, _path):
+    for key in (_content, _path, _file):
         taken = set(match.values())
         places = {key(row): number for number, row in reversed(list(enumerate(new))) if number not in taken}
         for number, row in enumerate(old):
@@ -87,6 +93,11 @@ def _content(row: dict[str, Any]) -> tuple[str, ...] | None:
 
 def _path(row: dict[str, Any]) -> tuple[str, ...] | None:
     return (row["path"], row["place"], row["view"])
+
+
+def _file(row: dict[str, Any]) -> tuple[str, ...] | None:
+    """The file as it is: a later version may read another place or view off the same path."""
+    return (row["path"], row["digest"])
 
 
 def _make_unique(rows: Iterable[dict[str, Any]], taken: set[str]) -> None:

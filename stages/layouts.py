@@ -6,9 +6,13 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
+
+from stages.pair_lists import pair_list_files, read_pair_lists, unpaired_remarks
+from stages.tree_places import view_and_place
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
 MASKS_FOLDER = "masks"
@@ -49,6 +53,22 @@ class Branch:
 
 
 @dataclass(frozen=True)
+class Given:
+    """What some layouts are told by the settings, as the disk does not say it.
+
+    Attributes
+    ----------
+    train_places
+        Of raw SUES-200.
+    pair_lists
+        Of GTA-UAV: "cross-area" or "same-area"; None: the only ones that are there.
+    """
+
+    train_places: Collection[str] = ()
+    pair_lists: str | None = None
+
+
+@dataclass(frozen=True)
 class Layout:
     """One way to lay a dataset out on disk.
 
@@ -59,12 +79,18 @@ class Layout:
     recognise
         Whether a root looks like this layout.
     find
-        Every photo under a root, in any order; also takes the training places, for the layout without a split.
+        Every photo under a root, in any order; what the disk cannot tell is given beside it.
+    pairing
+        How drone and satellite photos of a place find each other, for those whose photos do not.
+    remarks
+        What else a user should know of the dataset under a root, a line each.
     """
 
     description: str
     recognise: Callable[[Path], bool]
-    find: Callable[[Path, Collection[str]], Iterator[ImageFile]]
+    find: Callable[[Path, Given], Iterator[ImageFile]]
+    pairing: str
+    remarks: Callable[[Path, Given], list[str]] = lambda root, given: []
 
 
 def detect_layout(root: Path) -> str:
@@ -133,7 +159,7 @@ def natural_key(text: str) -> tuple[Any, ...]:
 # ---- finding photos by their folders
 
 
-def _find_branches(branches: tuple[Branch, ...], root: Path, _: Collection[str]) -> Iterator[ImageFile]:
+def _find_branches(branches: tuple[Branch, ...], root: Path, _: Given) -> Iterator[ImageFile]:
     for branch in branches:
         for folder, names in _class_folders(root, branch.pattern):
             for name in _scan(root / folder)[1]:
@@ -151,16 +177,16 @@ def _class_folders(root: Path, pattern: str) -> list[tuple[str, dict[str, str]]]
     return [(folder.rstrip("/"), names) for folder, names in found]
 
 
-def _find_denseuav(root: Path, train_places: Collection[str]) -> Iterator[ImageFile]:
+def _find_denseuav(root: Path, given: Given) -> Iterator[ImageFile]:
     """As University-1652, and the height is in the file's name: ``H80.JPG``, ``H80_old.tif``."""
-    for file in _find_branches(_UNIVERSITY_BRANCHES, root, train_places):
+    for file in _find_branches(_UNIVERSITY_BRANCHES, root, given):
         height = re.match(r"H\d+(?=$|_)", PurePosixPath(file.path).stem)
         yield replace(file, variant=height.group() if height else "")
 
 
-def _find_sues200_raw(root: Path, train_places: Collection[str]) -> Iterator[ImageFile]:
-    files = list(_find_branches(_SUES200_RAW_BRANCHES, root, train_places))
-    missing = sorted(set(train_places) - {file.place for file in files}, key=natural_key)
+def _find_sues200_raw(root: Path, given: Given) -> Iterator[ImageFile]:
+    files = list(_find_branches(_SUES200_RAW_BRANCHES, root, given))
+    missing = sorted(set(given.train_places) - {file.place for file in files}, key=natural_key)
     if files and missing:
         places = sorted({file.place for file in files}, key=natural_key)
         raise ValueError(
@@ -169,30 +195,56 @@ def _find_sues200_raw(root: Path, train_places: Collection[str]) -> Iterator[Ima
         )
     for file in files:
         yield file
-        trained_on = file.place in train_places
+        trained_on = file.place in given.train_places
         yield replace(file, split="train", role="train") if trained_on else replace(file, role="query")
 
 
-def _find_sues200_split(root: Path, train_places: Collection[str]) -> Iterator[ImageFile]:
+def _find_sues200_split(root: Path, given: Given) -> Iterator[ImageFile]:
     """The script copies one satellite photo into every height's folder; it is shared by all, as in the raw layout."""
-    for file in _find_branches(_SUES200_SPLIT_BRANCHES, root, train_places):
+    for file in _find_branches(_SUES200_SPLIT_BRANCHES, root, given):
         yield replace(file, variant="") if file.view == "satellite" else file
 
 
-def _find_in_any_tree(root: Path, _: Collection[str]) -> Iterator[ImageFile]:
+def _find_in_any_tree(root: Path, _: Given) -> Iterator[ImageFile]:
     for path in walk(root, leave_out=(MASKS_FOLDER,)):
+        view, place = view_and_place(path)
         for role in ("query", "gallery"):
-            yield ImageFile(path, _view_of(path), PurePosixPath(path).parent.as_posix(), "test", role)
+            yield ImageFile(path, view, place, "test", role)
 
 
-def _view_of(path: str) -> str:
-    """The view that the nearest path component names, the file's own first."""
-    for part in reversed(PurePosixPath(path).with_suffix("").parts):
-        if re.search(r"drone|uav", part, re.IGNORECASE):
-            return "drone"
-        if re.search(r"satellite|(?<![a-z])sat(?![a-z])", part, re.IGNORECASE):  # not: "saturn"
-            return "satellite"
-    return "unknown"
+def _find_gta_uav(root: Path, given: Given) -> Iterator[ImageFile]:
+    """What the pair lists name, and every satellite tile of the folder, which the test photos are looked for among."""
+    lists = read_pair_lists(root, given.pair_lists)
+    tested = {pair.tile for pairs in lists for pair in pairs.pairs if pairs.split == "test"}
+    for pairs in lists:
+        roles = _ROLES_OF_A_SPLIT[pairs.split]
+        for pair, role in product(pairs.pairs, roles):
+            yield ImageFile(pair.drone, "drone", _stem(pair.tile), pairs.split, role, _height_in_gta_uav(pair.drone))
+        for tile in sorted({pair.tile for pair in pairs.pairs}) if pairs.split == "train" else ():
+            yield ImageFile(tile, "satellite", _stem(tile), "train", "train")
+    folders = frozenset().union(*(pairs.satellite_folders for pairs in lists))
+    offered = {(PurePosixPath(folder) / name).as_posix() for folder in folders for name in walk(root / folder)}
+    for tile in sorted(tested | offered):
+        for role in ("query", "gallery") if tile in tested else ("gallery",):
+            yield ImageFile(tile, "satellite", _stem(tile), "test", role)
+
+
+def _remarks_on_gta_uav(root: Path, given: Given) -> list[str]:
+    return unpaired_remarks(read_pair_lists(root, given.pair_lists))
+
+
+def _height_in_gta_uav(path: str) -> str:
+    """``500`` of ``500_0001_0000025682.png``."""
+    height = re.fullmatch(r"(\d+)_\d+_\d+", _stem(path))
+    return height[1] if height else ""
+
+
+def _stem(path: str) -> str:
+    return PurePosixPath(path).stem
+
+
+def _is_gta_uav(root: Path) -> bool:
+    return (root / "drone" / "images").is_dir() and bool(pair_list_files(root))
 
 
 def _has_folders(branches: tuple[Branch, ...], root: Path) -> bool:
@@ -222,26 +274,38 @@ _SUES200_SPLIT_BRANCHES = (
     Branch("Training/{variant}/satellite/{place}", "satellite", "train", "train"),
     *(Branch(f"Testing/{{variant}}/{role}_{view}/{{place}}", view, "test", role) for role in ("query", "gallery") for view in ("drone", "satellite")),
 )
+_ROLES_OF_A_SPLIT: Mapping[str, tuple[str, ...]] = MappingProxyType({"train": ("train",), "test": ("query", "gallery")})
+_LIKE_FOLDERS = "a place is a class folder: give it the same name under the drone's and the satellite's folder"
 
 
 LAYOUTS: Mapping[str, Layout] = MappingProxyType({
     "denseuav": Layout(  # before university1652, whose folders it shares
         "train/drone/<6 digits>/H80.JPG, test/query_drone/<6 digits>/H80.JPG",
-        _is_denseuav, _find_denseuav,
+        _is_denseuav, _find_denseuav, _LIKE_FOLDERS,
     ),
     "university1652": Layout(
         "train/{drone,satellite}/<place>/, test/{query,gallery}_{drone,satellite}/<place>/",
-        partial(_has_folders, _UNIVERSITY_BRANCHES), partial(_find_branches, _UNIVERSITY_BRANCHES),
+        partial(_has_folders, _UNIVERSITY_BRANCHES), partial(_find_branches, _UNIVERSITY_BRANCHES), _LIKE_FOLDERS,
     ),
     "sues200_raw": Layout(
         "drone_view_512/<place>/<height>/, satellite-view/<place>/",
-        partial(_has_folders, _SUES200_RAW_BRANCHES), _find_sues200_raw,
+        partial(_has_folders, _SUES200_RAW_BRANCHES), _find_sues200_raw, _LIKE_FOLDERS,
     ),
     "sues200_split": Layout(
         "Training/<height>/{drone,satellite}/<place>/, Testing/<height>/{query,gallery}_{drone,satellite}/<place>/",
-        partial(_has_folders, _SUES200_SPLIT_BRANCHES), _find_sues200_split,
+        partial(_has_folders, _SUES200_SPLIT_BRANCHES), _find_sues200_split, _LIKE_FOLDERS,
     ),
-    "folder": Layout("any tree of images (only by name)", lambda root: False, _find_in_any_tree),
+    "gta_uav": Layout(
+        "drone/images/<height>_<zone>_<n>.png, satellite/, {cross,same}-area-drone2sate-{train,test}.json",
+        _is_gta_uav, _find_gta_uav, "a drone photo's place is its best satellite tile in the pair list: check the lists",
+        _remarks_on_gta_uav,
+    ),
+    "folder": Layout(
+        "any tree of images (only by name)",
+        lambda root: False, _find_in_any_tree,
+        "a place is the folders less the one that names the view, or the file's stem: drone/0300/a.jpg and satellite/0300/b.jpg, "
+        "0300/drone.jpg and 0300/satellite.jpg, drone/0300.jpg and satellite/0300.jpg",
+    ),
 })  # fmt: skip
 
 

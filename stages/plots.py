@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from stages.fonts import lettering_of_plots
+from stages.group_means import mean_of_views, tested_groups
 from stages.labels import display_name, is_a_course, names_in, series_of
 from stages.trust_report import agreement_matrix
 from stages.warp_figures import ROUNDING
@@ -72,10 +73,10 @@ def _energy(stats: xr.Dataset) -> list[Plot]:
 def _mask_plot(stats: xr.Dataset, name: str, title: str, caption: str) -> list[Plot]:
     if name not in stats or not np.isfinite(stats[name]).any():
         return []
-    test = stats.sel(group=_test_groups(stats))
+    test = stats.sel(group=tested_groups(stats))
     chosen = [product for product in stats["product"].values if str(product).startswith("aligned/")]
-    lines = {str(product): test[name].sel(product=product).mean("group").values for product in chosen}
-    chance = test["mask_area"].sel(product=chosen[0]).mean("group").values if chosen else None
+    lines = {str(product): mean_of_views(test[name].sel(product=product)).values for product in chosen}
+    chance = mean_of_views(test["mask_area"].sel(product=chosen[0])).values if chosen else None
     return [_line_plot(stats, title, caption, lines, percent=True, reference=chance)] if lines else []
 
 
@@ -87,10 +88,10 @@ def _moved(stats: xr.Dataset) -> list[Plot]:
 def _warp(stats: xr.Dataset) -> list[Plot]:
     if float(stats["fam_change"].max()) < ROUNDING:
         return []
-    mean = stats["warp_mean"].mean("group")
+    mean = mean_of_views(stats["warp_mean"])
     lines = {str(name): mean.sel(warp=name).values - (1 if "scale" in str(name) else 0) for name in stats["warp"].values if name != "rotation_deg"}
     lines["rotation / 90 deg"] = mean.sel(warp="rotation_deg").values / 90
-    caption = "Mean warp, groups weighted alike: scales less 1, shear, shifts in half image sides, rotation in quarter turns; 0 is the identity."
+    caption = "Mean warp, views weighted alike: scales less 1, shear, shifts in half image sides, rotation in quarter turns; 0 is the identity."
     return [_line_plot(stats, "FAM's warp", caption, lines)]
 
 
@@ -111,13 +112,13 @@ def _drift(stats: xr.Dataset) -> list[Plot]:
     if "cosine_to_last" not in stats or stats.sizes["checkpoint"] < 2:
         return []
     chosen = [product for product in stats["product"].values if str(product).startswith("aligned/")]
-    lines = {str(product): stats["cosine_to_last"].sel(product=product).mean("group").values for product in chosen}
+    lines = {str(product): mean_of_views(stats["cosine_to_last"].sel(product=product)).values for product in chosen}
     return (
         [
             _line_plot(
                 stats,
                 "Drift to the last checkpoint",
-                "Mean cosine of each image's raw map with its map at the last checkpoint of its series; groups weighted alike.",
+                "Mean cosine of each image's raw map with its map at the last checkpoint of its series; views weighted alike.",
                 lines,
             )
         ]
@@ -219,8 +220,3 @@ def _svg(figure: Figure, title: str) -> str:
     with rc_context({"svg.hashsalt": title}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()[text.getvalue().index("<svg") :]
-
-
-def _test_groups(stats: xr.Dataset) -> Sequence[str]:
-    names = [str(name) for name in stats["group"].values]
-    return [name for name in names if name.startswith("test")] or names

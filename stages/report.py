@@ -12,6 +12,7 @@ import xarray as xr
 from jinja2 import Environment
 
 from stages.findings import findings
+from stages.group_means import mean_of_views, tested_groups
 from stages.labels import display_name
 from stages.plots import draw_plots
 from stages.products import Product
@@ -61,7 +62,7 @@ def report_page(title: str, facts: Mapping[str, str], stats: xr.Dataset, mosaics
         facts=facts,
         findings=findings(stats),
         plots=draw_plots(stats),
-        tables=[_retrieval_table(stats), *trust_table(stats), *_map_tables(stats)],
+        tables=[_retrieval_table(stats), *_variant_tables(stats), *trust_table(stats), *_map_tables(stats)],
         mosaics=[(head, pictures) for head, pictures in groups if pictures],
     )
 
@@ -85,16 +86,25 @@ def epoch_tables(stats: xr.Dataset) -> dict[str, list[dict[str, str]]]:
 
 def _epoch_row(stats: xr.Dataset, index: int, products: Sequence[Product]) -> dict[str, str]:
     at = stats.isel(checkpoint=index)
-    test = [str(name) for name in stats["group"].values if str(name).startswith("test")] or stats["group"].values
+    test = at.sel(group=tested_groups(stats))
     row = {"checkpoint": display_name(stats, index)}
     row |= {f"R@1 {name}": _percent(at["recall_1"].sel(direction=name)) for name in stats["direction"].values}
     for figure in [name for name in ("pointing", "energy") if name in stats]:
-        row |= {f"{figure} {product.method}": _percent(at[figure].sel(product=product.key, group=test).mean("group")) for product in products}
+        row |= {f"{figure} {product.method}": _percent(mean_of_views(test[figure].sel(product=product.key))) for product in products}
     return row
 
 
+_RETRIEVAL: Mapping[str, str] = {
+    "recall_1": "R@1",
+    "recall_5": "R@5",
+    "recall_10": "R@10",
+    "recall_top1pct": "R@top 1 %",
+    "average_precision": "AP",
+}
+
+
 def _retrieval_table(stats: xr.Dataset) -> dict[str, Any]:
-    names = {"recall_1": "R@1", "recall_5": "R@5", "recall_10": "R@10", "recall_top1pct": "R@top 1 %", "average_precision": "AP"}
+    names = _RETRIEVAL
     head = ["checkpoint", *(f"{label} {direction}" for direction in stats["direction"].values for label in names.values())]
     rows = [
         [
@@ -104,6 +114,27 @@ def _retrieval_table(stats: xr.Dataset) -> dict[str, Any]:
         for index in range(stats.sizes["checkpoint"])
     ]
     return {"title": "Retrieval", "head": head, "rows": rows}
+
+
+def _variant_tables(stats: xr.Dataset) -> list[dict[str, Any]]:
+    """Retrieval by flight height, where there are several: a row a checkpoint and height."""
+    if "variant" not in stats.dims:
+        return []
+    head = ["checkpoint", "variant", *(f"{label} {direction}" for direction in stats["direction"].values for label in _RETRIEVAL.values())]
+    rows = [
+        [
+            display_name(stats, index),
+            str(variant),
+            *(
+                _percent(stats[f"{name}_by_variant"].isel(checkpoint=index).sel(variant=variant, direction=direction))
+                for direction in stats["direction"].values
+                for name in _RETRIEVAL
+            ),
+        ]
+        for index in range(stats.sizes["checkpoint"])
+        for variant in stats["variant"].values
+    ]
+    return [{"title": "Retrieval by flight height of the drone images", "head": head, "rows": rows}]
 
 
 def _map_tables(stats: xr.Dataset) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ _ALWAYS = (
     Variable("view", ("sample",), "str", "view: drone, satellite, ..."),
     Variable("split", ("sample",), "str", "train or test"),
     Variable("roles", ("sample",), "str", "train, query, gallery, joined by +"),
+    Variable("variant", ("sample",), "str", "flight height, several joined by +; empty: shared by all, or none"),  # not in stores of earlier versions
     Variable("digest", ("sample",), "str", "blake2b of the image's bytes, 128 bits; empty where none could be read"),
     Variable("valid", ("sample",), "bool", "false where the image could not be read: its slot in every array is void"),
     Variable("patch_map", ("sample", "y", "x", "channel"), "map", "patch tokens after the final LayerNorm (A before FAM)", frame="patch"),
@@ -90,7 +91,7 @@ MASKS = ("mask_share", "mask_centre")
 GRADIENT_METHODS = ("grad_cam", "hires_cam", "layer_cam")  # always all: they cost nothing once the gradient is there
 HEAD_PREFIX = "head_"
 SAMPLE_TEXTS: Mapping[str, str] = MappingProxyType(  # variable -> column of the manifest
-    {"sample_id": "id", "place": "place", "view": "view", "split": "split", "roles": "roles", "digest": "digest"}
+    {"sample_id": "id", "place": "place", "view": "view", "split": "split", "roles": "roles", "variant": "variant", "digest": "digest"}
 )
 
 

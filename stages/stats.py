@@ -1,7 +1,8 @@
 """Heat maps and features of a checkpoint -> small arrays a group of images; and what changes between checkpoints.
 
 The work is cut as chunk, combine, finalize: `summarise_block` takes a block of samples in memory, `combine` joins the
-blocks in any number, `finalize` takes means over the groups. A group is a split and a view, such as "test drone".
+blocks in any number, `finalize` takes means over the groups. A group is a split and a view, such as "test drone", and the
+flight height where there are several: "test drone 150".
 """
 
 from __future__ import annotations
@@ -56,9 +57,11 @@ class Groups:
     index: NDArray[np.int64]
 
     @classmethod
-    def of(cls, split: Sequence[str], view: Sequence[str], valid: Sequence[bool]) -> Groups:
-        """Group samples by split and view."""
-        labels = [f"{s} {v}" for s, v in zip(split, view, strict=True)]
+    def of(cls, split: Sequence[str], view: Sequence[str], valid: Sequence[bool], variant: Sequence[str] | None = None) -> Groups:
+        """Group samples by split and view, and by flight height where there are several; what all heights share has none in its name."""
+        heights = variant if variant is not None else [""] * len(split)
+        several = len({height for height, ok in zip(heights, valid, strict=True) if ok and height}) > 1
+        labels = [f"{s} {v} {h}" if several and h else f"{s} {v}" for s, v, h in zip(split, view, heights, strict=True)]
         names = tuple(sorted({label for label, ok in zip(labels, valid, strict=True) if ok}))
         index = [names.index(label) if ok else -1 for label, ok in zip(labels, valid, strict=True)]
         return cls(names, np.array(index, np.int64))

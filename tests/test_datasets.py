@@ -93,7 +93,22 @@ def plain_folder(root: Path) -> Path:
     return pictures(root, "top.png", "My UAV shots/1.webp", "roofs/sat_2.BMP", "satellite images/a.TIFF", "saturn/rings.jpeg", "masks/top.png")
 
 
-BUILDERS = {"university1652": university, "sues200_raw": sues200_raw, "sues200_split": sues200_split, "denseuav": denseuav, "folder": plain_folder}
+def gta_uav(root: Path) -> Path:
+    """In full in test_pair_lists.py."""
+    pictures(root, "drone/images/500_0001_0000025682.png", "satellite/4_0_6_13.png", "satellite/5_0_12_27.png")
+    named = {"drone_img_dir": "drone/images", "drone_img_name": "500_0001_0000025682.png", "sate_img_dir": "satellite"}
+    (root / "cross-area-drone2sate-test.json").write_text(json.dumps([{**named, "pair_pos_sate_img_list": ["4_0_6_13.png"]}]))
+    return root
+
+
+BUILDERS = {
+    "university1652": university,
+    "sues200_raw": sues200_raw,
+    "sues200_split": sues200_split,
+    "denseuav": denseuav,
+    "gta_uav": gta_uav,
+    "folder": plain_folder,
+}
 
 
 # ---- the layouts
@@ -169,14 +184,14 @@ def test_denseuav(tmp_path):
 def test_folder(tmp_path):
     table = indexed(plain_folder(tmp_path), layout="folder")
     assert list(table[["path", "view", "place"]].itertuples(index=False, name=None)) == [
-        ("My UAV shots/1.webp", "drone", "My UAV shots"),
+        ("My UAV shots/1.webp", "drone", "1"),
+        ("satellite images/a.TIFF", "satellite", "a"),
         ("roofs/sat_2.BMP", "satellite", "roofs"),
-        ("satellite images/a.TIFF", "satellite", "satellite images"),
-        ("top.png", "unknown", "."),
         ("saturn/rings.jpeg", "unknown", "saturn"),
+        ("top.png", "unknown", "top"),
     ]
     assert set(table["roles"]) == {"gallery+query"}
-    assert table["mask_path"].tolist() == ["", "", "", "masks/top.png", ""]
+    assert table["mask_path"].tolist() == ["", "", "", "", "masks/top.png"]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -113,6 +113,29 @@ def test_a_photo_of_another_view_is_another_sample():
     assert (relisted.new, relisted.gone, ids(relisted.table)) == (1, ["drone/0000/a"], ["satellite/0000/a"])
 
 
+@pytest.mark.parametrize("digest", ["11", ""])
+def test_a_file_that_is_only_taken_for_another_place_or_view_is_the_same_sample(digest):
+    """The same path and bytes: what it shows is read off its path in another way than before."""
+    header = {"drone/0300/a.jpg": ImageHeader(digest, 48, 48, "" if digest else "zero bytes")}
+
+    def taken_for(place: str, view: str) -> pd.DataFrame:
+        return merge_duplicates([ImageFile("drone/0300/a.jpg", view, place, "test", "query")], header)
+
+    relisted = keep_known(taken_for("drone/0300", "drone"), taken_for("0300", "satellite"), NOW)
+    assert (relisted.new, relisted.gone, relisted.changed) == (0, [], [])
+    assert relisted.table[["id", "place", "view"]].to_numpy().tolist() == [["drone/drone/0300/a", "0300", "satellite"]]
+
+
+def test_new_samples_are_of_the_heights_that_are_asked_for_and_known_ones_of_any():
+    def at(*heights: str) -> pd.DataFrame:
+        images = [ImageFile(f"{height}/a.jpg", "drone", "0001", "test", "query", height) for height in heights]
+        return merge_duplicates(images, {f"{height}/a.jpg": ImageHeader(f"{height}{height}", 48, 48) for height in heights})
+
+    relisted = keep_known(at("150"), at("150", "200", "250"), NOW, ["250"])
+    assert relisted.table["variant"].tolist() == ["150", "250"]
+    assert (relisted.new, relisted.gone) == (1, [])
+
+
 def test_the_same_bytes_in_two_places_stay_two_samples():
     files: Files = {("0000", "a.jpg"): ("11", ""), ("0001", "a.jpg"): ("11", "")}
     known = first(files)

@@ -282,7 +282,8 @@ def test_activations_that_overflow_are_counted_and_told_with_their_place(lab, fr
     save_checkpoint(tmp_path / "net_000.pth", model, class_names=("0000", "0001", "0002"))
     wide = f"extract.checkpoints=['{tmp_path}/net_000.pth']"
     outcome = str(extract(lab.run(fresh, wide)))
-    with pytest.raises(ValueError, match=r"net_000: [\d,]+ values in \d+ images are not finite, first in patch_map of [a-z]+/\d+/\S+, cell \(\d, \d\); set extract.map_dtype"):
+    where = r"patch_map of [a-z]+/\d+/\S+, cell \(\d, \d\)"
+    with pytest.raises(ValueError, match=rf"net_000: [\d,]+ values in \d+ images are not finite, first in {where}; set extract.map_dtype"):
         raise ValueError(outcome)
     run = lab.run(fresh, wide)
     stored = run.features("net_000").read(["patch_map"])["patch_map"].values

@@ -168,7 +168,7 @@ def test_a_decoding_process_gives_the_same_bytes(lab, fresh, finished):
 
 def test_texts_masks_and_photos_come_from_the_manifest(finished):
     table, stored = finished.manifest, open_plainly(finished.directory).load()
-    for name, column in (("sample_id", "id"), ("place", "place"), ("view", "view"), ("split", "split"), ("roles", "roles")):
+    for name, column in (("sample_id", "id"), ("place", "place"), ("view", "view"), ("split", "split"), ("roles", "roles"), ("variant", "variant")):
         assert stored[name].values.tolist() == table[column].tolist()
     assert stored["valid"].values.all()
     assert set(stored["mask_centre"].values.ravel().tolist()) == {0, 1}

@@ -1,4 +1,4 @@
-"""One image that is not finite: whichever variable, NaN or infinite, it changes no bit of any other image's products; it is counted, named and drawn so."""
+"""One image that is not finite: whatever the variable, it changes no bit of any other image's products; it is counted, named and drawn as such."""
 
 import itertools
 import shutil

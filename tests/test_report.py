@@ -216,3 +216,31 @@ def test_a_group_without_a_figure_has_no_weight():
     stats["low_contrast"].loc[{"product": "patch/none/l2_norm", "group": "train drone"}] = np.nan
     stats["low_contrast"].loc[{"product": "patch/none/l2_norm", "group": "test drone"}] = 0.9
     assert "patch/none/l2_norm has low contrast on most images in every checkpoint" in "\n".join(findings(stats))
+
+
+def by_height() -> xr.Dataset:
+    """`figures` with two heights of the drone's, and a satellite group."""
+    one = figures().isel(group=[0])
+    groups = {"test drone 150": 0.2, "test drone 300": 0.6, "test satellite": 0.9}
+    parts = [one.assign(pointing=xr.full_like(one["pointing"], value)).assign_coords(group=[name]) for name, value in groups.items()]
+    found = xr.concat(parts, dim="group", data_vars="minimal").transpose("checkpoint", "group", ...)
+    for name in ("recall_1", "recall_5", "recall_10", "recall_top1pct", "average_precision"):
+        found[name] = one[name]
+        found[f"{name}_by_variant"] = xr.concat([one[name], one[name] / 2], dim="variant").assign_coords(variant=["150", "300"])
+    return found
+
+
+def test_views_weigh_alike_though_the_drone_flew_at_two_heights():
+    """(0.2 + 0.6) / 2 of the drone's, 0.9 of the satellite's."""
+    assert epoch_tables(by_height())["match"][0]["pointing hires_cam"] == "65.0 %"
+    assert len(draw_plots(by_height())) == len(draw_plots(figures()))
+
+
+def test_retrieval_by_height_is_a_table_of_its_own():
+    page = report_page("t", {}, by_height(), [])
+    table = page[page.index("Retrieval by flight height of the drone images") :]
+    table = table[: table.index("</table>")]
+    assert "<th>checkpoint</th><th>variant</th><th>R@1 drone to satellite</th>" in table
+    assert "<td>epoch 4</td><td>150</td><td>60.0 %</td>" in table
+    assert "<td>epoch 4</td><td>300</td><td>30.0 %</td>" in table
+    assert "Retrieval by flight height" not in report_page("t", {}, figures(), [])

@@ -128,6 +128,7 @@ def _stamp(run: Run, picture: Picture) -> str:
     ingredients = {
         "maps": picture.stamps,
         "checkpoints": picture.checkpoints,
+        "epochs": [run.features(name).attributes["epoch"] for name in picture.checkpoints],  # above the columns
         "settings": run.settings.render.model_dump(mode="json", exclude=chosen),
         "flat_below": run.settings.stats.flat_below,
         "images": picture.images["digest"].tolist(),

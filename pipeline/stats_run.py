@@ -58,6 +58,8 @@ class _Inputs:
     groups: Groups
     blocks: Sequence[Block]
     made_with: Mapping[str, Any]
+    epoch: int | None
+    series: str
 
     @property
     def stamp(self) -> str:
@@ -111,7 +113,7 @@ class FiguresWork:
         return self._write
 
     def _write(self, one: _Inputs) -> None:
-        about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": self.run.features(one.name).attributes["epoch"]}
+        about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": one.epoch}
         write_dataset(self.run.stats_path, one.name, _of_checkpoint(self.run, one), about)
         log(f"{self.run.stats_path.name}/{one.name}: figures written")
 
@@ -143,7 +145,7 @@ def _why_stale(run: Run, one: _Inputs) -> str:
 
 
 def _joined_stamp(inputs: Sequence[_Inputs]) -> str:
-    return stamp([one.stamp for one in inputs])
+    return stamp([[one.stamp, one.epoch, one.series] for one in inputs])
 
 
 def open_stats(run: Run) -> xr.Dataset:
@@ -171,7 +173,8 @@ def _inputs(run: Run, name: str) -> _Inputs:
     settings = run.settings.stats.model_dump(mode="json")
     texts_digest = layout_notes(features)["texts"]
     made_with = {"heat_maps": stamp(stamps), "features": content_stamp(features), "texts": texts_digest, "settings": settings, "version": VERSION}
-    return _Inputs(name, products, groups, features.blocks, made_with)
+    attributes = features.attributes
+    return _Inputs(name, products, groups, features.blocks, made_with, attributes["epoch"], attributes.get("series", ""))
 
 
 def _of_checkpoint(run: Run, one: _Inputs) -> xr.Dataset:
@@ -235,10 +238,10 @@ def _write_all(run: Run, inputs: Sequence[_Inputs], mark: str) -> None:
             f"{run.stats_path}: {inputs[0].name} and {odd[0]} differ in grid or parts, so that their figures cannot be joined; use a run for each"
         )
     joined = xr.concat(parts, dim="checkpoint", join="outer", data_vars="all")
-    epochs = [run.features(one.name).attributes["epoch"] for one in inputs]
-    names = np.array([one.name for one in inputs], dtype=object)
     joined = joined.assign_coords(
-        checkpoint=("checkpoint", names), epoch=("checkpoint", np.array([np.nan if e is None else e for e in epochs], float))
+        checkpoint=("checkpoint", np.array([one.name for one in inputs], dtype=object)),
+        epoch=("checkpoint", np.array([np.nan if one.epoch is None else one.epoch for one in inputs], float)),
+        series=("checkpoint", np.array([one.series for one in inputs], dtype=object)),
     )
     write_dataset(run.stats_path, JOINED, joined, {"stamp": mark})
 

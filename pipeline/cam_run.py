@@ -319,11 +319,14 @@ def _lay_out(features: GroupStore, cams: GroupStore, products: Sequence[Product]
     """Make the arrays that are not there, or that were made of other features; make room where the dataset has grown."""
     attributes = features.attributes
     samples, block_samples = attributes["samples"], layout_notes(features)["block_samples"]
+    told = {"epoch": attributes["epoch"], "checkpoint": attributes["checkpoint_file"]}
     if not cams.is_laid_out or cams.attributes["block_samples"] != block_samples or cams.attributes["samples"] > samples:
         cams.clear()
-        cams.lay_out(samples, block_samples, {"epoch": attributes["epoch"], "checkpoint": attributes["checkpoint_file"]})
+        cams.lay_out(samples, block_samples, told)
     elif cams.attributes["samples"] < samples:
         cams.extend(samples)
+    if any(cams.attributes.get(key) != value for key, value in told.items()):  # the features' were brought up to date
+        cams.update_attributes(told)
     grid = attributes["architecture"]["image_size"] // attributes["architecture"]["patch_size"]
     sizes = {"sample": samples, "y": grid, "x": grid, "fact": len(FACTS)}
     is_linear = Architecture(**attributes["architecture"]).is_linear

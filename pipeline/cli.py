@@ -14,11 +14,13 @@ import click
 
 from pipeline import demo as demo_module
 from pipeline.at_work import RECENT_S, at_work
+from pipeline.checkpoint_names import left_by_place, notes_on_left
 from pipeline.compute_settings import seconds_of
 from pipeline.config import load_settings
 from pipeline.demo import format_table
 from pipeline.doctor import Asked, doctor
 from pipeline.executors import EXECUTORS
+from pipeline.forgetting import forget_checkpoints
 from pipeline.graph import OPTIONAL_STAGES, STAGES, Stage
 from pipeline.interrupts import EXIT_STOPPED, OUT_OF_SPACE, Stopped, stop_after, stop_on_signals
 from pipeline.job_settings import read_job_settings
@@ -269,6 +271,8 @@ def status(config: Path | None, directory: Place | None, assignments: tuple[str,
     rows, void = run_status(run), bad_images(run)
     run.say(f"{run.directory}: {len(run.manifest):,} images, {len(void)} bad")
     run.say(format_table(rows) if rows else "no features yet; run `atlas extract`")
+    for note in notes_on_left(left_by_place(run)):
+        run.say(note)
     if rows := at_work(run):
         run.say(f"in the last {RECENT_S // 60} minutes:\n{format_table(rows)}")
     paths = dict(zip(run.manifest["id"], run.manifest["path"], strict=True))
@@ -284,6 +288,17 @@ def show_plan(config: Path | None, directory: Place | None, assignments: tuple[s
     run = chosen_run(config, directory, assignments, quiet)
     rows = plan(run)
     run.say(json.dumps(plan_json(rows), indent=1) if as_json else format_table(plan_table(rows)))
+
+
+@main.command("forget-checkpoint")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@common_options
+def forget(config: Path | None, directory: Place | None, assignments: tuple[str, ...], quiet: bool, names: tuple[str, ...]) -> None:
+    """Take checkpoints out of a run: features, heat maps, figures, curves, and the pictures that show nothing else. Files of checkpoints stay."""
+    run = chosen_run(config, directory, assignments, quiet)
+    found = forget_checkpoints(run, names)
+    run.say(f"forget-checkpoint: {', '.join(found.names)} taken out, {human_bytes(found.bytes)} and {found.pictures} pictures deleted")
+    run.say("  run `atlas stats`, `atlas render` and `atlas report` to bring the rest up to date")
 
 
 @main.command("verify")

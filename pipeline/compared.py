@@ -19,7 +19,7 @@ from safenet.architecture import HeadActivation, Pooling
 from safenet.heads import HEAD_ARRAYS
 from stages.cam import CamContext, needed_references
 from stages.exactness import GATE_READS, LOGIT_TOLERANCE, Exactness, examine
-from stages.finite import finite_rows
+from stages.finite import finite_rows, whole_or_nothing
 from stages.part_heads import run_heads
 from stages.products import Product
 from stages.references import UNDEFINED, ReferenceBank, ReferenceGroups, Role, reference_groups
@@ -223,6 +223,6 @@ class Compared:
                     yield self._through_heads(block.rows)[0]
                     continue
                 found = self._features.read(keys, block.rows)
-                yield np.sum([found[key].values for key in keys], axis=0)
+                yield np.sum([whole_or_nothing(found[key].values) for key in keys], axis=0)
 
         return read

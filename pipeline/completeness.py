@@ -16,27 +16,27 @@ from pipeline.stores import GroupStore
 
 
 def finished_checkpoints(run: Run, partial: bool = False) -> list[str]:
-    """Names of the extracted checkpoints, by epoch.
+    """Names of the extracted checkpoints, by series and epoch.
 
     Raises
     ------
     MissingProductError
         If there are none, or one is unfinished (and `partial` is not set).
     """
-    epochs = {}
+    attributes = {}
     for name in known_groups(run.features_path):
         store = run.features(name)
         missing, total = (1, 1) if is_swapping(run, name) else missing_blocks(store)
         if missing and not partial:
             raise MissingProductError(
                 f"{store}: unfinished, {missing} of {total} blocks missing; run `atlas extract` again, or pass --partial (partial=True). "
-                f"If its checkpoint is not wanted any more, delete this folder and {store.ledger.directory}"
+                f"If its checkpoint is not wanted any more: `atlas forget-checkpoint {name}`"
             )
         if not missing:
-            epochs[name] = store.attributes["epoch"]
-    if not epochs:
+            attributes[name] = store.attributes
+    if not attributes:
         raise MissingProductError(f"{run.features_path}: no features; run `atlas extract` first")
-    return checkpoint_order(epochs)
+    return checkpoint_order(attributes)
 
 
 def missing_blocks(store: GroupStore) -> tuple[int, int]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as dataclass_replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -13,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.blocks import Block, blocks_of
-from pipeline.checkpoint_files import find_checkpoint_files
+from pipeline.checkpoint_files import CheckpointFile
+from pipeline.checkpoint_names import NamedFiles, named_files, notes_on_left
+from pipeline.checkpoint_sizes import check_same_sizes
 from pipeline.completeness import mark_features_whole, missing_blocks
 from pipeline.executors import Group, check_precision, run_groups, runs_here
-from pipeline.feature_layout import class_names, image_bytes, ingredients, lay_out_features
+from pipeline.feature_layout import class_names, image_bytes, ingredients, lay_out_features, told_by_file
 from pipeline.feature_spans import FeatureSpan, FeatureWork, SpanExtractor, SpanReport
 from pipeline.feature_state import FeatureState, feature_state, layout_notes
 from pipeline.interrupts import telling_what_is_left
@@ -49,6 +50,7 @@ class _Job:
     state: FeatureState
     known: KnownRows
     void: dict[str, BadImage]
+    retold: dict[str, str] = field(default_factory=dict)  # attribute -> what it was and is (empty: it is new), where the file tells another today
     bad: dict[str, BadImage] = field(default_factory=dict)  # now: the photos of pending blocks are tried again, and not bad until they are
     written: int = 0
     waiting: int = field(init=False)  # blocks that no span has come back with
@@ -88,6 +90,8 @@ def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outc
         If the manifest or a checkpoint is missing.
     CheckpointError
         If a checkpoint cannot be used; raised before anything is computed.
+    ValueError
+        If checkpoints differ in grid, parts or width; raised before anything is computed.
     StaleStoreError
         If stored features were made with other settings and `replace` is not set.
     TooManyBadImagesError
@@ -100,10 +104,12 @@ def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outc
     check_bad_share(run, listed_problems(run.manifest))
     _refuse_what_no_part_may_do(run, replace)
     check_precision(run.settings.compute, run.settings.extract.precision)
-    share = _share(run, find_checkpoint_files(run.settings.extract.checkpoints))
-    infos = {name: _check_checkpoint(run, path) for name, path in share.paths.items()}  # one after the other: memory holds one
-    with run.preparing("features", list(share.paths)) as preparation:
-        jobs = [_prepare(run, name, info, preparation, replace, retry_bad) for name, info in infos.items()]
+    named = named_files(run)
+    share = _share(run, named.files)
+    infos = {name: _examine(run, file, whole=name in share.files) for name, file in named.files.items()}  # one after the other: memory holds one
+    check_same_sizes(run, infos)
+    with run.preparing("features", list(share.files)) as preparation:
+        jobs = [_prepare(run, name, infos[name], file, preparation, replace, retry_bad) for name, file in share.files.items()]
         jobs = [share.of(job) for job in jobs]
         _check_space(run, jobs)
         with telling_what_is_left(lambda: _left(run, jobs), run.directory):
@@ -111,14 +117,14 @@ def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outc
                 _lay_out(run, job, preparation)
             preparation.let_in()
             _compute(run, jobs)
-    return _outcome(run, jobs)
+    return _outcome(run, jobs, named)
 
 
 @dataclass(frozen=True)
 class _Share:
     """What this process is to do: of which checkpoints, and which of their blocks (None: all)."""
 
-    paths: dict[str, Path]
+    files: Mapping[str, CheckpointFile]
     blocks: dict[str, frozenset[int]] | None
 
     def of(self, job: _Job) -> _Job:
@@ -128,7 +134,7 @@ class _Share:
         return dataclass_replace(job, state=dataclass_replace(job.state, blocks=blocks, pending=pending))
 
 
-def _share(run: Run, files: dict[str, Path]) -> _Share:
+def _share(run: Run, files: Mapping[str, CheckpointFile]) -> _Share:
     """Parts share out the blocks of all checkpoints, in their order."""
     if run.part.is_whole:
         return _Share(files, None)
@@ -148,28 +154,30 @@ def _refuse_what_no_part_may_do(run: Run, replace: bool) -> None:
         )
 
 
-def _check_checkpoint(run: Run, path: Path) -> CheckpointInfo:
-    """Refuse what cannot be used."""
-    settings = run.settings.extract
+def _examine(run: Run, file: CheckpointFile, *, whole: bool) -> CheckpointInfo:
+    """Read what a file tells of itself, and refuse what cannot be used; of another part's file the sizes alone are asked for."""
+    path, settings = file.path, run.settings.extract
     checkpoint = read_checkpoint(path, **settings.told)
+    if not whole:
+        return checkpoint.info
     checkpoint.check()
     architecture = checkpoint.info.architecture
     if settings.aligned == "derived" and architecture.sampling != "nearest":
         raise ValueError(f"{path}: extract.aligned = 'derived' needs nearest sampling; this network's is {architecture.sampling}. Set it to 'stored'")
     if settings.blocks and settings.blocks[-1] >= architecture.depth:
         raise ValueError(f"{path}: extract.blocks: block {settings.blocks[-1]} does not exist: the network has blocks 0 to {architecture.depth - 1}")
-    _check_gradients(run, path, checkpoint.info)
+    _check_gradients(run, checkpoint.info)
     return checkpoint.info
 
 
-def _check_gradients(run: Run, path: Path, info: CheckpointInfo) -> None:
+def _check_gradients(run: Run, info: CheckpointInfo) -> None:
     """Refuse heat maps at blocks that the network, or none of the images, can have."""
     try:
         found = run.settings.extract.gradients(info.architecture, class_names(run, info))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{info.path}: {error}") from None
     if found is not None and found.needs_label and (_class_index(run, info) == UNDEFINED).all():
-        raise ValueError(f"{path}: extract.gradient_targets: 'label': none of the images shows a trained place. Use 'predicted'")
+        raise ValueError(f"{info.path}: extract.gradient_targets: 'label': none of the images shows a trained place. Use 'predicted'")
 
 
 def _class_index(run: Run, info: CheckpointInfo) -> NDArray[np.int64]:
@@ -177,12 +185,14 @@ def _class_index(run: Run, info: CheckpointInfo) -> NDArray[np.int64]:
     return label_index(run.manifest["place"].tolist(), class_names(run, info))
 
 
-def _prepare(run: Run, name: str, info: CheckpointInfo, preparation: Preparation, replace: bool, retry_bad: bool) -> _Job:
+def _prepare(
+    run: Run, name: str, info: CheckpointInfo, file: CheckpointFile, preparation: Preparation, replace: bool, retry_bad: bool
+) -> _Job:
     """Compare what is stored with what is wanted; nothing is laid out yet, so that a refusal leaves every store as it was."""
     alone = f"features/{name}" in preparation.alone
     if alone:
         finish_swap(run, name)
-    store, made_with = run.features(name), ingredients(run, info.path)
+    store, made_with = run.features(name), ingredients(run, file.digest)
     if alone:
         store.sweep()
     state = feature_state(run, store, made_with, retry_bad=retry_bad)
@@ -223,6 +233,8 @@ def _lay_out(run: Run, job: _Job, preparation: Preparation) -> None:
         upgrade_marks(run, store, job.made_with)
         checkpoint = read_checkpoint(job.info.path, **run.settings.extract.told)
         lay_out_features(run, store, checkpoint, job.made_with, state.block_samples, state.chunk_samples)
+    elif alone:
+        _retell(run, job)
     for block in state.pending:
         if store.ledger.record(block):
             store.ledger.forget(block)
@@ -232,6 +244,15 @@ def _lay_out(run: Run, job: _Job, preparation: Preparation) -> None:
     if alone:
         unmarked = [block for block in state.pending if block.index not in state.carried]
         store.sweep_unmarked(unmarked, store.attributes["block_arrays"])
+
+
+def _retell(run: Run, job: _Job) -> None:
+    """Let the attributes of a store say what its file tells today; earlier versions guessed epochs, and files are moved."""
+    told, attributes = told_by_file(run, job.info), job.store.attributes
+    changed = {key: value for key, value in told.items() if key not in attributes or attributes[key] != value}
+    job.retold = {key: f"{attributes[key]!r}, is {value!r}" if key in attributes else "" for key, value in changed.items()}
+    if changed:
+        job.store.update_attributes(told)
 
 
 def _compute(run: Run, jobs: Sequence[_Job]) -> None:
@@ -306,7 +327,7 @@ def _left(run: Run, jobs: Sequence[_Job]) -> str:
     return f"left to extract: {blocks}{more}, about {human_bytes(needed)}"
 
 
-def _outcome(run: Run, jobs: Sequence[_Job]) -> Outcome:
+def _outcome(run: Run, jobs: Sequence[_Job], named: NamedFiles) -> Outcome:
     computed, total = sum(len(job.state.pending) for job in jobs), sum(len(job.state.blocks) for job in jobs)
     bad = {name: found for job in jobs for name, found in void_images(run.features(job.name)).items()}
     size = sum(run.features(job.name).ledger.whole().get("bytes", 0) for job in jobs)
@@ -317,4 +338,16 @@ def _outcome(run: Run, jobs: Sequence[_Job]) -> Outcome:
     for job in jobs:
         overflow = overflow_words(run.features(job.name))
         notes += [f"{job.name}: {overflow}"] if overflow else []
+    notes += [f"{job.name}: {job.info.path.name}: {job.info.taken}" for job in jobs if not job.info.taken.is_plain]
+    notes += [*_notes_on_retold(jobs), *named.notes, *notes_on_left(named.left)]
     return Outcome("extract", computed, total - computed, "blocks", tuple(notes))
+
+
+def _notes_on_retold(jobs: Sequence[_Job]) -> Iterator[str]:
+    """Attributes that were brought up to date without computing: those that are new, and a line for each that is another now."""
+    new = list(dict.fromkeys(key for job in jobs for key, was in job.retold.items() if not was))
+    if new:
+        yield f"noted for {sum('' in job.retold.values() for job in jobs)} checkpoints that an earlier version extracted: {', '.join(new)}"
+    for key in dict.fromkeys(key for job in jobs for key, was in job.retold.items() if was):
+        changed = [f"{job.name} (was {job.retold[key]})" for job in jobs if job.retold.get(key)]
+        yield f"{key} brought up to date: {', '.join(changed[:3])}" + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")

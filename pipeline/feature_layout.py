@@ -7,15 +7,15 @@ import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from pipeline.array_layout import ArrayLayout, array_layout
+from pipeline.checkpoint_files import CheckpointFile
 from pipeline.run import Run
-from pipeline.stamps import file_digest, stamp
+from pipeline.stamps import stamp
 from pipeline.stores import GroupStore
 from safenet.checkpoint import Checkpoint, CheckpointInfo
 from safenet.train import pick_device
@@ -26,8 +26,10 @@ VERSION = 1
 _LIBRARIES = ("torch", "timm", "zarr", "numpy", "pillow", "safenet-atlas")
 
 
-def ingredients(run: Run, path: Path) -> dict[str, Any]:
-    """Everything that the numbers of one image depend on; resources, and which other images there are, are left out.
+def ingredients(run: Run, digest: str) -> dict[str, Any]:
+    """Everything that the numbers of one image depend on, given the checkpoint file's digest.
+
+    Resources, and which other images there are, are left out.
 
     So are LATER_SETTINGS at their defaults: features that were made before there were such settings keep their stamp.
     """
@@ -35,7 +37,7 @@ def ingredients(run: Run, path: Path) -> dict[str, Any]:
     unset = {name for name in LATER_SETTINGS if getattr(settings, name) == ExtractSettings.model_fields[name].default}
     chosen = settings.model_dump(mode="json", exclude={*RESOURCE_SETTINGS, *unset, "store", "precision"})
     precision = resolve_precision(settings.precision, torch.device(pick_device(settings.device)))  # one store, one precision
-    return {**chosen, "precision": precision, "store": sorted(requested(run)), "checkpoint": file_digest(path), "version": VERSION}
+    return {**chosen, "precision": precision, "store": sorted(requested(run)), "checkpoint": digest, "version": VERSION}
 
 
 def requested(run: Run) -> frozenset[str]:
@@ -82,6 +84,18 @@ def class_names(run: Run, info: CheckpointInfo) -> list[str]:
     return places if len(places) == info.architecture.classes else []
 
 
+def told_by_file(run: Run, info: CheckpointInfo) -> dict[str, Any]:
+    """What a checkpoint file tells that no number of the features depends on: attributes that may be brought up to date at any time."""
+    file = CheckpointFile(info.path)
+    return {
+        "checkpoint_file": info.path.name,
+        "checkpoint_folder": file.folder,
+        "epoch": info.epoch,
+        "series": file.series(run.settings.extract.series),
+        "taken": {"network": info.taken.name, "left_out": list(info.taken.left)},
+    }
+
+
 def _sizes(run: Run, info: CheckpointInfo, samples: int) -> dict[str, int]:
     found = run.settings.extract.coordinates(info.architecture.depth)
     counts = {name: len(found.get(name, ())) for name in ("block", "gradient_target", "gradient_block")}
@@ -104,8 +118,7 @@ def _provenance(run: Run, info: CheckpointInfo, made_with: Mapping[str, Any]) ->
         "made_with": dict(made_with),
         "config": run.settings.model_dump(mode="json"),
         "manifest": run.manifest_digest,
-        "checkpoint_file": info.path.name,
-        "epoch": info.epoch,
+        **told_by_file(run, info),
         "metrics": dict(info.metrics),
         "architecture": info.architecture.as_dict(),
         "head_names": list(info.architecture.head_names),

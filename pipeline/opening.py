@@ -61,7 +61,7 @@ class OpenRun:
 
 
 def open_run(directory: str | Place, *, partial: bool = False) -> OpenRun:
-    """Open a run's stores, checkpoints along `checkpoint` with `epoch` as a coordinate.
+    """Open a run's stores, checkpoints along `checkpoint` with `epoch` and `series` as coordinates.
 
     Parameters
     ----------
@@ -161,6 +161,7 @@ def _labelled(variables: Mapping[str, xr.DataArray], described: xr.Dataset, stor
         **{name: texts.variable for name, texts in described.coords.items()},
         "checkpoint": np.array([store.name for store in stores], dtype=object),
         "epoch": ("checkpoint", np.array([np.nan if epoch is None else epoch for epoch in epochs], float)),
+        "series": ("checkpoint", np.array([store.attributes.get("series", "") for store in stores], dtype=object)),
     }
     return xr.Dataset(dict(variables), coords=coordinates)
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.cam_run import finished_stamps
-from pipeline.checkpoint_files import find_checkpoint_files
+from pipeline.checkpoint_files import CheckpointFile
+from pipeline.checkpoint_names import named_files
 from pipeline.compared import Compared
 from pipeline.completeness import content_stamp, finished_checkpoints
 from pipeline.features import read_features
@@ -23,7 +24,7 @@ from pipeline.interrupts import check_stop, telling_what_is_left
 from pipeline.photo_copies import photo_file, stored_photo
 from pipeline.rates import note_rate
 from pipeline.run import MissingProductError, Outcome, Run
-from pipeline.stamps import file_digest, stamp
+from pipeline.stamps import stamp
 from pipeline.stores import dataset_seal, group_attributes, write_dataset
 from pipeline.wanted_maps import wanted_products
 from safenet.checkpoint import read_checkpoint
@@ -75,7 +76,8 @@ def pixels(run: Run, *, partial: bool = False) -> Outcome:
         If there are no maps at aligned, a checkpoint file is not the one that the features were made with, or no image has the target.
     """
     names = finished_checkpoints(run, partial)
-    inputs = [_inputs(run, name) for name in names]
+    files = named_files(run).files
+    inputs = [_inputs(run, name, files.get(name)) for name in names]
     computed, started, notes = 0, perf_counter(), []
     bar = tqdm(inputs, unit="checkpoint", disable=not run.progress)
     with (
@@ -93,13 +95,12 @@ def pixels(run: Run, *, partial: bool = False) -> Outcome:
     return Outcome("pixels", computed, len(names) - computed, "checkpoints", tuple(notes))
 
 
-def _inputs(run: Run, name: str) -> _Inputs:
+def _inputs(run: Run, name: str, file: CheckpointFile | None) -> _Inputs:
     features, settings = run.features(name), run.settings.pixels
-    files = find_checkpoint_files(run.settings.extract.checkpoints)
-    if name not in files:
+    if file is None:
         raise MissingProductError(f"{features}: its checkpoint file is not among extract.checkpoints; this stage runs the network again")
-    if file_digest(files[name]) != features.attributes["made_with"]["checkpoint"]:
-        raise ValueError(f"{files[name]}: not the file that {features} was made with; name that one, or extract again with --replace")
+    if file.digest != features.attributes["made_with"]["checkpoint"]:
+        raise ValueError(f"{file.path}: not the file that {features} was made with; name that one, or extract again with --replace")
     wanted = wanted_products(run, name)
     targets = [settings.target] if settings.target else list(run.settings.cam.targets)
     chosen = [p for p in wanted if p.position == "aligned" and p.target in (targets[0], NO_TARGET)] if targets else []
@@ -116,7 +117,7 @@ def _inputs(run: Run, name: str) -> _Inputs:
         "settings": settings.model_dump(mode="json"),
         "version": VERSION,
     }
-    return _Inputs(name, files[name], parse_target(targets[0]), chosen, made_with)
+    return _Inputs(name, file.path, parse_target(targets[0]), chosen, made_with)
 
 
 def _of_checkpoint(run: Run, one: _Inputs) -> xr.Dataset:

@@ -11,7 +11,9 @@ from typing import Any, Literal
 import pandas as pd
 
 from pipeline.cam_run import CamState, cam_state
-from pipeline.checkpoint_files import find_checkpoint_files
+from pipeline.checkpoint_files import CheckpointFile
+from pipeline.checkpoint_names import named_files, notes_on_left
+from pipeline.checkpoint_sizes import check_same_sizes
 from pipeline.completeness import finished_checkpoints, missing_blocks
 from pipeline.config import load_settings
 from pipeline.feature_layout import image_bytes, ingredients
@@ -31,7 +33,7 @@ from pipeline.stamps import difference
 from pipeline.stats_run import stale_figures
 from pipeline.store_groups import group_names, known_groups
 from pipeline.wanted_maps import wanted_products
-from safenet.checkpoint import read_checkpoint
+from safenet.checkpoint import CheckpointInfo, read_checkpoint
 from stages.datasets import DatasetSettings
 from stages.products import products_of
 from stages.variants import variants_in
@@ -142,21 +144,28 @@ def _why_listed_again(table: pd.DataFrame, wanted: DatasetSettings) -> str:
 
 
 def _extract(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
-    files, _ = find_checkpoint_files(run.settings.extract.checkpoints), run.manifest  # without a manifest, all wait alike
-    for name, path in files.items():
+    named, _ = named_files(run), run.manifest  # without a manifest, all wait alike
+    infos: dict[str, CheckpointInfo] = {}
+    for name, file in named.files.items():
         try:
-            yield _extract_one(run, name, path)
+            infos[name] = read_checkpoint(file.path, **run.settings.extract.told).info
+            yield _extract_one(run, name, file, infos[name])
         except (ValueError, OSError) as error:  # one that cannot be used must not hide the others
             yield Row("extract", name, "waits", " ".join(str(error).split()))
     for name in known_groups(run.features_path):
         missing, total = missing_blocks(run.features(name))
-        if name not in files and missing:
+        if name in named.left and missing:
             yield Row("extract", name, "waits", f"{missing} of {total} blocks missing, and no configured checkpoint file makes it")
+        elif name in named.left:
+            yield Row("extract", name, "fresh", " ".join(notes_on_left([name])))
+    try:
+        check_same_sizes(run, infos)
+    except ValueError as error:
+        yield Row("extract", "", "waits", str(error))
 
 
-def _extract_one(run: Run, name: str, path: Path) -> Row:
-    info = read_checkpoint(path, **run.settings.extract.told).info
-    made_with, store = ingredients(run, path), run.features(name)
+def _extract_one(run: Run, name: str, file: CheckpointFile, info: CheckpointInfo) -> Row:
+    made_with, store = ingredients(run, file.digest), run.features(name)
     state = feature_state(run, store, made_with)
     if state.kind != "stale":
         return Row("extract", name, state.kind, state.reason, state.pending_images, state.pending_images * image_bytes(run, info))

@@ -150,6 +150,7 @@ def _stamp(run: Run, picture: Picture) -> str:
     ingredients = {
         "maps": picture.stamps,
         "checkpoints": picture.checkpoints,
+        "epochs": [run.features(name).attributes["epoch"] for name in picture.checkpoints],  # above the columns
         "settings": run.settings.render.model_dump(mode="json", exclude=chosen),
         "low_contrast_below": run.settings.stats.low_contrast_below,
         "images": picture.images["digest"].tolist(),

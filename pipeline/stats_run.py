@@ -28,6 +28,8 @@ from pipeline.wanted_maps import wanted_products
 from pipeline.work_log import log
 from safenet.architecture import Architecture
 from stages.cam import compute_cams, needed_features
+from stages.finite import whole_or_nothing
+from stages.labels import CheckpointName, series_of
 from stages.products import Product
 from stages.sanity import can_be_checked, fresh_heads, sanity_figures
 from stages.schema import MASKS
@@ -61,6 +63,8 @@ class _Inputs:
     groups: Groups
     blocks: Sequence[Block]
     made_with: Mapping[str, Any]
+    epoch: int | None
+    series: str
 
     @property
     def stamp(self) -> str:
@@ -114,7 +118,7 @@ class FiguresWork:
         return self._write
 
     def _write(self, one: _Inputs) -> None:
-        about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": self.run.features(one.name).attributes["epoch"]}
+        about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": one.epoch}
         write_dataset(self.run.stats_path, one.name, _of_checkpoint(self.run, one), about)
         log(f"{self.run.stats_path.name}/{one.name}: figures written")
 
@@ -146,7 +150,7 @@ def _why_stale(run: Run, one: _Inputs) -> str:
 
 
 def _joined_stamp(inputs: Sequence[_Inputs]) -> str:
-    return stamp([one.stamp for one in inputs])
+    return stamp([[one.stamp, one.epoch, one.series] for one in inputs])
 
 
 def open_stats(run: Run) -> xr.Dataset:
@@ -183,7 +187,8 @@ def _inputs(run: Run, name: str) -> _Inputs:
         "version": VERSION,
         "variants": variants,
     }
-    return _Inputs(name, products, variants, groups, features.blocks, made_with)
+    attributes = features.attributes
+    return _Inputs(name, products, variants, groups, features.blocks, made_with, attributes["epoch"], attributes.get("series", ""))
 
 
 def _of_checkpoint(run: Run, one: _Inputs) -> xr.Dataset:
@@ -210,8 +215,10 @@ def _sanity(run: Run, one: _Inputs) -> xr.Dataset:
     heads = fresh_heads(network, _SANITY_SEED)
     compared = Compared(features, OtherHeads(heads, features.attributes["class_names"], network.head_activation))
     compared.prepare(products)
-    rows = []
-    for block in _few_blocks([block for block in one.blocks if (one.groups.index[block.rows] >= 0).any()], wanted):
+    rows, with_images = [], [block for block in one.blocks if (one.groups.index[block.rows] >= 0).any()]
+    if not with_images:
+        return xr.Dataset()
+    for block in _few_blocks(with_images, wanted):
         check_stop()
         block_features = compared.attach(read_features(features, needed_features(products), block.rows), block.rows, products)
         randomised = compute_cams(block_features, products, compared.context)
@@ -233,7 +240,7 @@ def _retrieval(run: Run, one: _Inputs) -> xr.Dataset:
     features = run.features(one.name)
     keys = ["embedding", "flip_embedding"] if features.has("flip_embedding") else ["embedding"]
     read = features.read([*keys, "place", "view", "roles"])
-    embedding = np.sum([read[key].values for key in keys], axis=0)
+    embedding = np.sum([whole_or_nothing(read[key].values) for key in keys], axis=0)
     place, view, roles = (read[key].values.tolist() for key in ("place", "view", "roles"))
     looked_at = (one.groups.index >= 0).tolist()
     found = retrieval(embedding, place, view, roles, looked_at)
@@ -241,8 +248,8 @@ def _retrieval(run: Run, one: _Inputs) -> xr.Dataset:
 
 
 def _write_all(run: Run, inputs: Sequence[_Inputs], mark: str) -> None:
-    """Join the checkpoints and add the drift from the previous and to the last one."""
-    pairs = [_Pairs(inputs[number - 1] if number else None, one, inputs[-1]) for number, one in enumerate(inputs)]
+    """Join the checkpoints and add the drift from the previous and to the last one of each series."""
+    pairs = _pairs(inputs)
     drifts = {done.group: done.result for done in run_groups(run, DriftWork(run), [Group(pair.one.name, [pair]) for pair in pairs])}
     parts = [read_dataset(run.stats_path, one.name).drop_attrs().merge(drifts[one.name]) for one in inputs]
     odd = [one.name for one, part in zip(inputs, parts, strict=True) if _shape(part) != _shape(parts[0])]
@@ -251,21 +258,31 @@ def _write_all(run: Run, inputs: Sequence[_Inputs], mark: str) -> None:
             f"{run.stats_path}: {inputs[0].name} and {odd[0]} differ in grid or parts, so that their figures cannot be joined; use a run for each"
         )
     joined = xr.concat(parts, dim="checkpoint", join="outer", data_vars="all")
-    epochs = [run.features(one.name).attributes["epoch"] for one in inputs]
-    names = np.array([one.name for one in inputs], dtype=object)
     joined = joined.assign_coords(
-        checkpoint=("checkpoint", names), epoch=("checkpoint", np.array([np.nan if e is None else e for e in epochs], float))
+        checkpoint=("checkpoint", np.array([one.name for one in inputs], dtype=object)),
+        epoch=("checkpoint", np.array([np.nan if one.epoch is None else one.epoch for one in inputs], float)),
+        series=("checkpoint", np.array([one.series for one in inputs], dtype=object)),
     )
     write_dataset(run.stats_path, JOINED, joined, {"stamp": mark})
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """A checkpoint, and those that it is compared with."""
+    """A checkpoint, and those of its series that it is compared with."""
 
     previous: _Inputs | None
     one: _Inputs
     last: _Inputs
+
+
+def _pairs(inputs: Sequence[_Inputs]) -> list[_Pairs]:
+    """Series by series: what one training changed says nothing of another."""
+    named = [CheckpointName(one.name, one.epoch, one.series) for one in inputs]
+    found = []
+    for numbers in series_of(named).values():
+        of_series = [inputs[number] for number in numbers]
+        found += [_Pairs(of_series[number - 1] if number else None, one, of_series[-1]) for number, one in enumerate(of_series)]
+    return found
 
 
 @dataclass(frozen=True)

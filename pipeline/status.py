@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from pipeline.cam_run import current_maps
 from pipeline.completeness import missing_blocks
@@ -15,17 +17,18 @@ from pipeline.stores import JOINED, GroupStore, group_attributes
 def run_status(run: Run) -> list[dict[str, str]]:
     """Return one row a checkpoint: the share of each stage that is done, bytes, void images, values that are not finite, age."""
     stores = {name: run.features(name) for name in known_groups(run.features_path)}
-    epochs = {name: None if store.seal.is_open or not store.exists else store.attributes.get("epoch") for name, store in stores.items()}
-    return [_row(run, stores[name], epochs[name]) for name in checkpoint_order(epochs)]
+    told = {name: {} if store.seal.is_open or not store.exists else store.attributes for name, store in stores.items()}
+    return [_row(run, stores[name], told[name]) for name in checkpoint_order(told)]
 
 
-def _row(run: Run, features: GroupStore, epoch: int | None) -> dict[str, str]:
+def _row(run: Run, features: GroupStore, told: Mapping[str, Any]) -> dict[str, str]:
     cams, name = run.cams(features.name), features.name
     missing, total = missing_blocks(features)
     overflow = features.ledger.whole().get("non_finite", {})
     return {
         "checkpoint": name,
-        "epoch": "-" if epoch is None else str(epoch),
+        "series": told.get("series") or "-",
+        "epoch": "-" if told.get("epoch") is None else str(told["epoch"]),
         "features": f"{total - missing}/{total} blocks",
         "heat maps": _maps(features, cams),
         "figures": "yes" if group_attributes(run.stats_path, name) and name != JOINED else "no",

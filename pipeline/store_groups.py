@@ -36,6 +36,13 @@ def read_json(path: Place) -> Any:
         return None
 
 
+def read_attributes(group: Place) -> dict[str, Any]:
+    """Read a group's attributes as they are, checked against no seal; empty where they cannot be read."""
+    content = read_json(group / METADATA)
+    found = content.get("attributes") if isinstance(content, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def known_groups(path: Place) -> list[str]:
     """Names of the groups that are there, and of those that have marks or a seal: one whose folder is gone is missing, not unknown."""
     ledger = path.parent / "ledger" / path.stem
@@ -55,6 +62,11 @@ def bytes_on_disk(path: Place) -> int:
     return sum(file.stat().st_size for file in files_below(path, "*"))
 
 
-def checkpoint_order(epochs: Mapping[str, int | None]) -> list[str]:
-    """Sort checkpoint names by epoch, then by name; those without an epoch come last."""
-    return sorted(epochs, key=lambda name: (epochs[name] is None, epochs[name] or 0, name))
+def checkpoint_order(attributes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Sort checkpoint names by the series, then the epoch that their attributes tell, then by name; those without one come last."""
+
+    def key(name: str) -> tuple[Any, ...]:
+        series, epoch = (attributes[name].get(what) for what in ("series", "epoch"))
+        return series is None, series or "", epoch is None, epoch or 0, name
+
+    return sorted(attributes, key=key)

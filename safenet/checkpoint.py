@@ -17,13 +17,14 @@ from torch.nn import functional as F
 
 from safenet.architecture import Architecture, HeadActivation, Pooling, Sampling
 from safenet.checkpoint_bytes import CheckpointError, read_content
+from safenet.checkpoint_wrappings import Taken, unwrap
 from safenet.model import SafeNet
 
 METADATA_KEY = "safenet_atlas"
-_WRAPPERS = ("state_dict", "model")
 _UNUSED = "transformer.fc."  # upstream's 1000-class ImageNet head: saved, never called
 _UNUSED_CLASSES = 1000
 _UPSTREAM_HEADS = 8  # leaves no trace in the shapes of a file
+_EPOCH_IN_NAME = (r"epoch[-_=]?", r"net_")  # before the number, as a whole word of the name
 _NO_SHAPE_TELLS = {"heads", "sampling", "head_activation", "pooling", "drop_path", "image_size"}
 
 
@@ -36,6 +37,7 @@ class CheckpointInfo:
     epoch: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+    taken: Taken = field(default_factory=Taken)
 
 
 @dataclass(frozen=True)
@@ -72,27 +74,32 @@ def load_checkpoint(
     sampling: Sampling | None = None,
     head_activation: HeadActivation | None = None,
     pooling: Pooling | None = None,
+    state_key: str | None = None,
 ) -> SafeNet:
     """Load a network: evaluation mode, float32, CPU.
 
     Parameters
     ----------
     path : path
-        A published-code checkpoint (`net_119.pth`; with or without `loc_model.` and `module.` prefixes, plain or
-        under a `state_dict` or `model` key) or one of `save_checkpoint`.
+        A published-code checkpoint (`net_119.pth`), one of `save_checkpoint`, or one whose state dict lies under other keys or
+        whose tensors' names have a wrapper's prefix; `CheckpointInfo.taken` says which was taken.
     heads, sampling, head_activation, pooling
         What no shape tells: attention heads, FAM's sampling, the heads' activation and FPM's pooling. Default: the file's
         metadata, else 8, "nearest", "none" and "mean".
+    state_key : str, optional
+        Which network to take of a file that holds several, such as "ema". Default: the only one, or the only one that is no
+        moving average.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     CheckpointError
-        If the file is damaged, is no Safe-Net checkpoint, holds pickled code, contradicts its own metadata, has unmatched keys or
-        shapes, or a weight that is not finite.
+        If the file is damaged, is no Safe-Net checkpoint, holds several networks of which none is plainly meant, holds pickled
+        code, contradicts its own metadata, has unmatched keys or shapes, or a weight that is not finite.
     """
-    return read_checkpoint(path, heads=heads, sampling=sampling, head_activation=head_activation, pooling=pooling).build()
+    told = {"heads": heads, "sampling": sampling, "head_activation": head_activation, "pooling": pooling, "state_key": state_key}
+    return read_checkpoint(path, **told).build()  # type: ignore[arg-type]
 
 
 def read_checkpoint(
@@ -102,12 +109,14 @@ def read_checkpoint(
     sampling: Sampling | None = None,
     head_activation: HeadActivation | None = None,
     pooling: Pooling | None = None,
+    state_key: str | None = None,
 ) -> Checkpoint:
     """Read a file and infer its architecture; see `load_checkpoint` for the arguments and the errors."""
     path = Path(path)
     content = read_content(path)
-    metadata = _metadata(path, content)
-    state = _unwrap(path, content)
+    found = unwrap(path, content, state_key)
+    metadata = _metadata(path, found.mappings)
+    state = {key: value for key, value in found.state.items() if not key.startswith(_UNUSED)}
     _check_size(path, state)
     said = {"heads": heads, "sampling": sampling, "head_activation": head_activation, "pooling": pooling}
     told = metadata.architecture.model_copy(update={key: value for key, value in said.items() if value is not None})
@@ -120,9 +129,10 @@ def read_checkpoint(
     info = CheckpointInfo(
         path=path,
         architecture=architecture,
-        epoch=epoch_from_name(path) if metadata.epoch is None else metadata.epoch,
+        epoch=_epoch(path, metadata, found.mappings),
         metrics=metadata.metrics,
         class_names=tuple(metadata.class_names),
+        taken=found.taken,
     )
     return Checkpoint(info, state)
 
@@ -163,9 +173,15 @@ def save_atomically(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def epoch_from_name(path: Path) -> int | None:
-    """Read the epoch off names such as net_119.pth, epoch-29.pt, 7.pth; None where the stem ends in no number."""
-    found = re.search(r"(\d+)$", path.stem)
-    return int(found.group(1)) if found else None
+    """Read the epoch off names such as net_119.pth, net_119_seed1.pth, epoch-29.pt, epoch=3-step=100.ckpt; None where no word says it.
+
+    Other numbers, as in univ1652.pth or 7.pth, are no epochs; nor are two that differ.
+    """
+    for word in _EPOCH_IN_NAME:
+        numbers = {int(number) for number in re.findall(rf"(?i)(?<![^\W_]){word}([0-9]+)(?![^\W_])", path.stem)}
+        if len(numbers) == 1:
+            return numbers.pop()
+    return None
 
 
 def load_imagenet_backbone(model: SafeNet, path: str | Path) -> list[str]:
@@ -256,26 +272,23 @@ class _Metadata(BaseModel):
     class_names: list[str] = Field(default_factory=list)
 
 
-def _metadata(path: Path, content: Mapping[Any, Any]) -> _Metadata:
+def _metadata(path: Path, mappings: Sequence[Mapping[Any, Any]]) -> _Metadata:
+    """Ours, of the outermost mapping that has some."""
     try:
-        return _Metadata.model_validate(content.get(METADATA_KEY, {}))
+        return _Metadata.model_validate(next((mapping[METADATA_KEY] for mapping in mappings if METADATA_KEY in mapping), {}))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, (METADATA_KEY, *first["loc"])))
         raise CheckpointError(f"{path}: its metadata is damaged: {where}: {first['msg']}; copy or train it again") from None
 
 
-def _unwrap(path: Path, content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    state: Mapping[Any, Any] = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
-    named = {_own_name(str(key)): value for key, value in state.items() if isinstance(value, Tensor)}
-    if "transformer.cls_token" not in named:
-        example = ", ".join(list(map(str, state))[:3]) or "nothing"
-        raise CheckpointError(f"{path}: not a Safe-Net checkpoint: no transformer.cls_token; it holds {example} ...")
-    return {key: value for key, value in named.items() if not key.startswith(_UNUSED)}
-
-
-def _own_name(key: str) -> str:
-    return key.removeprefix("module.").removeprefix("loc_model.")
+def _epoch(path: Path, metadata: _Metadata, mappings: Sequence[Mapping[Any, Any]]) -> int | None:
+    """From our metadata, else a number beside the network under "epoch", else from the file's name."""
+    if metadata.epoch is not None:
+        return metadata.epoch
+    beside = [mapping.get("epoch") for mapping in mappings]
+    whole = [value for value in beside if isinstance(value, int) and not isinstance(value, bool) and value >= 0]
+    return whole[0] if whole else epoch_from_name(path)
 
 
 def _check_size(path: Path, state: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -41,6 +42,9 @@ class ExtractSettings(BaseModel):
         None, description="of the heads: none, leaky_relu (upstream's `relu` option); default: what the file says, else none"
     )
     pooling: Pooling | None = Field(None, description="FPM's: mean, max; default: what the file says, else mean")
+    state_key: str | None = Field(
+        None, description='which network to take of files that hold several, such as "ema"; default: the only one that is no moving average'
+    )
     map_dtype: Literal["float16", "float32"] = Field("float16", description="precision of the stored maps")
     aligned: Literal["stored", "derived"] = Field(
         "stored", description="derived: rebuild the aligned map from source_cell on reading (nearest sampling)"
@@ -56,6 +60,9 @@ class ExtractSettings(BaseModel):
     )
     precision: Precision = Field("auto", description="of the transformer; auto: bfloat16 on CUDA, float32 elsewhere")
 
+    series: str | None = Field(
+        None, description="regular expression whose first group, searched in a checkpoint file's path, names its series; default: the file's folder"
+    )
     block_samples: int = Field(32, ge=1, description="samples a block: the unit of work, one file an array")
     chunk_samples: int = Field(0, ge=0, description="samples a chunk within a block's file; 0: the whole block")
     batch_size: int = Field(32, ge=1, description="images a forward pass")
@@ -67,6 +74,17 @@ class ExtractSettings(BaseModel):
     @classmethod
     def _known_variables(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(known(name, CHOICES, "extract.store") for name in value)
+
+    @field_validator("series")
+    @classmethod
+    def _has_a_group(cls, value: str | None) -> str | None:
+        try:
+            groups = 1 if value is None else re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"extract.series = {value!r}: no regular expression: {error}") from None
+        if not groups:
+            raise ValueError(f"extract.series = {value!r}: has no group to take the series from; put it in brackets, as in '/(seed[0-9]+)/'")
+        return value
 
     @field_validator("blocks", "gradient_blocks")
     @classmethod
@@ -96,8 +114,9 @@ class ExtractSettings(BaseModel):
 
     @property
     def told(self) -> dict[str, Any]:
-        """What no shape of a checkpoint file tells, as `read_checkpoint` takes it; None where the file is to say."""
-        return {"heads": self.heads, "sampling": self.sampling, "head_activation": self.head_activation, "pooling": self.pooling}
+        """What a checkpoint file's shapes do not tell, as `read_checkpoint` takes it; None where the file is to say."""
+        names = ("heads", "sampling", "head_activation", "pooling", "state_key")
+        return {name: getattr(self, name) for name in names}
 
     def coordinates(self, depth: int) -> dict[str, NDArray[Any]]:
         """What the dims of the maps on request hold, of a network of `depth` blocks: whole arrays of the store."""
@@ -115,9 +134,10 @@ class ExtractSettings(BaseModel):
         return plan_gradients(self.gradient_targets, self.gradient_blocks or range(architecture.depth), architecture, class_names)
 
 
-RESOURCE_SETTINGS = frozenset({"checkpoints", "batch_size", "workers", "device", "max_bad_share", "block_samples", "chunk_samples"})
+RESOURCE_SETTINGS = frozenset({"checkpoints", "series", "batch_size", "workers", "device", "max_bad_share", "block_samples", "chunk_samples"})
 
-LATER_SETTINGS = ("head_activation", "pooling", "gradient_targets", "gradient_blocks")  # they came after the first stores: in a stamp only if set
+# they came after the first stores: in a stamp only if set
+LATER_SETTINGS = ("head_activation", "pooling", "gradient_targets", "gradient_blocks", "state_key")
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> str:

@@ -50,7 +50,106 @@ def test_upstream_files_load(tmp_path, model, wrapping):
     assert not loaded.training
     for key, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value)
-    assert read_checkpoint(path).info.epoch == 119
+    assert read_checkpoint(path).info.epoch == (3 if "state_dict" in wrapping else 119)
+
+
+def named(prefix, state):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+def shifted(state):
+    """The same names with other weights: a moving average, or a second network."""
+    return {key: value + 1 for key, value in state.items()}
+
+
+# what a file holds, given a state dict; what is taken; what is said to be left out
+OTHER_WRAPPINGS = {
+    "torch.compile": (lambda state: named("_orig_mod.", state), "top", ()),
+    "compiled within DataParallel": (lambda state: named("module._orig_mod.", state), "top", ()),
+    "compiled inside": (lambda state: {key.replace("loc_model.", "loc_model._orig_mod."): value for key, value in state.items()}, "top", ()),
+    "net": (lambda state: {"net": state}, "net", ()),
+    "network": (lambda state: {"network": state}, "network", ()),
+    "params": (lambda state: {"params": state}, "params", ()),
+    "model_state_dict": (lambda state: {"model_state_dict": state, "optimizer_state_dict": {"state": {0: {"step": 1}}}}, "model_state_dict", ()),
+    "ema alone": (lambda state: {"ema": state}, "ema", ()),
+    "DeepSpeed": (lambda state: {"module": state, "optimizer": None}, "module", ()),
+    "nested": (lambda state: {"checkpoint": {"model": state}}, "checkpoint.model", ()),
+    "four mappings deep": (lambda state: {"a": {"b": {"c": {"d": state}}}}, "a.b.c.d", ()),
+    "Lightning": (lambda state: {"state_dict": named("model.", state), "epoch": 4, "hyper_parameters": {"lr": 0.1}}, "state_dict.model", ()),
+    "beside a moving average": (lambda state: {"model_ema": shifted(state), "model": state}, "model", ("model_ema",)),
+    "beside one by prefix": (lambda state: {**state, **named("ema_model.", shifted(state))}, "top", ("ema_model",)),
+    "Lightning with more": (
+        lambda state: {"state_dict": {**named("net.", state), "criterion.centre": torch.zeros(2), "temperature": torch.zeros(1)}},
+        "state_dict.net",
+        ("2 other tensors (criterion.centre, temperature)",),
+    ),
+    "AveragedModel": (lambda state: {"n_averaged": torch.tensor(3), **named("module.", state)}, "top", ("1 other tensor (n_averaged)",)),
+}
+
+
+@pytest.mark.parametrize("wrapping", OTHER_WRAPPINGS)
+def test_what_is_unambiguous_is_taken_and_told(tmp_path, model, wrapping):
+    wrapped, taken, left = OTHER_WRAPPINGS[wrapping]
+    path = write(tmp_path / "a.pth", wrapped(upstream_state(model)))
+    found = read_checkpoint(path, heads=2)
+    assert (found.info.taken.name, found.info.taken.left) == (taken, left)
+    assert found.info.taken.is_plain == (taken in ("top", "state_dict", "model") and not left)
+    loaded = found.build().state_dict()
+    for key, value in model.state_dict().items():
+        assert torch.equal(loaded[key], value)
+
+
+def test_of_several_networks_one_is_named(tmp_path, model):
+    state = upstream_state(model)
+    path = write(tmp_path / "a.pth", {"student": state, "teacher": {"net": shifted(state), "ema": shifted(shifted(state))}})
+    said = r"holds several networks: student, teacher\.net, teacher\.ema\. Name the one to take: extract\.state_key = 'student'"
+    with pytest.raises(CheckpointError, match=said):
+        load_checkpoint(path, heads=2)
+    for key, more in (("student", 0), ("teacher.net", 1), ("net", 1), ("ema", 2)):
+        found = load_checkpoint(path, heads=2, state_key=key).state_dict()["transformer.cls_token"]
+        torch.testing.assert_close(found, model.state_dict()["transformer.cls_token"] + more)
+    assert read_checkpoint(path, heads=2, state_key="ema").info.taken.left == ("student", "teacher.net")
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("studnet", r"extract\.state_key: it holds no network 'studnet'\. Did you mean 'student'\? Known: student, teacher\.net, teacher\.ema"),
+        ("teacher", r"extract\.state_key = 'teacher' may be any of teacher\.net, teacher\.ema; give the whole name"),
+    ],
+)
+def test_a_name_that_no_network_or_several_have_is_refused(tmp_path, model, key, said):
+    state = upstream_state(model)
+    path = write(tmp_path / "a.pth", {"student": state, "teacher": {"net": shifted(state), "ema": dict(state)}})
+    with pytest.raises(CheckpointError, match=said):
+        load_checkpoint(path, heads=2, state_key=key)
+
+
+def test_beside_no_wrapper_an_unknown_tensor_is_still_refused(tmp_path, model):
+    for prefix in ("", "module.", "_orig_mod."):
+        path = write(tmp_path / "a.pth", named(prefix, {**upstream_state(model), "centre": torch.zeros(2)}))
+        with pytest.raises(CheckpointError, match="does not fit Safe-Net: centre is unknown"):
+            load_checkpoint(path, heads=2)
+
+
+def test_one_tensor_under_two_names_is_refused(tmp_path, model):
+    state = upstream_state(model)
+    path = write(tmp_path / "a.pth", {**state, **named("module.", shifted(state))})
+    with pytest.raises(CheckpointError, match=r"holds loc_model\.\S+ and module\.loc_model\.\S+, two tensors of one name"):
+        load_checkpoint(path, heads=2)
+
+
+def test_a_mapping_that_holds_itself_ends(tmp_path, model):
+    content = {"model": upstream_state(model)}
+    content["again"] = content
+    assert read_checkpoint(write(tmp_path / "a.pth", content), heads=2).info.taken.name == "model"
+
+
+def test_what_a_file_says_of_itself_is_found_beside_the_network(tmp_path, model):
+    save_checkpoint(tmp_path / "own.pth", model, epoch=7, class_names=["0001", "0002", "0005"])
+    path = write(tmp_path / "a.pth", {"checkpoint": torch.load(tmp_path / "own.pth", weights_only=True)})
+    found = read_checkpoint(path).info
+    assert (found.epoch, found.class_names, found.architecture.heads) == (7, ("0001", "0002", "0005"), 2)
 
 
 def test_own_files_come_back_whole(tmp_path, model):
@@ -141,9 +240,41 @@ def test_a_missing_file_is_named(tmp_path):
         load_checkpoint(tmp_path / "absent.pth")
 
 
-@pytest.mark.parametrize(("name", "epoch"), [("net_119.pth", 119), ("epoch-29.pt", 29), ("7.pth", 7), ("net_init.pth", None), ("v2_best.pth", None)])
-def test_epoch_is_read_off_the_name(name, epoch):
-    assert epoch_from_name(Path(name)) == epoch
+NAMES = {
+    "net_119.pth": 119,
+    "NET_007.pth": 7,
+    "net_119_seed1.pth": 119,
+    "seed2-net_119.pth": 119,
+    "epoch-29.pt": 29,
+    "epoch12.pt": 12,
+    "epoch=3-step=100.ckpt": 3,
+    "net_2_epoch_5.pth": 5,
+    "net_init.pth": None,
+    "v2_best.pth": None,
+    "7.pth": None,
+    "univ1652.pth": None,
+    "net_final_20240115.pth": None,
+    "subnet_5.pth": None,
+    "net_5b.pth": None,
+    "net_1_net_2.pth": None,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_epoch_is_read_off_whole_words_of_the_name_and_nothing_else(name):
+    assert epoch_from_name(Path("some.folder12") / name) == NAMES[name]
+
+
+@pytest.mark.parametrize(("said", "epoch"), [(7, 7), (0, 0), (True, 119), (-1, 119), (7.0, 119), ("7", 119)])
+def test_a_whole_number_in_the_file_wins_over_the_name(tmp_path, model, said, epoch):
+    path = write(tmp_path / "net_119.pth", {"state_dict": upstream_state(model), "epoch": said})
+    assert read_checkpoint(path).info.epoch == epoch
+
+
+def test_our_own_metadata_win_over_a_number_beside_them(tmp_path, model):
+    save_checkpoint(tmp_path / "net_5.pth", model, epoch=-1)
+    content = torch.load(tmp_path / "net_5.pth", weights_only=True)
+    assert read_checkpoint(write(tmp_path / "net_5.pth", {**content, "epoch": 9})).info.epoch == -1
 
 
 def test_position_embedding_resize_matches_the_golden():

@@ -1,19 +1,16 @@
-"""The stage table is one way, the executors are interchangeable, and checkpoints have names and an order."""
+"""The stage table is one way, the executors are interchangeable, and checkpoints have an order."""
 
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint_files import find_checkpoint_files
 from pipeline.compute_settings import ComputeSettings
 from pipeline.executors import EXECUTORS, run_blocks
 from pipeline.graph import OPTIONAL_STAGES, STAGES, Stage, check_one_way
 from pipeline.job_settings import UNCUT
 from pipeline.run import Outcome
 from pipeline.store_groups import checkpoint_order
-from safenet.checkpoint import epoch_from_name
 
 
 def stage(name, reads, writes):
@@ -96,61 +93,11 @@ def test_results_stream_out_before_all_items_are_done():
     assert len(seen) < 20
 
 
-@pytest.mark.parametrize(
-    ("name", "epoch"), [("net_119.pth", 119), ("epoch-29.pt", 29), ("7.pth", 7), ("net_007.pth", 7), ("net_last.pth", None), ("v2_final.pth", None)]
-)
-def test_the_epoch_is_read_off_the_name(name, epoch):
-    assert epoch_from_name(Path("some.folder12") / name) == epoch
-
-
-def test_checkpoints_are_ordered_by_epoch_then_name_and_those_without_come_last():
+def test_checkpoints_are_ordered_by_series_epoch_and_name_and_those_without_come_last():
     epochs = {"net_10": 10, "net_9": 9, "net_init": -1, "last": None, "b-net_9": 9, "best": None, "net_0": 0}
-    assert list(checkpoint_order(epochs)) == ["net_init", "net_0", "b-net_9", "net_9", "net_10", "best", "last"]
-
-
-def touch(*paths):
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-
-
-def test_a_checkpoint_is_called_by_its_stem(tmp_path):
-    touch(tmp_path / "a" / "net_001.pth", tmp_path / "a" / "net_000.pth")
-    assert find_checkpoint_files([f"{tmp_path}/a/*.pth"]) == {"net_000": tmp_path / "a" / "net_000.pth", "net_001": tmp_path / "a" / "net_001.pth"}
-
-
-def test_folders_tell_files_of_one_stem_apart(tmp_path):
-    touch(tmp_path / "near" / "net_000.pth", tmp_path / "bil" / "net_000.pth", tmp_path / "bil" / "net_001.pth")
-    assert sorted(find_checkpoint_files([f"{tmp_path}/**/*.pth"])) == ["bil-net_000", "near-net_000", "net_001"]
-
-
-def test_a_file_named_twice_is_one_checkpoint(tmp_path):
-    touch(tmp_path / "net_000.pth")
-    assert list(find_checkpoint_files([f"{tmp_path}/*.pth", f"{tmp_path}/net_000.pth"])) == ["net_000"]
-
-
-def test_files_that_cannot_be_told_apart_are_refused(tmp_path):
-    touch(tmp_path / "x" / "run" / "net_000.pth", tmp_path / "y" / "run" / "net_000.pth")
-    with pytest.raises(
-        ValueError, match=r"x/run/net_000\.pth and .*y/run/net_000\.pth would both be called 'run-net_000'; rename a folder or a file"
-    ):
-        find_checkpoint_files([f"{tmp_path}/*/run/*.pth"])
-
-
-def test_no_pattern_and_no_match_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"extract\.checkpoints names no checkpoint; give files or globs, for instance"):
-        find_checkpoint_files([])
-    with pytest.raises(FileNotFoundError, match=r"extract\.checkpoints: no file matches '.*nothing_\*\.pth' \(working directory "):
-        find_checkpoint_files([f"{tmp_path}/nothing_*.pth"])
-    (tmp_path / "folder.pth").mkdir()
-    with pytest.raises(FileNotFoundError, match="no file matches"):
-        find_checkpoint_files([f"{tmp_path}/*.pth"])
-
-
-def test_one_pattern_without_a_match_is_refused_though_another_has_one(tmp_path):
-    touch(tmp_path / "net_000.pth")
-    with pytest.raises(FileNotFoundError, match=r"no file matches '.*typo_\*\.pth'"):
-        find_checkpoint_files([f"{tmp_path}/net_*.pth", f"{tmp_path}/typo_*.pth"])
+    told = {name: {"series": "a", "epoch": epoch} for name, epoch in epochs.items()}
+    told |= {"b_0": {"series": "b", "epoch": 0}, "old_1": {"epoch": 1}}  # an earlier version noted no series
+    assert checkpoint_order(told) == ["net_init", "net_0", "b-net_9", "net_9", "net_10", "best", "last", "b_0", "old_1"]
 
 
 def test_the_job_file_refuses_parts_of_the_stages_that_have_none():

@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 
 import pipeline
+from pipeline import extract_run
 from pipeline.cam_run import cam
 from pipeline.cli import main
 from pipeline.config import ConfigError, load_settings
@@ -66,13 +67,15 @@ def test_photos_that_are_nowhere_are_asked_for(lab, indexed, tmp_path):
         render(run)
 
 
-def test_networks_of_different_sizes_are_not_joined(lab, indexed, tmp_path):
+def test_networks_of_different_sizes_are_not_joined(lab, indexed, tmp_path, monkeypatch):
     directory = shutil.copytree(indexed, tmp_path / "run")
     torch.manual_seed(0)
     for epoch, parts in enumerate((2, 4)):
         save_checkpoint(tmp_path / f"net_00{epoch}.pth", SafeNet(replace(PRESETS["tiny"], parts=parts)), epoch=epoch)
     run = lab.run(directory, f"extract.checkpoints=['{tmp_path}/net_*.pth']", "cam.targets=['match']")
-    extract(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(extract_run, "check_same_sizes", lambda run, infos: None)  # as earlier versions did
+        extract(run)
     cam(run)
     with pytest.raises(ValueError, match="net_000 and net_001 differ in grid or parts, so that their figures cannot be joined"):
         stats(run)

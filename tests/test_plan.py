@@ -257,8 +257,10 @@ def test_work_on_a_finished_checkpoint_is_told_while_another_is_missing(lab, ext
 
 
 def test_a_changed_checkpoint_file_is_the_reason(lab, extracted, make_network, tmp_path):
-    save_checkpoint(tmp_path / ONE, make_network(7))
-    run = lab.run(extracted, f"extract.checkpoints=['{tmp_path}/{ONE}']")
+    directory, file = shutil.copytree(extracted, tmp_path / "run"), Path(shutil.copy(lab.checkpoints / ONE, tmp_path))
+    run = lab.run(directory, f"extract.checkpoints=['{file}']")
+    extract(run)  # notes where the file lies
+    save_checkpoint(file, make_network(7))
     row = only(run, "extract")
     said = "made of a checkpoint file of this name with other content; needs --replace"
     assert (row.state, row.reason, row.images) == ("stale", said, 15)

@@ -207,7 +207,7 @@ def test_status_tells_what_it_holds(old):
     result = atlas("status", "--bad")
     assert (result.exit_code, result.stderr) == (0, "")
     assert "run: 15 images, 0 bad" in result.stdout
-    assert re.search(r"net_000 +0 +2/2 blocks +2 kinds +yes", result.stdout)
+    assert re.search(r"net_000 +- +0 +2/2 blocks +2 kinds +yes", result.stdout)
 
 
 def test_verify_finds_no_fault(old):

@@ -32,7 +32,7 @@ from pipeline.quarantine import bad_images
 from pipeline.run import Run
 from pipeline.settings_page import settings_page
 from pipeline.space import human_bytes
-from pipeline.status import run_status
+from pipeline.status import run_overflow, run_status
 from pipeline.submit import Submission, check_job_id, chosen_stages, dry_run_texts, submit
 from pipeline.training import train_run
 from pipeline.verify import verify
@@ -263,13 +263,13 @@ def submit_stages(
 
 
 @main.command()
-@click.option("--bad", is_flag=True, help="List the images that could not be used: file, reason, since when.")
+@click.option("--bad", is_flag=True, help="List the images that could not be used, or whose values are not finite: file, reason, since when, remedy.")
 @common_options
 def status(config: Path | None, directory: Place | None, assignments: tuple[str, ...], quiet: bool, bad: bool) -> None:
     """Show what a run holds."""
     run = chosen_run(config, directory, assignments, quiet)
-    rows, void = run_status(run), bad_images(run)
-    run.say(f"{run.directory}: {len(run.manifest):,} images, {len(void)} bad")
+    rows, void, overflow = run_status(run), bad_images(run), run_overflow(run)
+    run.say(f"{run.directory}: {len(run.manifest):,} images, {len(void)} bad" + (f", {len(overflow)} not finite" if overflow else ""))
     run.say(format_table(rows) if rows else "no features yet; run `atlas extract`")
     for note in notes_on_left(left_by_place(run)):
         run.say(note)
@@ -278,6 +278,10 @@ def status(config: Path | None, directory: Place | None, assignments: tuple[str,
     paths = dict(zip(run.manifest["id"], run.manifest["path"], strict=True))
     for name, fault in void.items() if bad else ():
         run.say(f"{name} ({_one_line(paths.get(name, 'not in the manifest'))}): {fault.reason}, since {fault.since or 'an earlier version'}")
+    for name, texts in overflow.items() if bad else ():
+        run.say(f"{name} ({_one_line(paths.get(name, 'not in the manifest'))}): {'. '.join(texts)}")
+    if overflow and not bad:
+        run.say("`atlas status --bad` names the images that are not finite, and the remedy")
 
 
 @main.command("plan")

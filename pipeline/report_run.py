@@ -10,6 +10,7 @@ from urllib.parse import quote
 from pipeline.chosen_variants import chosen_of
 from pipeline.completeness import finished_checkpoints
 from pipeline.index_run import describe_counts
+from pipeline.overflow import overflow_words
 from pipeline.quarantine import void_images
 from pipeline.render_run import INDEX, index_seal
 from pipeline.run import MissingProductError, Outcome, Run
@@ -20,7 +21,7 @@ from pipeline.stores import JOINED, group_attributes
 from stages.report import Mosaic, report_page
 from stages.variants import variants_in
 
-VERSION = 2
+VERSION = 3
 
 
 def report(run: Run) -> Outcome:
@@ -90,6 +91,7 @@ def _facts(run: Run) -> dict[str, str]:
         "images": describe_counts(table),
         **_variants(run),
         "bad images": f"{len(bad)}: " + "; ".join(f"{name}: {reason}" for name, reason in list(bad.items())[:5]) if bad else "none",
+        "not finite": "; ".join(f"{name}: {words}" for name in names if (words := overflow_words(run.features(name)))) or "none",
         "checkpoints": f"{len(names)}: {', '.join(names)}",
         "network": "width {width}, depth {depth}, heads {heads}, {image_size} px in patches of {patch_size} px, "
         "{parts} parts, {classes} classes, {sampling} sampling".format(**size),

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.cam_run import current_maps
 from pipeline.completeness import missing_blocks
+from pipeline.overflow import overflowing_images, remedy
 from pipeline.run import Run
 from pipeline.space import human_bytes
 from pipeline.store_groups import bytes_on_disk, checkpoint_order, known_groups
@@ -19,6 +20,18 @@ def run_status(run: Run) -> list[dict[str, str]]:
     stores = {name: run.features(name) for name in known_groups(run.features_path)}
     told = {name: {} if store.seal.is_open or not store.exists else store.attributes for name, store in stores.items()}
     return [_row(run, stores[name], told[name]) for name in checkpoint_order(told)]
+
+
+def run_overflow(run: Run) -> dict[str, list[str]]:
+    """Sample id -> where its values are not finite, a text a checkpoint, with the remedy; of whole features only."""
+    found: dict[str, list[str]] = {}
+    for name in known_groups(run.features_path):
+        store = run.features(name)
+        if store.seal.is_open or not store.exists:
+            continue
+        for identity, variables in overflowing_images(store).items():
+            found.setdefault(identity, []).append(f"not finite in {name}: {', '.join(variables)}; {remedy(store, variables)}")
+    return found
 
 
 def _row(run: Run, features: GroupStore, told: Mapping[str, Any]) -> dict[str, str]:

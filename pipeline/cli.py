@@ -16,7 +16,6 @@ from pipeline import demo as demo_module
 from pipeline.at_work import RECENT_S, at_work
 from pipeline.compute_settings import seconds_of
 from pipeline.config import load_settings
-from pipeline.demo import format_table
 from pipeline.doctor import Asked, doctor
 from pipeline.executors import EXECUTORS
 from pipeline.graph import OPTIONAL_STAGES, STAGES, Stage
@@ -32,6 +31,7 @@ from pipeline.settings_page import settings_page
 from pipeline.space import human_bytes
 from pipeline.status import run_status
 from pipeline.submit import Submission, check_job_id, chosen_stages, dry_run_texts, submit
+from pipeline.text_tables import format_table, terminal_width
 from pipeline.training import train_run
 from pipeline.verify import verify
 from pipeline.work_log import close_work_log, open_work_log
@@ -268,9 +268,9 @@ def status(config: Path | None, directory: Place | None, assignments: tuple[str,
     run = chosen_run(config, directory, assignments, quiet)
     rows, void = run_status(run), bad_images(run)
     run.say(f"{run.directory}: {len(run.manifest):,} images, {len(void)} bad")
-    run.say(format_table(rows) if rows else "no features yet; run `atlas extract`")
+    run.say(format_table(rows, terminal_width()) if rows else "no features yet; run `atlas extract`")
     if rows := at_work(run):
-        run.say(f"in the last {RECENT_S // 60} minutes:\n{format_table(rows)}")
+        run.say(f"in the last {RECENT_S // 60} minutes:\n{format_table(rows, terminal_width())}")
     paths = dict(zip(run.manifest["id"], run.manifest["path"], strict=True))
     for name, fault in void.items() if bad else ():
         run.say(f"{name} ({_one_line(paths.get(name, 'not in the manifest'))}): {fault.reason}, since {fault.since or 'an earlier version'}")
@@ -283,7 +283,7 @@ def show_plan(config: Path | None, directory: Place | None, assignments: tuple[s
     """Show what every stage would do: fresh, stale and why, partial or missing; images, bytes and time."""
     run = chosen_run(config, directory, assignments, quiet)
     rows = plan(run)
-    run.say(json.dumps(plan_json(rows), indent=1) if as_json else format_table(plan_table(rows)))
+    run.say(json.dumps(plan_json(rows), indent=1) if as_json else format_table(plan_table(rows), terminal_width()))
 
 
 @main.command("verify")

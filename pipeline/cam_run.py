@@ -242,6 +242,7 @@ def _finish(run: Run, job: CamJob) -> None:
             return
         kept = {key: cams.ledger.whole()["products"][key] for key in current_maps(features, cams)}
         cams.ledger.mark_whole({"features": job.content, "products": {**kept, **product_stamps(features, job.products)}})
+        cams.consolidate()
 
 
 @dataclass(frozen=True)

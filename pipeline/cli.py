@@ -17,7 +17,6 @@ from pipeline.at_work import RECENT_S, at_work
 from pipeline.checkpoint_names import left_by_place, notes_on_left
 from pipeline.compute_settings import seconds_of
 from pipeline.config import load_settings
-from pipeline.demo import format_table
 from pipeline.doctor import Asked, doctor
 from pipeline.executors import EXECUTORS
 from pipeline.forgetting import forget_checkpoints
@@ -34,6 +33,7 @@ from pipeline.settings_page import settings_page
 from pipeline.space import human_bytes
 from pipeline.status import run_overflow, run_status
 from pipeline.submit import Submission, check_job_id, chosen_stages, dry_run_texts, submit
+from pipeline.text_tables import format_table, terminal_width
 from pipeline.training import train_run
 from pipeline.verify import verify
 from pipeline.work_log import close_work_log, open_work_log
@@ -270,11 +270,11 @@ def status(config: Path | None, directory: Place | None, assignments: tuple[str,
     run = chosen_run(config, directory, assignments, quiet)
     rows, void, overflow = run_status(run), bad_images(run), run_overflow(run)
     run.say(f"{run.directory}: {len(run.manifest):,} images, {len(void)} bad" + (f", {len(overflow)} not finite" if overflow else ""))
-    run.say(format_table(rows) if rows else "no features yet; run `atlas extract`")
+    run.say(format_table(rows, terminal_width()) if rows else "no features yet; run `atlas extract`")
     for note in notes_on_left(left_by_place(run)):
         run.say(note)
     if rows := at_work(run):
-        run.say(f"in the last {RECENT_S // 60} minutes:\n{format_table(rows)}")
+        run.say(f"in the last {RECENT_S // 60} minutes:\n{format_table(rows, terminal_width())}")
     paths = dict(zip(run.manifest["id"], run.manifest["path"], strict=True))
     for name, fault in void.items() if bad else ():
         run.say(f"{name} ({_one_line(paths.get(name, 'not in the manifest'))}): {fault.reason}, since {fault.since or 'an earlier version'}")
@@ -291,7 +291,7 @@ def show_plan(config: Path | None, directory: Place | None, assignments: tuple[s
     """Show what every stage would do: fresh, stale and why, partial or missing; images, bytes and time."""
     run = chosen_run(config, directory, assignments, quiet)
     rows = plan(run)
-    run.say(json.dumps(plan_json(rows), indent=1) if as_json else format_table(plan_table(rows)))
+    run.say(json.dumps(plan_json(rows), indent=1) if as_json else format_table(plan_table(rows), terminal_width()))
 
 
 @main.command("forget-checkpoint")

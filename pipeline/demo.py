@@ -11,6 +11,7 @@ from pipeline.graph import STAGES
 from pipeline.places import Place, local_folder
 from pipeline.run import Run
 from pipeline.stats_run import open_stats
+from pipeline.text_tables import format_table, terminal_width
 from pipeline.training import train_run
 from safenet.scenes import write_scenes
 from stages.report import epoch_tables
@@ -35,12 +36,6 @@ def demo(run: Run) -> Path:
     for stage in STAGES:
         run.say(str(stage.bring_up_to_date(run)))
     for target, rows in epoch_tables(open_stats(run)).items():
-        run.say(f"\nby checkpoint, on the test places, drone and satellite views weighted alike; maps of target {target}:\n{format_table(rows)}")
+        table = format_table(rows, terminal_width())
+        run.say(f"\nby checkpoint, on the test places, drone and satellite views weighted alike; maps of target {target}:\n{table}")
     return local_folder(run.report_path, "atlas demo").resolve()
-
-
-def format_table(rows: list[dict[str, str]]) -> str:
-    """Lay rows with equal keys out as text columns."""
-    columns = [[name, *(row[name] for row in rows)] for name in rows[0]]
-    widths = [max(map(len, column)) for column in columns]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in zip(*columns, strict=True))

@@ -22,6 +22,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
+from zarr.core.buffer.cpu import Buffer
 from zarr.storage import MemoryStore, ObjectStore, StorePath
 
 from pipeline.array_layout import ArrayLayout
@@ -35,6 +36,7 @@ from pipeline.store_groups import METADATA, make_root
 from stages.schema import SCHEMA_VERSION
 
 JOINED = "all_checkpoints"  # the group of figures that joins those of every checkpoint
+_CONSOLIDATED = "consolidated_metadata"
 _FLUSHES = 8
 
 zarr.config.set({"array.write_empty_chunks": True})  # a chunk that exists was written
@@ -134,13 +136,15 @@ class GroupStore:
         """Delete the group and its marks."""
         self.ledger.clear()  # first: a mark must never outlive its data
         self.seal.remove()
+        (self.root / METADATA).unlink(missing_ok=True)  # before the arrays that it may tell of
         remove_tree(self.root)
         self._forget_open()
 
     def add_arrays(self, layouts: Sequence[ArrayLayout]) -> None:
-        """Make arrays in a group without consolidated metadata, replacing those of their keys; they count when they are sealed."""
+        """Make arrays in a group, replacing those of their keys; they count when they are sealed."""
         if not layouts:
             return
+        self.unconsolidate()
         if replaced := [layout.key for layout in layouts if self.has(layout.key)]:
             self.seal.drop(f"{key}/{METADATA}" for key in replaced)
         for layout in layouts:
@@ -163,7 +167,8 @@ class GroupStore:
         (self.root / key / METADATA).unlink(missing_ok=True)
 
     def extend(self, samples: int) -> None:
-        """Make room for more samples in a group without consolidated metadata; the blocks that it holds stay as they are."""
+        """Make room for more samples; the blocks that the group holds stay as they are."""
+        self.unconsolidate()
         for path in files_below(self.root, METADATA):
             content = json.loads(path.read_text())
             if content["node_type"] == "array":
@@ -177,6 +182,26 @@ class GroupStore:
         content["attributes"] |= attributes
         self.seal.replace(METADATA, _json(content))
         self._forget_open()
+
+    def consolidate(self) -> None:
+        """Copy the metadata of all arrays into the group's own file, where they are found without a listing; the group's lock must be held."""
+        if _CONSOLIDATED in json.loads((self.root / METADATA).read_bytes()):
+            return  # it is whole: what changes an array takes it out before
+        names = [name for name in self.seal.names if name.rpartition("/")[2] == METADATA]
+        each(self.root, self._check_metadata, names)
+        contents = each(self.root, lambda name: (self.root / name).read_bytes(), names)
+        made = MemoryStore({name: Buffer.from_bytes(content) for name, content in zip(names, contents, strict=True)})
+        _consolidate(made)
+        self.seal.replace(METADATA, _files_of(made)[METADATA])
+        self._forget_open()
+
+    def unconsolidate(self) -> None:
+        """Take out what `consolidate` wrote: to be done before an array is made, changed or removed, so that it never tells of another."""
+        self._check_metadata(METADATA)  # what is written anew is sealed anew
+        content = json.loads((self.root / METADATA).read_bytes())
+        if content.pop(_CONSOLIDATED, None) is not None:
+            self.seal.replace(METADATA, _json(content))
+            self._forget_open()
 
     def sweep_unmarked(self, blocks: Iterable[Block], keys: Iterable[str]) -> None:
         """Delete what killed writers left of blocks that have no mark; the group's lock must be held."""

@@ -326,6 +326,7 @@ def _drop_arrays(store: GroupStore) -> None:
     if any(name.removeprefix(FACTS_PREFIX).count("/") < 3 for name in names):  # of a group of arrays
         store.clear()
         return
+    store.unconsolidate()
     for name in names:
         remove_tree((store.root / name).parent)
         store.seal.drop([name])

@@ -1,6 +1,10 @@
 """Stores: one group a checkpoint, whole blocks, a checksum on every chunk, marks and seals, readable without our code."""
 
 import json
+import shutil
+import warnings
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +13,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import seals, stores
 from pipeline.array_layout import array_layout
+from pipeline.records import write_atomically, write_record
 from pipeline.store_groups import bytes_on_disk, group_names
 from pipeline.stores import DamagedStoreError, GroupStore, group_attributes, open_lazily, read_dataset, write_dataset
 from stages.schema import SCHEMA_VERSION, Variable
@@ -240,6 +246,90 @@ def test_an_array_that_was_never_sealed_is_not_there(nested):
     """Its writer was killed between making it and sealing it."""
     nested.seal.drop(["patch/none/max/zarr.json"])
     assert not GroupStore(nested.path, "net_000").has("patch/none/max")
+
+
+def consolidated(store):
+    """What the group's own file tells of others; None where it tells nothing."""
+    return json.loads((store.root / "zarr.json").read_bytes()).get("consolidated_metadata")
+
+
+def test_a_group_tells_of_all_its_arrays_as_zarr_would_have_it(nested):
+    nested.consolidate()
+    own = (nested.root / "zarr.json").read_bytes()
+    assert nested.seal.faults() == [] and sorted(consolidated(nested)["metadata"]) == ["patch", "patch/none", "patch/none/max"]
+    np.testing.assert_array_equal(GroupStore(nested.path, "net_000").read(["patch/none/max"])["patch/none/max"], HEAT)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(nested.root, zarr_format=3)
+    assert json.loads((nested.root / "zarr.json").read_bytes()) == json.loads(own)
+    (nested.root / "zarr.json").write_bytes(own)
+    moment = (nested.root / "zarr.json").stat().st_mtime_ns
+    nested.consolidate()
+    assert (nested.root / "zarr.json").stat().st_mtime_ns == moment, "nothing to do"
+
+
+CHANGES = {
+    "an array is added": lambda store: store.add_arrays([array_layout(MAP, "float32", SIZES, 4, key="patch/none/mean")]),
+    "an array is made anew": lambda store: store.add_arrays([array_layout(MAP, "float32", SIZES, 4, key="patch/none/max")]),
+    "the group grows": lambda store: store.extend(12),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_group_never_tells_of_arrays_that_changed(nested, change, monkeypatch):
+    """Stopped at any write or deletion, its own file tells either nothing, or what is there."""
+    nested.consolidate()
+    before = files_of(nested.root.parent.parent)
+    for step in range(1, 50):
+        restore(nested.root.parent.parent, before)
+        store, left = GroupStore(nested.path, "net_000"), [step]
+
+        def stop_at(original, left=left):
+            def stopping(*arguments, **options):
+                left[0] -= 1
+                if left[0] == 0:
+                    raise KeyboardInterrupt
+                return original(*arguments, **options)
+
+            return stopping
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(stores, "write_atomically", stop_at(write_atomically))
+            patch.setattr(seals, "write_atomically", stop_at(write_atomically))
+            patch.setattr(seals, "write_record", stop_at(write_record))
+            patch.setattr(Path, "unlink", stop_at(Path.unlink))
+            CHANGES[change](store)
+        told = (consolidated(nested) or {"metadata": {}})["metadata"]
+        for name, metadata in told.items():
+            if metadata["node_type"] == "array":
+                assert metadata == json.loads((nested.root / name / "zarr.json").read_bytes())
+        if left[0] > 0:
+            break
+    assert step > 3 and told == {} and store.seal.faults() == []
+    store.consolidate()
+    assert consolidated(store)["metadata"]["patch/none/max"] == json.loads((nested.root / "patch/none/max/zarr.json").read_bytes())
+
+
+def files_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def restore(folder, files):
+    shutil.rmtree(folder)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def test_damaged_metadata_is_neither_copied_nor_sealed_anew(nested):
+    path = nested.root / "patch" / "none" / "max" / "zarr.json"
+    path.write_bytes(path.read_bytes().replace(b"float32", b"float64"))
+    with pytest.raises(DamagedStoreError, match=r"max/zarr\.json: damaged: its bytes do not match"):
+        nested.consolidate()
+    own = nested.root / "zarr.json"
+    own.write_bytes(own.read_bytes().replace(b"samples", b"samplez"))
+    with pytest.raises(DamagedStoreError, match=r"net_000/zarr\.json: damaged: its bytes do not match"):
+        nested.extend(12)
 
 
 def test_a_group_makes_room_for_more_samples(nested):

@@ -58,7 +58,7 @@ def test_python_dash_m_is_the_command(lab, finished, tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "15 images, 0 bad" in done.stdout
-    assert re.search(r"net_000 +0 +4/4 blocks +9 kinds +yes", done.stdout)
+    assert re.search(r"net_000 +checkpoints +0 +4/4 blocks +9 kinds +yes", done.stdout)
 
 
 def test_every_stage_is_a_command_with_help():

@@ -215,10 +215,13 @@ def test_what_was_made_of_replaced_features_refreshes_itself(lab, extracted_copy
     assert stats(other).computed == 1
 
 
-def test_another_file_of_the_same_name_is_refused(lab, extracted_copy, make_network, tmp_path):
-    save_checkpoint(tmp_path / "net_000.pth", make_network(7))
+def test_another_file_in_the_place_of_the_first_is_refused(lab, extracted_copy, make_network, tmp_path):
+    file = shutil.copy(lab.checkpoints / ONE, tmp_path)
+    run = lab.run(extracted_copy, f"extract.checkpoints=['{file}']")
+    assert extract(run).computed == 0
+    save_checkpoint(Path(file), make_network(7))
     with pytest.raises(StaleStoreError, match="made of a checkpoint file of this name with other content"):
-        extract(lab.run(extracted_copy, f"extract.checkpoints=['{tmp_path}/net_000.pth']"))
+        extract(run)
 
 
 def test_another_dataset_is_refused(lab, extracted_copy, tmp_path):

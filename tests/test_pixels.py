@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 
 from pipeline.cam_run import cam
+from pipeline.extract_run import extract
 from pipeline.pixels_run import pixels
 from pipeline.run import MissingProductError
 from pipeline.verify import verify
@@ -127,6 +128,8 @@ def test_what_it_needs_is_named(lab, finished_copy, tmp_path):
         PixelSettings(target="mach")
     for path in lab.checkpoints.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "net_001.pth").write_bytes((tmp_path / "net_000.pth").read_bytes())
+    moved = lab.run(finished_copy, f"extract.checkpoints=['{tmp_path}/net_*.pth']")
+    extract(moved)  # notes where the files lie now
+    (tmp_path / "net_001.pth").write_bytes(b"trained again")
     with pytest.raises(ValueError, match=r"net_001\.pth: not the file that .* was made with"):
-        pixels(lab.run(finished_copy, f"extract.checkpoints=['{tmp_path}/net_*.pth']"))
+        pixels(moved)

@@ -51,6 +51,8 @@ class _EnduringFile(io.FileIO):
 
     def write(self, content: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
         """Write; raise an OSError once, where standard output cannot take it for another reason, such as a full disk."""
+        if not content:
+            return 0  # a library that tries whether the stream takes text must not meet the error that is told once
         try:
             return super().write(content) or 0
         except OSError as error:

@@ -92,7 +92,9 @@ def test_exit_codes_stay_when_nobody_reads_the_error():
 
 
 @pytest.mark.parametrize("command", [["status"], ["--help"]])
-def test_a_full_disk_behind_standard_output_is_one_line(finished, command):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_standard_output_is_one_line(finished, command, unbuffered, monkeypatch):
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONUNBUFFERED", unbuffered)
     run = ["--run", finished.directory] if command[0] == "status" else []
     assert atlas([*command, *run], ">/dev/full") == (1, NO_ROOM)
 

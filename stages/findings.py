@@ -8,6 +8,8 @@ import numpy as np
 import xarray as xr
 
 from stages.labels import display_name, each_series
+from stages.products import Product
+from stages.target_names import NO_TARGET
 from stages.trust_report import trust_sentences
 from stages.warp_figures import ROUNDING
 
@@ -157,9 +159,7 @@ def _left_out(stats: xr.Dataset, direction: str) -> Iterator[str]:
 def _masks(stats: xr.Dataset) -> Iterator[str]:
     if "pointing" not in stats or not np.isfinite(stats["pointing"]).any():
         return
-    for product in stats["product"].values:
-        if not str(product).startswith("aligned/") or "/none/" in str(product):
-            continue
+    for product in filter(_is_told_with_masks, stats["product"].values):
         for group in [name for name in stats["group"].values if str(name).startswith("test")] or stats["group"].values:
             figures = stats[["pointing", "energy", "mask_area"]].sel(product=product, group=group)
             pointing, energy, area = (figures[name].values for name in ("pointing", "energy", "mask_area"))
@@ -170,6 +170,14 @@ def _masks(stats: xr.Dataset) -> Iterator[str]:
                 f"{pointing[-1]:.0%} at {display_name(stats, -1)}; share of the heat in the target {energy[0]:.0%} and {energy[-1]:.0%} "
                 f"(the target covers {area[-1]:.0%} of the photo)."
             )
+
+
+def _is_told_with_masks(key: str) -> bool:
+    """Whether a sentence is due to the product: gradient maps at aligned, and the norms, which are what is drawn most."""
+    product = Product.parse(str(key))
+    if product.target != NO_TARGET:
+        return product.position == "aligned"
+    return product.method in ("l2_norm", "l2_norm_source") and product.position in ("patch", "aligned")
 
 
 _RULES: tuple[Callable[[xr.Dataset], Iterator[str]], ...] = (

@@ -20,6 +20,7 @@ from pipeline.explain import Explainer
 from pipeline.features import open_features, read_features
 from pipeline.places import Place, place_of
 from pipeline.run import MissingProductError, Run
+from pipeline.schema_versions import figures_of_today
 from pipeline.stores import JOINED, GroupStore, group_attributes, read_dataset
 from stages.map_status import FACTS
 from stages.products import FACTS_PREFIX
@@ -98,12 +99,13 @@ def open_run(directory: str | Place, *, partial: bool = False) -> OpenRun:
     shared = sorted(set.intersection(*(keys for _, keys in drawn))) if drawn else []
     cams = {key: _side_by_side(maps, key, _described(maps[0], key, ("sample", "y", "x"))) for key in shared}
     noted = {key: f"{FACTS_PREFIX}{key}" for key in shared if all(store.has(f"{FACTS_PREFIX}{key}") for store in maps)}
-    facts = {key: _side_by_side(maps, name, _described(maps[0], name, ("sample", "fact"))) for key, name in noted.items()}
+    columns = min((store.array(name).shape[1] for store in maps for name in noted.values()), default=0)  # earlier versions had the first ones
+    facts = {key: _side_by_side(maps, name, _described(maps[0], name, ("sample", "fact")))[..., :columns] for key, name in noted.items()}
     return OpenRun(
         run.manifest,
         _labelled(features, described, stores),
         _labelled(cams, described, [store for store, _ in drawn]),
-        _labelled(facts, described, [store for store, _ in drawn]).assign_coords(fact=np.array(FACTS, dtype=object)),
+        _labelled(facts, described, [store for store, _ in drawn]).assign_coords(fact=np.array(FACTS[:columns], dtype=object)),
         _figures(run, stores, partial),
         {store.name: store.attributes for store in stores},
         Explainer(run),
@@ -175,7 +177,7 @@ def _figures(run: Run, stores: Sequence[GroupStore], partial: bool) -> xr.Datase
         made_with = group_attributes(run.stats_path, store.name).get("made_with", {})
         if store.seal.exists and made_with.get("features") != content_stamp(store):
             raise MissingProductError(f"{run.stats_path}: older than {store}; run `atlas stats`, or pass partial=True to have them as they are")
-    return found.assign_coords(checkpoint=found["checkpoint"].astype(object))
+    return figures_of_today(found).assign_coords(checkpoint=found["checkpoint"].astype(object))
 
 
 def _described(store: GroupStore, key: str, dims: tuple[str, ...]) -> xr.DataArray:

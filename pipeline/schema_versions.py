@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import xarray as xr
+
 from pipeline.blocks import Block
 from pipeline.index import manifest_digest
 from pipeline.records import write_record
@@ -64,3 +67,12 @@ def upgrade_marks(run: Run, store: GroupStore, made_with: Mapping[str, Any]) -> 
             arrays = {name: {**made, "stamp": mark} for name, made in record["arrays"].items()}
             images = images_of_version_1(run, notes, Block(index, start, stop), stop)
             write_record(store.ledger.directory / f"{index:06d}.json", {**record, "arrays": arrays, "images": images})
+
+
+def figures_of_today(found: xr.Dataset) -> xr.Dataset:
+    """Figures under the names that they have now: what versions up to 3 of `stats` called flat is low contrast."""
+    renamed = found.rename({"flat": "low_contrast"}) if "flat" in found else found
+    if "status" not in renamed.coords:
+        return renamed
+    names = ["low contrast" if name == "flat" else name for name in renamed["status"].values]
+    return renamed.assign_coords(status=np.array(names, dtype=object))

@@ -180,3 +180,19 @@ def test_a_fault_is_blamed_on_what_it_came_from(tmp_path, text, options, message
     with pytest.raises(ConfigError, match=rf"^{message}") as caught:
         load_settings(write(tmp_path, text), options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("stats.flat_below=0.5", "--set stats.flat_below=0.5: stats.flat_below: it is called stats.low_contrast_below now"),
+        ("render.stretch_flat=true", "render.stretch_flat: maps of low contrast are drawn from minimum to maximum now; render.low_contrast = 'grey'"),
+        ("render.epochs_scope=fixed", "render.epochs_scope = 'fixed' needs render.fixed = [minimum, maximum]"),
+        ("render.scope=fixed", "render.scope = 'fixed' needs render.fixed = [minimum, maximum]"),
+        ("render.percentiles=[99, 1]", "render.percentiles = [99.0, 1.0]: expected [lower, upper], between 0 and 100"),
+    ],
+)
+def test_what_is_renamed_or_lacks_its_other_half_says_so(assignment, said):
+    with pytest.raises(ConfigError) as error:
+        load_settings(None, [assignment])
+    assert said in str(error.value)

@@ -15,6 +15,7 @@ from stages.drawing import (
     colour_bar,
     draw_boundaries,
     inline_bar,
+    inline_bar_lines,
     overlay,
     upsample,
     warp_photo,
@@ -267,7 +268,21 @@ def test_colour_bars_run_from_vmin_to_vmax_and_write_both():
     assert bar_ticks(Scale(2, 2, "image"), 4) == [2, 2]
     lying = inline_bar(scale, "viridis", 160)
     assert lying.shape == (line_height(11), 160, 3)
-    assert (lying[:, :4] < 128).any() and (lying[:, -4:] < 128).any(), "both numbers are written, out to the ends"
+    assert (lying[:, :8] < 128).any() and (lying[:, -8:] < 128).any(), "both numbers are written, near the ends"
+
+
+@pytest.mark.parametrize(("ends", "width", "lines"), [((0, 0.42), 160, 1), ((9.3614, 9.4102), 80, 2), ((-1.234e-5, 1.234e-5), 64, 3)])
+def test_numbers_of_a_lying_bar_are_never_cut_and_keep_clear_of_their_neighbours(ends, width, lines):
+    """Two bars side by side, as under narrow panels: there is white between the numbers of the one and of the other."""
+    scale = Scale(*ends, "image", signed=ends[0] < 0)
+    assert inline_bar_lines(scale, width, 10) == lines
+    bar = inline_bar(scale, "viridis", width, 10)
+    assert bar.shape == (lines * line_height(10), width, 3)
+    assert (bar[:, :3] == 255).all() and (bar[:, -3:] == 255).all()
+    ink = text_mask([format_numbers(ends)[1]], width, 10).sum() + text_mask([format_numbers(ends)[0]], width, 10).sum()
+    below = bar[line_height(10) :] if lines > 1 else None
+    if below is not None:
+        assert (1 - below.mean(axis=2) / 255).sum() == pytest.approx(ink, rel=0.05), "both numbers, whole"
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import pipeline
+from pipeline.cam_run import cam
+from pipeline.stores import JOINED, write_dataset
+from stages.map_status import FACTS, map_facts
 
 
 def test_checkpoints_lie_side_by_side(finished):
@@ -31,3 +35,22 @@ def test_figures_come_with_the_run(finished):
 def test_a_directory_without_a_run_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no features; run `atlas extract` first"):
         pipeline.open_run(tmp_path)
+
+
+def test_facts_and_figures_of_an_earlier_version_are_read_under_today_s_names(lab, extracted_copy, monkeypatch):
+    """Version 2 of cam had no `rounding`; what versions up to 3 of stats called flat is low contrast."""
+    run = lab.run(extracted_copy, checkpoints="net_000.pth")
+    with monkeypatch.context() as earlier:
+        earlier.setattr("pipeline.cam_run.FACTS", FACTS[:6])
+        earlier.setattr("pipeline.cam_run.VERSION", 2)
+        earlier.setattr("stages.cam.map_facts", lambda *given: map_facts(*given)[:, :6])
+        cam(run)
+    coordinates = {"checkpoint": np.array(["net_000"], object), "epoch": ("checkpoint", [0.0]), "status": np.array(["ok", "flat"], object)}
+    write_dataset(run.stats_path, JOINED, xr.Dataset({"flat": (("checkpoint", "status"), [[0.5, 0.25]])}, coords=coordinates), {})
+    opened = pipeline.open_run(extracted_copy, partial=True)
+    assert opened.facts["fact"].values.tolist() == list(FACTS[:6])
+    facts = opened.facts["aligned/match/grad_cam"]
+    assert facts.shape == (1, 15, 6) and float(facts.sel(fact="high")[0, 0]) == float(opened.cams["aligned/match/grad_cam"][0, 0].max())
+    assert "flat" not in opened.stats and opened.stats["status"].values.tolist() == ["ok", "low contrast"]
+    cam(run)
+    assert pipeline.open_run(extracted_copy, partial=True).facts["fact"].values.tolist() == list(FACTS)

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import pipeline
-from pipeline.cam_run import cam
+from pipeline.cam_run import cam, product_stamps
 from pipeline.stores import JOINED, write_dataset
 from stages.map_status import FACTS, map_facts
 
@@ -42,7 +42,7 @@ def test_facts_and_figures_of_an_earlier_version_are_read_under_today_s_names(la
     run = lab.run(extracted_copy, checkpoints="net_000.pth")
     with monkeypatch.context() as earlier:
         earlier.setattr("pipeline.cam_run.FACTS", FACTS[:6])
-        earlier.setattr("pipeline.cam_run.VERSION", 2)
+        earlier.setattr(product_stamps, "__defaults__", (2,))
         earlier.setattr("stages.cam.map_facts", lambda *given: map_facts(*given)[:, :6])
         cam(run)
     coordinates = {"checkpoint": np.array(["net_000"], object), "epoch": ("checkpoint", [0.0]), "status": np.array(["ok", "flat"], object)}

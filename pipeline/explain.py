@@ -7,6 +7,7 @@ features, deletion curves.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +24,7 @@ from safenet.architecture import Sampling
 from stages.cam import CamContext, compute_cams, needed_features
 from stages.class_maps import CLASS_METHODS, class_maps, mean_class_maps, mean_weighted_cells
 from stages.deletion import deletion_curve, insertion_curve
+from stages.finite import neutral
 from stages.frames import image_frame, to_photo_frame
 from stages.naming import known
 from stages.pair_similarity import cell_similarity, part_of_cells
@@ -110,10 +112,11 @@ class Explainer:
         features, compared = self._store(checkpoint), self._of(checkpoint, heads_of)
         heads, names = _affine(compared.context, checkpoint), self._class_names(heads_of or checkpoint)
         numbers = None if classes is None else np.array([names.index(known(name, names, "classes")) for name in classes])
-        parts = [
-            class_maps(view.cells.values, _weights(view), heads.folded, method, numbers)
-            for view in self._views(features, samples, position, compared.context)
-        ]
+        parts = []
+        for view in self._views(features, samples, position, compared.context):
+            maps = class_maps(view.cells.values, _weights(view), heads.folded, method, numbers)
+            maps[view.spoilt] = np.nan
+            parts.append(maps)
         side = self._grid(features)
         values = np.concatenate(parts).reshape(-1, len(names) if numbers is None else len(numbers), side, side)
         found = xr.Dataset({"maps": (("sample", "class", "y", "x"), values)})
@@ -121,15 +124,18 @@ class Explainer:
         return self._labelled(found, features, samples)["maps"].assign_coords({"class": labels})
 
     def mean_class_maps(self, checkpoint: str, samples: Samples = None, position: str = "aligned", method: str = "hires_cam") -> xr.DataArray:
-        """Mean signed map of every class over the samples, float64 (class, y, x), from one mean map; parameters as in `class_maps`."""
+        """Mean signed map of every class over the samples, float64 (class, y, x), from one mean map; parameters as in `class_maps`.
+
+        Samples that are void, or whose map is not finite, are left out.
+        """
         known(method, CLASS_METHODS, "method")
         features, compared = self._store(checkpoint), self._of(checkpoint, None)
         heads, total, count = _affine(compared.context, checkpoint), np.zeros(()), 0
         for view in self._views(features, samples, position, compared.context, skip_void=True):
-            total = total + mean_weighted_cells(view.cells.values, _weights(view), method)
-            count += len(view.cells.values)
+            total = total + mean_weighted_cells(view.cells.values[~view.spoilt], _weights(view)[~view.spoilt], method)
+            count += int((~view.spoilt).sum())
         if not count:
-            raise ValueError(f"{features}: none of the samples has an image")
+            raise ValueError(f"{features}: none of the samples has an image whose map is finite")
         side, names = self._grid(features), self._class_names(checkpoint)
         values = mean_class_maps(total / count, heads.folded).reshape(-1, side, side)
         return xr.DataArray(values, dims=("class", "y", "x"), coords={"class": np.array(names, dtype=object)})
@@ -191,8 +197,10 @@ class Explainer:
             arrays = {str(key): block[key].values for key in block}
             view, score = _open(product.position, arrays, compared.context), open_score(arrays, parsed, compared.context.targets)
             maps = compute_cams(block, [product], compared.context)[product.key].values
-            found["deletion"].append(deletion_curve(score, view.cells.values, _weights(view), maps))
-            found["insertion"].append(insertion_curve(score, view.cells.values, _weights(view), maps))
+            for way, curve in (("deletion", deletion_curve), ("insertion", insertion_curve)):
+                values = curve(score, view.cells.values, _weights(view), maps)
+                values[np.isnan(maps).any(axis=(1, 2)) | view.spoilt] = np.nan
+                found[way].append(values)
         curves = xr.Dataset({name: (("sample", "step"), np.concatenate(parts)) for name, parts in found.items()})
         return self._labelled(curves, features, samples)
 
@@ -337,11 +345,14 @@ def _names(product: Product, key: str) -> tuple[tuple[str, str], tuple[str, str]
 
 
 def _open(position: str, arrays: dict[str, NDArray], context: CamContext) -> PositionView:
+    """Lay out samples at a position; those whose map or warp is not finite are marked as spoilt, with harmless values in their place."""
     if position not in ("patch", "aligned"):
         raise ValueError(f"{position}: expected patch or aligned, whose cells the score can be asked without")
     if context.pooling != "mean":
         raise ValueError("the parts of this network are maxima over their cells: there is no share of a cell to take out. Use token_deletion")
-    return POSITIONS[position].open(arrays, context.sampling, context.pooling, True)
+    usable, odd = neutral(arrays, {"theta"} & set(arrays))
+    view = POSITIONS[position].open(usable, context.sampling, context.pooling, True)
+    return replace(view, spoilt=np.logical_or.reduce([view.spoilt, *odd.values()]))
 
 
 def _both_to_photo(

@@ -354,7 +354,7 @@ def test_a_config_whose_files_are_not_there_names_each(asked):
     found = look("config", Asked(asked.directory, assignments=paths))
     is_bad(found, "fail", "dataset.root: /nowhere/photos is no folder .*no file matches '/nowhere/a_.*no file matches '/nowhere/b", "`atlas train`")
     assert found.text.count("a_*.pth") == 1
-    nothing_set = look("config", Asked(asked.directory, assignments=("stats.flat_below=0.1",)))
+    nothing_set = look("config", Asked(asked.directory, assignments=("stats.low_contrast_below=0.1",)))
     is_bad(nothing_set, "fail", "dataset.root is not set; extract.checkpoints names no", "Correct the paths")
 
 

@@ -148,5 +148,5 @@ def test_what_cannot_be_drawn_is_said(lab, make_network, fresh, tmp_path):
     assert outcome.notes[1:] == (
         "pair: not drawn for net_000: heads with an activation, or max pooling, give a cell no embedding of its own",
         "depth: not drawn: there are no maps at blocks. Add block_<i> to cam.positions, and what they are made of to [extract]",
-        "change: not drawn: it takes two checkpoints and a target that means the same in both: label (of a trained place) or class_NAME",
+        "change: not drawn: it takes two checkpoints of a series and a target that means the same in both: label (of a trained place) or class_NAME",
     )

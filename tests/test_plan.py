@@ -192,20 +192,20 @@ def test_more_places_are_pictures_to_draw(lab, finished):
 
 
 def test_another_threshold_names_itself_and_makes_pictures_stale(lab, finished):
-    rows = plan(lab.run(finished.directory, "stats.flat_below=0.5"))
+    rows = plan(lab.run(finished.directory, "stats.low_contrast_below=0.5"))
     assert states(rows)["cam"] == {"fresh"}
     assert {name: (row.state, row.reason, row.images) for name, row in rows_of(rows, "stats").items()} == {
-        **dict.fromkeys(NAMES, ("stale", "settings.flat_below was 0.01, is 0.5", 15)),
+        **dict.fromkeys(NAMES, ("stale", "settings.low_contrast_below was 0.01, is 0.5", 15)),
         "all_checkpoints": ("stale", "a checkpoint's figures change", 0),
     }
     row = only(rows, "render")
     assert (row.state, row.images) == ("stale", 6)
-    assert "stats.flat_below" in row.reason
+    assert "stats.low_contrast_below" in row.reason
     assert only(rows, "report").reason == "for stats"
 
 
 def test_pictures_on_a_wider_scale_wait_for_the_figures(lab, finished):
-    rows = plan(lab.run(finished.directory, "stats.flat_below=0.5", "render.scope=dataset"))
+    rows = plan(lab.run(finished.directory, "stats.low_contrast_below=0.5", "render.scope=dataset"))
     assert (only(rows, "render").state, only(rows, "render").reason) == ("waits", "for stats")
 
 
@@ -537,7 +537,7 @@ def untouched(photos: Path, directory: Path) -> None:
 CHANGES = {
     "nothing": ((), untouched),
     "colour map": (("render.colour_map=viridis",), untouched),
-    "another threshold": (("stats.flat_below=0.5",), untouched),
+    "another threshold": (("stats.low_contrast_below=0.5",), untouched),
     "one more method": (("cam.methods=['l2_norm','grad_cam','mean']",), untouched),
     "an extract setting": (("extract.map_dtype=float32",), untouched),
     "new photos": ((), lambda photos, directory: add_place(photos)),

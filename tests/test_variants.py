@@ -26,12 +26,12 @@ from stages.extract import FeatureExtractor
 from stages.group_means import mean_of_views
 from stages.report import report_page
 from stages.schema import SAMPLE_TEXTS, feature_variables
-from stages.stats import DIRECTIONS, Groups, retrieval
+from stages.stats import DIRECTIONS, RETRIEVAL_COUNTS, RETRIEVAL_FIGURES, Groups, retrieval
 from stages.variant_figures import retrieval_by_variant
 from stages.variants import chosen_samples, in_several_variants, narrowed, variants_in
 
 PLACES = ("0001", "0002", "0003")
-FIGURES = ("recall_1", "recall_5", "recall_10", "recall_top1pct", "average_precision")
+FIGURES = (*RETRIEVAL_FIGURES, *RETRIEVAL_COUNTS)
 
 
 # ---- what is chosen

@@ -26,7 +26,7 @@ from stages.scores import Score
 from stages.spreading import spread
 
 Float = NDArray[np.floating]
-_FEW = 16  # cells whose size stands for all in the estimate of rounding
+_FEW = 8  # cells whose size stands for all in the estimate of rounding
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Cells:
         """Whether all cells of a sample are finite, [B]: a sum is, only if all its terms are. Sums that overflow count as not finite."""
         return np.asarray(np.isfinite(self.column_sum).all(axis=1))
 
-    @property
-    def few(self) -> Float:
-        """A few cells, evenly spread: enough to estimate their size from, [B, n, K]."""
-        return self.values[:, spread(self.values.shape[1], _FEW)]
+    @cached_property
+    def few_squares(self) -> NDArray[np.float64]:
+        """A^2 of a few cells, evenly spread: enough to estimate rounding from, [B, n, K]."""
+        return self.values[:, spread(self.values.shape[1], _FEW)].astype(np.float64) ** 2
 
     @cached_property
     def magnitude(self) -> Float:
@@ -253,7 +253,7 @@ def _bad_score(view: CamInput) -> Float:
 
 def _source_rounding(view: CamInput, values: Float) -> NDArray[np.float64]:
     assert view.source is not None
-    return norm_rounding(view.source.cells.few)
+    return norm_rounding(view.source.cells.few_squares)
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,8 @@ class CamMethod:
 METHODS: Mapping[str, CamMethod] = MappingProxyType(
     {
         "l2_norm": CamMethod(
-            l2_norm, "cells", "statistic", "the published code's habit", "anywhere", rounding=lambda view, values: norm_rounding(view.cells.few),
+            l2_norm, "cells", "statistic", "the published code's habit", "anywhere",
+            rounding=lambda view, values: norm_rounding(view.cells.few_squares),
             drawn="at aligned, the norm of what FAM's sampling gave",
             note="low contrast after a LayerNorm, and may localise well; at aligned, bilinear sampling shortens blended tokens: see l2_norm_source",
         ),
@@ -326,16 +327,17 @@ METHODS: Mapping[str, CamMethod] = MappingProxyType(
         ),
         "mean": CamMethod(
             mean, "weights", "statistic", "class-free channel mean", "anywhere",
-            rounding=lambda view, values: sum_rounding(view.cells.few, 1 / view.cells.values.shape[2]),
+            rounding=lambda view, values: sum_rounding(view.cells.few_squares, 1 / view.cells.values.shape[2]),
             note="zero at initialisation, after a LayerNorm",
         ),
         "sum": CamMethod(
-            channel_sum, "weights", "statistic", "scripts of FSRA, LPN", "anywhere", rounding=lambda view, values: sum_rounding(view.cells.few, 1),
+            channel_sum, "weights", "statistic", "scripts of FSRA, LPN", "anywhere",
+            rounding=lambda view, values: sum_rounding(view.cells.few_squares, 1),
             note="K times mean: the same picture",
         ),
         "eigen_cam": CamMethod(
             eigen_cam, "cells", "statistic", "Muhammad and Yeasin 2020, arXiv:2008.00299, eq. 3", "anywhere", cost="high: an eigenvector",
-            rounding=lambda view, values: component_rounding(view.cells.few, view.cells.values.shape[1]),
+            rounding=lambda view, values: component_rounding(view.cells.few_squares, view.cells.values.shape[1]),
             note="centred, as pytorch-grad-cam does; the sign is ours: the cell farthest from zero is positive",
         ),
         "cls_attention": CamMethod(

@@ -1,7 +1,8 @@
 """How much of a class-free map is rounding: computed from the stored type, the precision of the transformer, and the width.
 
 Every stored number carries a relative error of at most u, half the spacing of its type; its standard deviation is u / sqrt(3) if all errors up to u
-are as likely. A cell's value is a function of K such numbers whose errors are independent, so that its own error follows to first order.
+are as likely. A cell's value is a function of K such numbers whose errors are independent, so that its own error follows to first order. What
+functions here return is that error for relative errors of standard deviation 1.
 Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", 2nd ed., sections 2.1 and 2.8.
 """
 
@@ -13,6 +14,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+Exact = NDArray[np.float64]
 ROUNDOFF: Mapping[str, float] = MappingProxyType({"float16": 2.0**-11, "bfloat16": 2.0**-9, "float32": 2.0**-24})
 
 
@@ -32,32 +34,27 @@ def relative_error(dtype: str, precision: str, channels: int) -> float:
     return float(np.sqrt((ROUNDOFF[dtype] ** 2 + ROUNDOFF[precision] ** 2 + sums**2) / 3))
 
 
-def norm_rounding(cells: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Of sqrt(sum_k A^2): sqrt(sum_k A^4) over the norm, for relative errors of standard deviation 1; root mean square over the cells, [B]."""
-    squares = cells.astype(np.float64) ** 2
+def norm_rounding(squares: Exact) -> Exact:
+    """Of sqrt(sum_k A^2), from A^2 of some cells [B, n, K]: sqrt(sum_k A^4) over the norm; root mean square over these cells, [B]."""
     norm_squared = squares.sum(axis=2)
-    return _root_mean_square(np.sqrt((squares**2).sum(axis=2) / np.where(norm_squared > 0, norm_squared, 1)))
+    fourth = np.einsum("bnk,bnk->bn", squares, squares)
+    return np.asarray(np.sqrt((fourth / np.where(norm_squared > 0, norm_squared, 1)).mean(axis=1)))
 
 
-def sum_rounding(cells: NDArray[np.floating], weight: float) -> NDArray[np.float64]:
+def sum_rounding(squares: Exact, weight: float) -> Exact:
     """Of `weight` times sum_k A: `weight` times the norm of the cell, [B]."""
-    return weight * _root_mean_square(np.linalg.norm(cells.astype(np.float64), axis=2))
+    return np.asarray(weight * np.sqrt(squares.sum(axis=2).mean(axis=1)))
 
 
-def value_rounding(values: NDArray[np.floating]) -> NDArray[np.float64]:
+def value_rounding(values: NDArray[np.floating]) -> Exact:
     """Of values [B, N] that are one of the numbers themselves, [B]."""
-    return _root_mean_square(values.astype(np.float64))
+    return np.asarray(np.sqrt((values.astype(np.float64) ** 2).mean(axis=1)))
 
 
-def component_rounding(cells: NDArray[np.floating], count: int) -> NDArray[np.float64]:
+def component_rounding(squares: Exact, count: int) -> Exact:
     """Of the scores on the first principal component of `count` cells, [B].
 
-    Noise of standard deviation s alone has a largest singular value of s (sqrt(N) + sqrt(K)), hence scores of s (1 + sqrt(K / N)); Marchenko and
-    Pastur 1967. Here s is the root mean square of the numbers, for relative errors of standard deviation 1.
+    A matrix of independent errors, of standard deviation |A| each, has a largest singular value of about |A|'s largest row plus its largest column
+    (Bandeira and van Handel 2016, DOI 10.1214/15-AOP1025, theorem 1.1), hence scores of |A| / sqrt(N) + max |A|.
     """
-    channels = cells.shape[2]
-    return _root_mean_square(np.linalg.norm(cells.astype(np.float64), axis=2)) / channels**0.5 * (1 + (channels / count) ** 0.5)
-
-
-def _root_mean_square(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.sqrt((values**2).mean(axis=1)))
+    return np.asarray(np.sqrt(squares.sum(axis=2).mean(axis=1) / count) + np.sqrt(squares.max(axis=(1, 2))))

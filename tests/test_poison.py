@@ -11,6 +11,7 @@ from feature_blocks import context_of, feature_block, random_net
 from PIL import Image
 
 from pipeline.completeness import mark_features_whole
+from pipeline.explain import Explainer
 from pipeline.graph import STAGES
 from pipeline.opening import open_run
 from pipeline.picture_views import read_view
@@ -285,4 +286,34 @@ def test_a_poisoned_image_is_named_in_status_report_and_panels(lab, intact, tmp_
 
 def _drone_of(run, row):
     same = run.manifest[(run.manifest["place"] == row["place"]) & (run.manifest["view"] == "drone")]
+    return int(same["sample"].iloc[0])
+
+
+def test_what_is_made_when_it_is_asked_for_leaves_it_out(lab, intact, tmp_path):
+    """Maps of all classes, mean maps, curves and pairs: NaN for this image, and as without it for all."""
+    checkpoint = "net_002"
+    bare, reference = intact(checkpoint)
+    directory = tmp_path / "run"
+    shutil.copytree(bare, directory)
+    run = lab.run(directory)
+    sample = sample_of(run, "test", "drone")
+    other = _satellite_of(run, run.manifest.iloc[sample])
+    poison_store(run, checkpoint, "aligned_map", np.inf, sample)
+    explain, intact_one = Explainer(lab.run(directory)), Explainer(reference)
+    maps = explain.class_maps(checkpoint, [sample, other])
+    assert np.isnan(maps[0]).all()
+    np.testing.assert_array_equal(maps[1], intact_one.class_maps(checkpoint, [sample, other])[1])
+    rest = [number for number in range(len(run.manifest)) if number != sample]
+    expected = intact_one.mean_class_maps(checkpoint, rest)
+    np.testing.assert_allclose(explain.mean_class_maps(checkpoint), expected, atol=1e-12 * np.abs(expected).max())  # float64, in another order
+    curves = explain.curves(checkpoint, "aligned/predicted/hires_cam", [sample, other])
+    assert np.isnan(curves["deletion"][0]).all() and np.isfinite(curves["deletion"][1]).all()
+    pair = explain.pair(checkpoint, sample, other)
+    assert np.isnan(pair["first_map"]).all() and np.isnan(pair["second_like_first"]).all() and np.isfinite(pair["second_map"]).any()
+    with pytest.raises(ValueError, match="none of the samples has an image whose map is finite"):
+        explain.mean_class_maps(checkpoint, [sample])
+
+
+def _satellite_of(run, row):
+    same = run.manifest[(run.manifest["place"] == row["place"]) & (run.manifest["view"] == "satellite")]
     return int(same["sample"].iloc[0])

@@ -10,16 +10,37 @@ from stages.references import Ranked
 from stages.target_names import NO_TARGET, parse_target
 
 
-def best_words(run: Run, checkpoint: str, target: str, samples: Sequence[int]) -> list[str]:
-    """Name the image that ranks first for each sample, with its score, beside the true one; empty texts for other targets than `best`.
+class BestImages:
+    """Names the image that ranks first for others; remembers what it said, and the embeddings of the last checkpoint.
 
-    The score is the mean over all heads of the cosine, by which the gallery is ranked.
+    Parameters
+    ----------
+    run : Run
     """
-    if target == NO_TARGET or parse_target(target).row.who != "best":
-        return [""] * len(samples)
-    compared = Compared(run.features(checkpoint))
-    bank = compared.bank(flip=parse_target(target).flip)
-    return [_words(bank.ranked(sample), compared.sample_ids) for sample in samples]
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._last: tuple[str, Compared] | None = None
+        self._said: dict[tuple[str, bool, int], str] = {}
+
+    def words(self, checkpoint: str, target: str, samples: Sequence[int]) -> list[str]:
+        """Name the image that ranks first for each sample, with its score, beside the true one; empty texts for other targets than `best`.
+
+        The score is the mean over all heads of the cosine, by which the gallery is ranked.
+        """
+        if target == NO_TARGET or parse_target(target).row.who != "best":
+            return [""] * len(samples)
+        flip = parse_target(target).flip
+        for sample in samples:
+            if (checkpoint, flip, sample) not in self._said:
+                compared = self._compared(checkpoint)
+                self._said[checkpoint, flip, sample] = _words(compared.bank(flip=flip).ranked(sample), compared.sample_ids)
+        return [self._said[checkpoint, flip, sample] for sample in samples]
+
+    def _compared(self, checkpoint: str) -> Compared:
+        if self._last is None or self._last[0] != checkpoint:
+            self._last = (checkpoint, Compared(self._run.features(checkpoint)))
+        return self._last[1]
 
 
 def _words(found: Ranked | None, ids: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.places import Place
 from pipeline.records import DamagedRecordError, read_record, sweep, write_record
+from stages.finite import finite_rows
 
 _WHOLE = "whole.json"
 
@@ -149,9 +150,16 @@ class Ledger:
         return self.directory / f"{index:06d}.json"
 
 
-def proof_of(values: NDArray[Any]) -> dict[str, int]:
-    """Return what a mark says of an array: crc32c of its values (row-major, little-endian), bytes, values that are not finite."""
-    return {"crc32c": checksum_of(values), "bytes": values.nbytes, "non_finite": _count_non_finite(values)}
+def proof_of(values: NDArray[Any]) -> dict[str, Any]:
+    """Return what a mark says of an array.
+
+    crc32c of its values (row-major, little-endian), bytes, how many values are not finite; and where some are not, in which rows: a list, or "all".
+    """
+    proof = {"crc32c": checksum_of(values), "bytes": values.nbytes, "non_finite": _count_non_finite(values)}
+    if not proof["non_finite"]:
+        return proof
+    odd = ~finite_rows(values)
+    return {**proof, "odd_rows": "all" if odd.all() else np.flatnonzero(odd).tolist()}
 
 
 def checksum_of(values: NDArray[Any]) -> int:

@@ -6,23 +6,25 @@ import glob
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from pipeline.checkpoint_notes import CheckpointNotes
 from pipeline.stamps import file_digest
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A file, by the path that the configuration names it by; its digest is read when it is asked for."""
+    """A file, by the path that the configuration names it by; its digest is read when it is asked for, unless the notes have it."""
 
     path: Path
+    notes: CheckpointNotes | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def digest(self) -> str:
         """Of its bytes: what a checkpoint is known by, whatever its file is called."""
-        return file_digest(self.path)
+        return self.notes.digest(self.path) if self.notes else file_digest(self.path)
 
     @property
     def folder(self) -> str:
@@ -45,7 +47,7 @@ class CheckpointFile:
         return (found and found.group(1)) or (self.parents[0] if self.parents else "")
 
 
-def find_checkpoint_files(patterns: Sequence[str]) -> list[CheckpointFile]:
+def find_checkpoint_files(patterns: Sequence[str], notes: CheckpointNotes | None = None) -> list[CheckpointFile]:
     """Expand the patterns, sorted by path; a file that two of them match is one file.
 
     Raises
@@ -61,4 +63,4 @@ def find_checkpoint_files(patterns: Sequence[str]) -> list[CheckpointFile]:
         if not any(match.is_file() for match in matches):
             raise FileNotFoundError(f"extract.checkpoints: no file matches {pattern!r} (working directory {Path.cwd()})")
         paths |= {os.path.abspath(match): match for match in matches if match.is_file()}  # noqa: PTH100
-    return [CheckpointFile(paths[key]) for key in sorted(paths)]
+    return [CheckpointFile(paths[key], notes) for key in sorted(paths)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.checkpoint_files import CheckpointFile, find_checkpoint_files
+from pipeline.checkpoint_notes import CheckpointNotes
 from pipeline.records import DamagedRecordError
 from pipeline.run import Run
 from pipeline.store_groups import known_groups, read_attributes
@@ -48,11 +49,14 @@ class NamedFiles:
         Names of stored checkpoints that no configured file is.
     notes : tuple of str
         Files of the same bytes, and files that are known under another name: a line each.
+    read : CheckpointNotes, optional
+        What was read of the files.
     """
 
     files: Mapping[str, CheckpointFile]
     left: tuple[str, ...]
     notes: tuple[str, ...]
+    read: CheckpointNotes | None = field(default=None, compare=False, repr=False)
 
 
 def named_files(run: Run) -> NamedFiles:
@@ -65,7 +69,13 @@ def named_files(run: Run) -> NamedFiles:
     ValueError
         If a file has a name that the stores use themselves.
     """
-    return name_files(find_checkpoint_files(run.settings.extract.checkpoints), stored_checkpoints(run))
+    read = notes_of(run)
+    return replace(name_files(find_checkpoint_files(run.settings.extract.checkpoints, read), stored_checkpoints(run)), read=read)
+
+
+def notes_of(run: Run) -> CheckpointNotes:
+    """What the run has noted of checkpoint files."""
+    return CheckpointNotes(run.directory / "ledger" / "checkpoint_files.json")
 
 
 def stored_checkpoints(run: Run) -> dict[str, StoredCheckpoint]:
@@ -91,22 +101,23 @@ def name_files(files: Sequence[CheckpointFile], stored: Mapping[str, StoredCheck
 def notes_on_left(left: Sequence[str]) -> tuple[str, ...]:
     """Say of stored checkpoints that no configured file is them, and how they leave."""
     if len(left) <= _FEW:
-        stays = "is stored, but no configured file is it; it stays in figures and pictures"
+        stays = "is stored, but extract.checkpoints names no file of it; it stays in figures and pictures"
         return tuple(f"{name} {stays}. `atlas forget-checkpoint {name}` takes it out" for name in left)
-    stays = "are stored, but no configured file is one of them; they stay in figures and pictures"
+    stays = "are stored, but extract.checkpoints names no file of them; they stay in figures and pictures"
     return (f"{', '.join(left[:_FEW])} and {len(left) - _FEW} more {stays}. `atlas forget-checkpoint NAME...` takes them out",)
 
 
 def left_by_place(run: Run) -> tuple[str, ...]:
-    """Names of stored checkpoints that no configured file is: told by the files' places, and by digests only where places do not tell.
+    """Names of stored checkpoints that no configured file is: told by the files' names and places, and by digests only where these do not tell.
 
-    Empty where no file is configured, or one is not at hand: then nobody knows.
+    Files of the same names somewhere else, as on another machine, are taken for the same. Empty where no file is configured, or one is not at hand:
+    then nobody knows.
     """
     try:
-        files = find_checkpoint_files(run.settings.extract.checkpoints)
-        stored = stored_checkpoints(run)
-        places, names = {(file.folder, file.path.name) for file in files}, {file.path.name for file in files}
-        gone = {key: one for key, one in stored.items() if (one.folder, one.file) not in places and (one.folder or one.file not in names)}
+        files = find_checkpoint_files(run.settings.extract.checkpoints, notes_of(run))
+        stored, configured = stored_checkpoints(run), Counter(file.path.name for file in files)
+        held, places = Counter(one.file for one in stored.values()), {(file.folder, file.path.name) for file in files}
+        gone = {key: one for key, one in stored.items() if held[one.file] > configured[one.file] and (one.folder, one.file) not in places}
         noted = {(one.folder, one.file) for one in stored.values()}
         digests = {file.digest for file in files if (file.folder, file.path.name) not in noted} if gone else set()
     except OSError:
@@ -196,4 +207,4 @@ def _notes_on_copies(by_digest: Mapping[str, Sequence[CheckpointFile]], named: M
 def _notes_on_names(by_digest: Mapping[str, Sequence[CheckpointFile]], named: Mapping[str, CheckpointFile]) -> Iterator[str]:
     for name, file in named.items():
         if not any(name in (*_choices(other), *_by_digest(other)) for other in by_digest[file.digest]):
-            yield f"{file.path.name} is known as {name}"
+            yield f"{file.path} is known as {name}"

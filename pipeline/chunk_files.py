@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from crc32c import crc32c
@@ -27,7 +28,7 @@ class EncodedBlock:
     """The parts of a file in order, and the proof of the values in it."""
 
     parts: Sequence[bytes | memoryview]
-    proof: dict[str, int]
+    proof: dict[str, Any]
 
 
 def encode_block(values: NDArray[np.generic], block_samples: int, chunk_samples: int, dtype: np.dtype) -> EncodedBlock:

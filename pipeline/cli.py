@@ -31,7 +31,7 @@ from pipeline.quarantine import bad_images
 from pipeline.run import Run
 from pipeline.settings_page import settings_page
 from pipeline.space import human_bytes
-from pipeline.status import run_overflow, run_status
+from pipeline.status import overflow_lines, run_overflow, run_status
 from pipeline.submit import Submission, check_job_id, chosen_stages, dry_run_texts, submit
 from pipeline.text_tables import format_table, terminal_width
 from pipeline.training import train_run
@@ -268,8 +268,8 @@ def submit_stages(
 def status(config: Path | None, directory: Place | None, assignments: tuple[str, ...], quiet: bool, bad: bool) -> None:
     """Show what a run holds."""
     run = chosen_run(config, directory, assignments, quiet)
-    rows, void, overflow = run_status(run), bad_images(run), run_overflow(run)
-    run.say(f"{run.directory}: {len(run.manifest):,} images, {len(void)} bad" + (f", {len(overflow)} not finite" if overflow else ""))
+    rows, void, overflow = run_status(run), bad_images(run), overflow_lines(run)
+    run.say(f"{run.directory}: {len(run.manifest):,} images, {len(void)} bad")
     run.say(format_table(rows, terminal_width()) if rows else "no features yet; run `atlas extract`")
     for note in notes_on_left(left_by_place(run)):
         run.say(note)
@@ -278,10 +278,12 @@ def status(config: Path | None, directory: Place | None, assignments: tuple[str,
     paths = dict(zip(run.manifest["id"], run.manifest["path"], strict=True))
     for name, fault in void.items() if bad else ():
         run.say(f"{name} ({_one_line(paths.get(name, 'not in the manifest'))}): {fault.reason}, since {fault.since or 'an earlier version'}")
-    for name, texts in overflow.items() if bad else ():
+    for line in overflow:
+        run.say(line)
+    for name, texts in run_overflow(run).items() if bad else ():
         run.say(f"{name} ({_one_line(paths.get(name, 'not in the manifest'))}): {'. '.join(texts)}")
     if overflow and not bad:
-        run.say("`atlas status --bad` names the images that are not finite, and the remedy")
+        run.say("`atlas status --bad` names each of these images")
 
 
 @main.command("plan")
@@ -301,7 +303,7 @@ def forget(config: Path | None, directory: Place | None, assignments: tuple[str,
     """Take checkpoints out of a run: features, heat maps, figures, curves, and the pictures that show nothing else. Files of checkpoints stay."""
     run = chosen_run(config, directory, assignments, quiet)
     found = forget_checkpoints(run, names)
-    run.say(f"forget-checkpoint: {', '.join(found.names)} taken out, {human_bytes(found.bytes)} and {found.pictures} pictures deleted")
+    run.say(f"forget-checkpoint: {', '.join(found.names)} taken out, {human_bytes(found.bytes)} deleted, pictures among it: {found.pictures}")
     run.say("  run `atlas stats`, `atlas render` and `atlas report` to bring the rest up to date")
 
 

@@ -19,7 +19,7 @@ from safenet.architecture import HeadActivation, Pooling
 from safenet.heads import HEAD_ARRAYS
 from stages.cam import CamContext, needed_references
 from stages.exactness import GATE_READS, LOGIT_TOLERANCE, Exactness, examine
-from stages.finite import finite_rows, whole_or_nothing
+from stages.finite import whole_or_nothing
 from stages.part_heads import run_heads
 from stages.products import Product
 from stages.references import UNDEFINED, ReferenceBank, ReferenceGroups, Role, reference_groups
@@ -107,13 +107,9 @@ class Compared:
 
     @cached_property
     def groups(self) -> ReferenceGroups:
-        """Which samples are compared with which: void images, and those whose embedding is not finite, with none."""
-        return self._grouped(self._finite(self._embedded_in(flip=False)))
-
-    @cached_property
-    def image_groups(self) -> ReferenceGroups:
-        """Which samples would be compared with which if all embeddings were finite: what a target can be had of."""
-        return self._grouped(np.ones(self._features.attributes["samples"], bool))
+        """Which samples are compared with which; void images with none. Embeddings that are not finite are left out where they are read."""
+        texts = self._features.read([*_TEXTS, "valid"])
+        return reference_groups(*(texts[name].values.tolist() for name in (*_TEXTS, "valid")))
 
     @cached_property
     def class_index(self) -> NDArray[np.int64]:
@@ -128,8 +124,7 @@ class Compared:
     def bank(self, *, flip: bool) -> ReferenceBank:
         """What samples are compared with, by their embeddings or by those of image plus flipped image; one of each is kept."""
         if flip not in self._banks:
-            groups = self._grouped(self._finite(self._embedded_in(flip=True))) if flip else self.groups
-            self._banks[flip] = ReferenceBank(groups, self._embeddings(flip))
+            self._banks[flip] = ReferenceBank(self.groups, self._embeddings(flip))
         return self._banks[flip]
 
     def prepare(self, products: Iterable[Product]) -> None:
@@ -176,32 +171,10 @@ class Compared:
         return found
 
     def _gate_blocks(self) -> list[Block]:
-        """The first few blocks that hold an image: one of them has images whose values are finite, or hardly any has."""
+        """The first few blocks that hold an image. Where none of them has one whose values are finite, the gate says that it examined none."""
         blocks = self._features.blocks
         with_images = (block for block in blocks if self._features.read(["valid"], block.rows)["valid"].values.any())
         return list(islice(with_images, _GATE_BLOCKS)) or blocks[:1]
-
-    def _grouped(self, finite: NDArray[np.bool_]) -> ReferenceGroups:
-        texts = self._features.read([*_TEXTS, "valid"])
-        usable = texts["valid"].values.astype(bool) & finite
-        place, view, split, roles = (texts[name].values.tolist() for name in _TEXTS)
-        return reference_groups(place, view, split, roles, usable.tolist())
-
-    def _embedded_in(self, flip: bool) -> list[str]:
-        """Variables that the embeddings are made of."""
-        return ["part_feature", "global_feature"] if self._other is not None else ["embedding", *(["flip_embedding"] if flip else [])]
-
-    def _finite(self, keys: Sequence[str]) -> NDArray[np.bool_]:
-        """Whether the values of these variables are finite, of all samples: only blocks whose marks count some that are not are read."""
-        found, ledger = np.ones(self._features.attributes["samples"], bool), self._features.ledger
-        if ledger.whole().get("non_finite", True) == {}:
-            return found
-        for block in self._features.blocks:
-            made = ledger.record(block).get("arrays", {})
-            if any(made.get(key, {}).get("non_finite", 1) for key in keys):
-                read = self._features.read(keys, block.rows)
-                found[block.rows] = np.all([finite_rows(read[key].values) for key in keys], axis=0)
-        return found
 
     def _reference(self, name: str, target: TargetName, rows: slice) -> NDArray[np.float32]:
         role: Role = name.split("_")[1]  # type: ignore[assignment]
@@ -215,7 +188,7 @@ class Compared:
         return run_heads(self._head_arrays, self._activation, inputs)
 
     def _embeddings(self, flip: bool) -> Callable[[], Iterator[NDArray[np.float32]]]:
-        keys = self._embedded_in(flip)
+        keys = ["embedding", *(["flip_embedding"] if flip else [])]
 
         def read() -> Iterator[NDArray[np.float32]]:
             for block in self._features.blocks:

@@ -32,6 +32,7 @@ from pipeline.run import Outcome, Preparation, Run, StaleStoreError
 from pipeline.schema_versions import upgrade_marks
 from pipeline.space import check_space, human_bytes
 from pipeline.stamps import stamp
+from pipeline.store_groups import read_attributes
 from pipeline.stores import GroupStore
 from safenet.checkpoint import CheckpointInfo, read_checkpoint
 from stages.targets import UNDEFINED, label_index
@@ -106,8 +107,10 @@ def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outc
     check_precision(run.settings.compute, run.settings.extract.precision)
     named = named_files(run)
     share = _share(run, named.files)
-    infos = {name: _examine(run, file, whole=name in share.files) for name, file in named.files.items()}  # one after the other: memory holds one
-    check_same_sizes(run, infos)
+    check_same_sizes(run, named)
+    infos = {name: _examine(run, file) for name, file in share.files.items()}  # one after the other: memory holds one
+    if named.read:
+        named.read.keep()
     with run.preparing("features", list(share.files)) as preparation:
         jobs = [_prepare(run, name, infos[name], file, preparation, replace, retry_bad) for name, file in share.files.items()]
         jobs = [share.of(job) for job in jobs]
@@ -154,12 +157,10 @@ def _refuse_what_no_part_may_do(run: Run, replace: bool) -> None:
         )
 
 
-def _examine(run: Run, file: CheckpointFile, *, whole: bool) -> CheckpointInfo:
-    """Read what a file tells of itself, and refuse what cannot be used; of another part's file the sizes alone are asked for."""
+def _examine(run: Run, file: CheckpointFile) -> CheckpointInfo:
+    """Read what a file tells of itself, and refuse what cannot be used."""
     path, settings = file.path, run.settings.extract
     checkpoint = read_checkpoint(path, **settings.told)
-    if not whole:
-        return checkpoint.info
     checkpoint.check()
     architecture = checkpoint.info.architecture
     if settings.aligned == "derived" and architecture.sampling != "nearest":
@@ -229,12 +230,14 @@ def _lay_out(run: Run, job: _Job, preparation: Preparation) -> None:
     alone = f"features/{job.name}" in preparation.alone
     if state.kind == "missing" and alone:
         store.clear()
+    told = told_by_file(run, job.info)
+    job.retold = _told_anew(store, told) if alone and state.kind != "missing" else {}
     if state.lay_out:
         upgrade_marks(run, store, job.made_with)
         checkpoint = read_checkpoint(job.info.path, **run.settings.extract.told)
         lay_out_features(run, store, checkpoint, job.made_with, state.block_samples, state.chunk_samples)
-    elif alone:
-        _retell(run, job)
+    elif job.retold:
+        store.update_attributes(told)
     for block in state.pending:
         if store.ledger.record(block):
             store.ledger.forget(block)
@@ -246,13 +249,11 @@ def _lay_out(run: Run, job: _Job, preparation: Preparation) -> None:
         store.sweep_unmarked(unmarked, store.attributes["block_arrays"])
 
 
-def _retell(run: Run, job: _Job) -> None:
-    """Let the attributes of a store say what its file tells today; earlier versions guessed epochs, and files are moved."""
-    told, attributes = told_by_file(run, job.info), job.store.attributes
-    changed = {key: value for key, value in told.items() if key not in attributes or attributes[key] != value}
-    job.retold = {key: f"{attributes[key]!r}, is {value!r}" if key in attributes else "" for key, value in changed.items()}
-    if changed:
-        job.store.update_attributes(told)
+def _told_anew(store: GroupStore, told: Mapping[str, Any]) -> dict[str, str]:
+    """Attributes that the file tells otherwise today, since earlier versions guessed epochs and files are moved: what was and is, or "" for new."""
+    attributes = read_attributes(store.root)
+    changed = {key: value for key, value in told.items() if attributes and (key not in attributes or attributes[key] != value)}
+    return {key: f"{attributes[key]!r}, is {value!r}" if key in attributes else "" for key, value in changed.items()}
 
 
 def _compute(run: Run, jobs: Sequence[_Job]) -> None:

@@ -14,8 +14,6 @@ from pipeline.stores import GroupStore
 from stages.finite import finite_rows
 from stages.schema import FEATURES
 
-_NAN_MEANS_NONE = ("mask_", "block_cam")  # NaN there: the image has no mask, or no such target
-
 
 def describe_overflow(store: GroupStore, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the note of the whole says of values that are not finite; empty where all are.
@@ -32,20 +30,18 @@ def describe_overflow(store: GroupStore, records: Sequence[Mapping[str, Any]]) -
     dict
         `count` of values, `images`, `variables`, and the `first` one in words, such as "embedding of drone/0001/image-01, head part1".
     """
-    flagged = list(_flagged(store.blocks, records))
+    flagged = list(_flagged(store, records))
     if not flagged:
         return {}
-    names, images, first = store.read(["sample_id"])["sample_id"].values, set[int](), ""
-    for block, name, _ in flagged:
-        values = store.read([name], block.rows)[name]
-        rows = np.flatnonzero(~finite_rows(values.values))
-        images |= {block.start + int(row) for row in rows}
-        first = first or f"{name} of {names[block.start + rows[0]]}{_place(store, values.dims, values.values[rows[0]])}"
+    images = {block.start + row for block, _, rows, _ in flagged for row in rows}
+    block, name, rows, _ = flagged[0]
+    values = store.read([name], block.rows)[name]
+    sample_id = store.read(["sample_id"])["sample_id"].values[block.start + rows[0]]
     return {
-        "count": sum(count for _, _, count in flagged),
+        "count": sum(count for *_, count in flagged),
         "images": len(images),
-        "variables": list(dict.fromkeys(name for _, name, _ in flagged)),
-        "first": first,
+        "variables": list(dict.fromkeys(name for _, name, *_ in flagged)),
+        "first": f"{name} of {sample_id}{_place(store, values.dims, values.values[rows[0]])}",
     }
 
 
@@ -60,19 +56,19 @@ def overflow_words(store: GroupStore) -> str:
 
 
 def overflowing_images(store: GroupStore) -> dict[str, list[str]]:
-    """Sample id -> variables of it that are not finite; only what the marks count is read."""
+    """Sample id -> variables of it that are not finite, by the marks; marks of earlier versions count values alone, so that these are read."""
     if not store.ledger.whole().get("non_finite", {}):
         return {}
     names, found = store.read(["sample_id"])["sample_id"].values, defaultdict[str, list[str]](list)
-    for block, name, _ in _flagged(store.blocks, [store.ledger.record(block) for block in store.blocks]):
-        for row in np.flatnonzero(~finite_rows(store.read([name], block.rows)[name].values)):
+    for block, name, rows, _ in _flagged(store, [store.ledger.record(block) for block in store.blocks]):
+        for row in rows:
             found[str(names[block.start + row])].append(name)
     return dict(found)
 
 
 def overflow_of_sample(store: GroupStore, sample: int) -> list[str]:
     """Variables of one image that are not finite."""
-    chosen = [name for name in store.attributes["block_arrays"] if not name.startswith(_NAN_MEANS_NONE)]
+    chosen = [name for name in store.attributes["block_arrays"] if not FEATURES[name].nan_means_none]
     read = store.read(chosen, slice(sample, sample + 1))
     return [name for name in chosen if not finite_rows(read[name].values)[0]]
 
@@ -88,12 +84,18 @@ def remedy(store: GroupStore, variables: Sequence[str]) -> str:
     return "the network's own values overflow: take another checkpoint"
 
 
-def _flagged(blocks: Sequence[Block], records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Block, str, int]]:
-    """Yield block, variable and count of values that are not finite."""
-    for block, record in zip(blocks, records, strict=True):
+def _flagged(store: GroupStore, records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Block, str, list[int], int]]:
+    """Yield block, variable, rows within the block and count of values that are not finite."""
+    for block, record in zip(store.blocks, records, strict=True):
         for name, made in record.get("arrays", {}).items():
-            if made["non_finite"] and not name.startswith(_NAN_MEANS_NONE):
-                yield block, name, made["non_finite"]
+            if made["non_finite"] and not FEATURES[name].nan_means_none:
+                yield block, name, _odd_rows(store, block, name, made), made["non_finite"]
+
+
+def _odd_rows(store: GroupStore, block: Block, name: str, made: Mapping[str, Any]) -> list[int]:
+    if "odd_rows" not in made:  # a mark of an earlier version
+        return [int(row) for row in np.flatnonzero(~finite_rows(store.read([name], block.rows)[name].values))]
+    return list(range(len(block))) if made["odd_rows"] == "all" else made["odd_rows"]
 
 
 def _place(store: GroupStore, dims: Sequence[Any], values: NDArray[Any]) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.best_images import best_words
+from pipeline.best_images import BestImages
 from pipeline.explain import Explainer
 from pipeline.overflow import overflow_of_sample
 from pipeline.picture_plan import Picture
@@ -36,9 +36,9 @@ from stages.target_names import NO_TARGET
 _APART = 3  # least distance, in cells, of the cells that a pair's picture asks about
 
 
-def draw_picture(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+def draw_picture(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     """Return a picture, uint8 [H, W, 3]."""
-    return _DRAW[picture.kind](run, picture, scales)
+    return _DRAW[picture.kind](run, picture, shared)
 
 
 def scope_of(run: Run, kind: MosaicKind) -> Scope:
@@ -73,15 +73,27 @@ class Scales:
         """Return the scale of a map, None where the picture itself sets it."""
         if scope in ("image", "percentile", "image-over-checkpoints"):
             return None
-        if scope == "fixed":
-            assert self._run.settings.render.fixed is not None, "the settings refuse this scope without a scale"
-            return _scale_of(*self._run.settings.render.fixed, "fixed", kind)
+        if scope == "fixed" and (fixed := self._run.settings.render.fixed) is not None:  # the settings refuse the one without the other
+            return _scale_of(*fixed, "fixed", kind)
         if self._stats is None:
             self._stats = open_stats(self._run)
         ranges = self._stats[["range_low", "range_high"]].sel(product=product.key)
         if scope == "checkpoint":
             ranges = ranges.sel(checkpoint=checkpoint)
         return _scale_of(float(ranges["range_low"].min()), float(ranges["range_high"].max()), scope, kind)
+
+
+class Shared:
+    """What the pictures of a run share: read, or made, when the first of them asks for it.
+
+    Parameters
+    ----------
+    run : Run
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.scales = Scales(run)
+        self.best = BestImages(run)
 
 
 def _scale_of(low: float, high: float, scope: Scope, kind: str) -> Scale:
@@ -93,10 +105,10 @@ def _scale_of(low: float, high: float, scope: Scope, kind: str) -> Scale:
     return Scale(low, high, scope)
 
 
-def _views(run: Run, picture: Picture, name: str, products: Sequence[Product]) -> list[SampleView]:
+def _views(run: Run, picture: Picture, name: str, products: Sequence[Product], shared: Shared) -> list[SampleView]:
     """The picture's images as one checkpoint sees them, with the image that ranks first where a map explains that."""
     images = _images(picture)
-    notes = best_words(run, name, picture.target, [int(row["sample"]) for row in images])
+    notes = shared.best.words(name, picture.target, [int(row["sample"]) for row in images])
     return [read_view(run, row, name, products, picture.target, note) for row, note in zip(images, notes, strict=True)]
 
 
@@ -125,29 +137,29 @@ def _draw_settings(run: Run, kind: MosaicKind) -> DrawSettings:
     )
 
 
-def _draw_positions(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+def _draw_positions(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     name, style = picture.checkpoints[0], _style(run, picture)
     products = [p for p in wanted_products(run, name) if (p.method, p.target) == picture.style]
-    views = _views(run, picture, name, products)
-    found = {p.position: scales.find(scope_of(run, picture.kind), name, p, style.kind) for p in products}
+    views = _views(run, picture, name, products, shared)
+    found = {p.position: shared.scales.find(scope_of(run, picture.kind), name, p, style.kind) for p in products}
     return positions_mosaic(views, style, _draw_settings(run, picture.kind), _title(picture, f"checkpoint {name}"), _all_or_none(found))
 
 
-def _draw_paper(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+def _draw_paper(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     name, style, position = picture.checkpoints[0], _style(run, picture), run.settings.render.position
     product = Product(position, picture.target, picture.method)
-    views = _views(run, picture, name, [product])
-    scale = scales.find(scope_of(run, picture.kind), name, product, style.kind)
+    views = _views(run, picture, name, [product], shared)
+    scale = shared.scales.find(scope_of(run, picture.kind), name, product, style.kind)
     return paper_mosaic(views, style, position, _draw_settings(run, picture.kind), _title(picture, f"checkpoint {name}"), scale)
 
 
-def _draw_epochs(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+def _draw_epochs(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     style, position = _style(run, picture), run.settings.render.position
     product = Product(position, picture.target, picture.method)
-    columns = [_views(run, picture, name, [product]) for name in picture.checkpoints]
+    columns = [_views(run, picture, name, [product], shared) for name in picture.checkpoints]
     rows = [EpochRow(views[0].label, views[0].photo, [_epoch_map(view, position) for view in views]) for views in zip(*columns, strict=True)]
     heads = distinct_labels(checkpoint_names(run, picture.checkpoints))
-    found = {name: scales.find(scope_of(run, picture.kind), name, product, style.kind) for name in picture.checkpoints}
+    found = {name: shared.scales.find(scope_of(run, picture.kind), name, product, style.kind) for name in picture.checkpoints}
     given = _all_or_none(found)
     column_scales = [given[name] for name in picture.checkpoints] if given else None
     title = _title(picture, _of_series(picture, "by checkpoint"))
@@ -158,9 +170,9 @@ def _epoch_map(view: SampleView, position: str) -> EpochMap:
     return EpochMap(view.maps.get(position), view.reasons.get(position, ""), view.rounding.get(position, 0.0), view.note)
 
 
-def _draw_methods(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+def _draw_methods(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     name, image = picture.checkpoints[0], _images(picture)[0]
-    (note,) = best_words(run, name, picture.target, [int(image["sample"])])
+    (note,) = shared.best.words(name, picture.target, [int(image["sample"])])
     chosen = [product for product in wanted_products(run, name) if product.target in (picture.target, NO_TARGET)]
     chosen = [product for product in chosen if block_number(product.position) is None] or chosen  # depth strips show the blocks
     rows = []
@@ -168,20 +180,20 @@ def _draw_methods(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint
         products = [product for product in chosen if product.method == method]
         if products:
             style = _style_of(run, method, products[0].target)
-            rows.append(MethodRow(style, read_view(run, image, name, products, style.target, note)))
+            rows.append(MethodRow(style, read_view(run, image, name, products, style.target, "" if style.target == NO_TARGET else note)))
     what = "all methods" if picture.target == NO_TARGET else f"all methods, target {picture.target}"
     title = f"Place {picture.place}, {_one_line(image)}, checkpoint {name}: {what}"
     return methods_mosaic(rows, _draw_settings(run, picture.kind), title, picture.target)
 
 
-def _draw_depth(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+def _draw_depth(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     name = picture.checkpoints[0]
     products = [product for product in wanted_products(run, name) if (product.method, product.target) == picture.style]
-    views = _views(run, picture, name, products)
+    views = _views(run, picture, name, products, shared)
     return depth_mosaic(views, _style(run, picture), _draw_settings(run, picture.kind), _title(picture, f"checkpoint {name}, by depth"))
 
 
-def _draw_pair(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+def _draw_pair(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     name, images = picture.checkpoints[0], _images(picture)
     found = Explainer(run).pair(name, *(int(row["sample"]) for row in images))
     sides = []
@@ -194,7 +206,7 @@ def _draw_pair(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
     return pair_mosaic(sides[0], sides[1], _kind(run, "hires_cam"), _draw_settings(run, picture.kind), title, _cosine(run, name, images))
 
 
-def _draw_change(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8]:
+def _draw_change(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     """Split at the patch map, whose cells are the photo's for every checkpoint, however its FAM warps."""
     images, (before, after) = _images(picture), picture.checkpoints
     key = Product("patch", picture.target, picture.method).key
@@ -202,12 +214,16 @@ def _draw_change(run: Run, picture: Picture, scales: Scales) -> NDArray[np.uint8
     rows = []
     for number, row in enumerate(images):
         maps = {str(name): found.values[number] for name, found in split.data_vars.items()}
-        odd = next((name for name in (before, after) if overflow_of_sample(run.features(name), int(row["sample"]))), after)
-        reason = why_undefined(run, row, odd) if any(np.isnan(heat).all() for heat in maps.values()) else ""
+        reason = _why_no_change(run, row, (before, after)) if any(np.isnan(heat).all() for heat in maps.values()) else ""
         rows.append(ChangeRow(image_label(row), read_photo(run, row, after), **maps, reason=reason))
     first, last = distinct_labels(checkpoint_names(run, picture.checkpoints))
     title = _title(picture, _of_series(picture, f"from {before} to {after}"))
     return change_mosaic(rows, (first, last), _style(run, picture), _draw_settings(run, picture.kind), title, "patch")
+
+
+def _why_no_change(run: Run, row: pd.Series, checkpoints: Sequence[str]) -> str:
+    odd = [name for name in checkpoints if overflow_of_sample(run.features(name), int(row["sample"]))]
+    return why_undefined(run, row, (*odd, checkpoints[-1])[0])
 
 
 def _cosine(run: Run, name: str, images: Sequence[pd.Series]) -> float | None:
@@ -220,7 +236,7 @@ def _cosine(run: Run, name: str, images: Sequence[pd.Series]) -> float | None:
     return float((one * other).sum(axis=1).mean())
 
 
-_DRAW: Mapping[MosaicKind, Callable[[Run, Picture, Scales], NDArray[np.uint8]]] = MappingProxyType(
+_DRAW: Mapping[MosaicKind, Callable[[Run, Picture, Shared], NDArray[np.uint8]]] = MappingProxyType(
     {
         "positions": _draw_positions,
         "epochs": _draw_epochs,
@@ -244,7 +260,7 @@ def _all_or_none(found: Mapping[str, Scale | None]) -> dict[str, Scale] | None:
 
 
 def _of_series(picture: Picture, what: str) -> str:
-    return f"{picture.series}, {what}" if picture.series else what
+    return what if picture.series is None else f"{picture.series or 'no series'}, {what}"
 
 
 def _one_line(row: pd.Series) -> str:

@@ -43,7 +43,7 @@ _WHY_NONE: Mapping[str, str] = MappingProxyType(
 class Picture:
     """A mosaic to draw: what it shows, and the stamps of the maps it is made of.
 
-    `series` is what an epoch strip or a change is of, where the run has several series.
+    `series` is what an epoch strip or a change is of, where the run has several series; None: of all there are, or of those that have one checkpoint.
     """
 
     kind: MosaicKind
@@ -53,12 +53,13 @@ class Picture:
     checkpoints: tuple[str, ...]
     stamps: tuple[str, ...]
     images: pd.DataFrame = field(compare=False, repr=False)
-    series: str = ""
+    series: str | None = None
 
     @property
     def path(self) -> Path:
         """Within the mosaics folder."""
-        within = {"epochs": [self.series] if self.series else []}.get(self.kind, self.checkpoints)  # a strip may change with each epoch
+        of_series = [] if self.series is None else [self.series] if self.series else ["", "series"]  # a name that no series can have
+        within = {"epochs": of_series}.get(self.kind, self.checkpoints)  # not the checkpoints: a strip may change with each epoch
         folder = Path(self.kind, file_name(within)) if within else Path(self.kind)
         image = [self.images["id"].iloc[0]] if self.kind == "methods" else []
         target = [] if self.target == NO_TARGET else [self.target]
@@ -67,7 +68,8 @@ class Picture:
     @property
     def words(self) -> str:
         """The names that users gave and that stand on it: of place, target, checkpoints and images."""
-        return " ".join([self.place, self.target, *self.checkpoints, *self.images["variant"], *(Path(path).stem for path in self.images["path"])])
+        stems = (Path(path).stem for path in self.images["path"])
+        return " ".join([self.place, self.target, self.series or "", *self.checkpoints, *self.images["variant"], *stems])
 
     @property
     def style(self) -> tuple[str, str]:
@@ -89,13 +91,13 @@ class _Plan:
         return {name: [self.names[index] for index in numbers] for name, numbers in found.items()}
 
     @cached_property
-    def strips(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Series and checkpoints of each epoch strip; series of one checkpoint stand side by side in one, without a name of its own."""
+    def strips(self) -> list[tuple[str | None, tuple[str, ...]]]:
+        """Series and checkpoints of each epoch strip; series of one checkpoint stand side by side in one, which is of none (None)."""
         if len(self.series) == 1:
-            return [("", self._columns(self.names))]
+            return [(None, self._columns(self.names))]
         long = [(name, self._columns(names)) for name, names in self.series.items() if len(names) > 1]
         alone = [name for names in self.series.values() if len(names) == 1 for name in names]
-        return [*long, *([("", self._columns(alone))] if alone else [])]
+        return [*long, *([(None, self._columns(alone))] if alone else [])]
 
     def _columns(self, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(names[index] for index in spread(len(names), self.run.settings.render.columns))
@@ -233,9 +235,9 @@ def _change(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
                 yield Picture("change", place, method, target, ends, (), images, series)
 
 
-def _can_be_split(plan: _Plan, series: str, names: Sequence[str]) -> bool:
+def _can_be_split(plan: _Plan, series: str | None, names: Sequence[str]) -> bool:
     """Whether there are two checkpoints of one training, whose heads read what the other's features are."""
-    return len(names) > 1 and (series != "" or len(plan.series) == 1) and len({_sizes(plan.run, name) for name in (names[0], names[-1])}) == 1
+    return len(names) > 1 and (series is not None or len(plan.series) == 1) and len({_sizes(plan.run, name) for name in (names[0], names[-1])}) == 1
 
 
 def _sizes(run: Run, name: str) -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -45,24 +46,17 @@ def read_view(run: Run, row: pd.Series, name: str, products: Sequence[Product], 
         Text under the photo.
     """
     number = int(row["sample"])
-    store, sample = run.features(name), slice(number, number + 1)
-    features = store.read(["theta", "source_cell", "boundary", "fam_change"], sample)
+    store = run.features(name)
+    features = store.read(["theta", "source_cell", "boundary", "fam_change"], slice(number, number + 1))
     theta, source = features["theta"].values, features["source_cell"].values
-    raw = run.cams(name).read([key for product in products for key in (product.key, product.facts_key)], sample)
     maps, reasons, rounding = {}, {}, {}
-    for product in products:
-        facts = dict(zip(FACTS, raw[product.facts_key].values[0].tolist(), strict=True))
+    for product, (heat, facts) in _maps_of(run, name, number, products).items():
         status = STATUS[int(facts["status"])].name
-        if status in ("absent", "not finite"):
+        found = _on_photo(product, heat, features, store) if status not in ("absent", "not finite") else np.full_like(heat, np.nan)
+        if not np.isnan(found).all():
+            maps[product.position], rounding[product.position] = found[0], float(np.nan_to_num(facts["rounding"]))
+        else:  # or a map on the aligned grid, whose warp is not finite
             reasons[product.position] = _why_absent(run, row, target) if status == "absent" else _why_not_finite(store, number)
-            continue
-        found = raw[product.key].values
-        if product.position in ON_ALIGNED_GRID:
-            found = to_photo_frame(found, theta, source, store.attributes["architecture"]["sampling"], product.additive)
-        if np.isnan(found).all():  # a map on the aligned grid, whose warp is not finite
-            reasons[product.position] = _why_not_finite(store, number)
-            continue
-        maps[product.position], rounding[product.position] = found[0], float(np.nan_to_num(facts["rounding"]))
     return SampleView(
         read_photo(run, row, name),
         image_label(row),
@@ -76,6 +70,19 @@ def read_view(run: Run, row: pd.Series, name: str, products: Sequence[Product], 
         rounding,
         note,
     )
+
+
+def _maps_of(run: Run, name: str, number: int, products: Sequence[Product]) -> dict[Product, tuple[NDArray[np.float32], dict[str, float]]]:
+    """Stored maps [1, y, x] of a sample, and their facts by name."""
+    raw = run.cams(name).read([key for product in products for key in (product.key, product.facts_key)], slice(number, number + 1))
+    return {p: (raw[p.key].values, dict(zip(FACTS, raw[p.facts_key].values[0].tolist(), strict=True))) for p in products}
+
+
+def _on_photo(product: Product, heat: NDArray[np.float32], features: xr.Dataset, store: GroupStore) -> NDArray[np.float32]:
+    if product.position not in ON_ALIGNED_GRID:
+        return heat
+    sampling = store.attributes["architecture"]["sampling"]
+    return to_photo_frame(heat, features["theta"].values, features["source_cell"].values, sampling, product.additive)
 
 
 def _why_absent(run: Run, row: pd.Series, target: str) -> str:
@@ -94,15 +101,16 @@ def why_undefined(run: Run, row: pd.Series, name: str) -> str:
 
 
 def _has_other_view(manifest: pd.DataFrame, row: pd.Series) -> bool:
-    same = manifest[(manifest["place"] == row["place"]) & (manifest["split"] == row["split"])]
-    return bool((same["view"] != row["view"]).any())
+    """Whether the dataset has what the image would be compared with: other views of its place that serve as references."""
+    serves = (manifest["split"] == "train") if row["split"] == "train" else manifest["roles"].str.contains("gallery")
+    return bool(((manifest["place"] == row["place"]) & (manifest["view"] != row["view"]) & serves).any())
 
 
 def _why_not_finite(store: GroupStore, sample: int) -> str:
     """What is written in the place of a map that is not finite: which variables are not, and the remedy."""
     variables = overflow_of_sample(store, sample)
     if not variables:
-        return "not finite: the method divides by zero on this image"
+        return "not finite: the method divides by zero, or overflows, on this image"
     return f"not finite: {', '.join(variables[:2])}{' ...' if len(variables) > 2 else ''}; {remedy(store, variables)}"
 
 

@@ -40,7 +40,7 @@ from stages.spreading import spread
 from stages.target_names import NO_TARGET, TargetName, parse_target
 from stages.targets import class_of, open_score
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,13 @@ def _of_checkpoint(run: Run, one: _Inputs) -> xr.Dataset:
     model = read_checkpoint(one.file, **extract.told).build().to(device)
     precision, few = AUTOCAST.get(resolve_precision(extract.precision, device)), extract.batch_size
     samples = _samples(run, one)
-    curves = {kind: np.empty((len(one.products), len(samples), settings.steps + 1)) for kind in ("deletion", "insertion")}
+    curves = {kind: np.full((len(one.products), len(samples), settings.steps + 1), np.nan) for kind in ("deletion", "insertion")}
     compared = Compared(run.features(one.name))
     for column, sample in enumerate(samples):
         check_stop()
         photo = _photo(run, one.name, sample)
         for row, heat in enumerate(_heats(run, one, sample)):
-            for kind, values in curves.items():
+            for kind, values in curves.items() if np.isfinite(heat).any() else ():  # a map that is not finite has no order
                 photos = perturbed(photo, heat, settings.steps, settings.baseline, insertion=kind == "insertion")
                 parts = [look(model, photos[start : start + few], device, precision) for start in range(0, len(photos), few)]
                 embedding, logit = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))

@@ -145,11 +145,12 @@ def _why_listed_again(table: pd.DataFrame, wanted: DatasetSettings) -> str:
 
 def _extract(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
     named, _ = named_files(run), run.manifest  # without a manifest, all wait alike
-    infos: dict[str, CheckpointInfo] = {}
+    usable: dict[str, CheckpointFile] = {}
     for name, file in named.files.items():
         try:
-            infos[name] = read_checkpoint(file.path, **run.settings.extract.told).info
-            yield _extract_one(run, name, file, infos[name])
+            info = read_checkpoint(file.path, **run.settings.extract.told).info
+            usable[name] = file
+            yield _extract_one(run, name, file, info)
         except (ValueError, OSError) as error:  # one that cannot be used must not hide the others
             yield Row("extract", name, "waits", " ".join(str(error).split()))
     for name in known_groups(run.features_path):
@@ -159,7 +160,7 @@ def _extract(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
         elif name in named.left:
             yield Row("extract", name, "fresh", " ".join(notes_on_left([name])))
     try:
-        check_same_sizes(run, infos)
+        check_same_sizes(run, replace(named, files=usable))
     except ValueError as error:
         yield Row("extract", "", "waits", str(error))
 

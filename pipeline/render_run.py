@@ -14,7 +14,7 @@ from pipeline.completeness import finished_checkpoints
 from pipeline.executors import Group, run_groups
 from pipeline.images import png_settings, write_png
 from pipeline.interrupts import check_stop, telling_what_is_left
-from pipeline.picture_drawing import Scales, draw_picture, drawn_colour_maps, scope_of
+from pipeline.picture_drawing import Shared, draw_picture, drawn_colour_maps, scope_of
 from pipeline.picture_plan import Picture, content_of, planned_pictures, undrawn
 from pipeline.picture_views import image_label
 from pipeline.progress import Progress
@@ -22,9 +22,11 @@ from pipeline.rates import note_rate
 from pipeline.records import sweep
 from pipeline.run import Outcome, Run
 from pipeline.seals import Seal
+from pipeline.series import checkpoint_names
 from pipeline.stamps import stamp
 from pipeline.stores import JOINED, group_attributes
 from stages.fonts import missing_characters, own_face
+from stages.labels import distinct_labels
 
 VERSION = 4
 INDEX = "index.json"
@@ -88,11 +90,11 @@ class PictureWork:
 
     def open(self) -> Callable[[Picture], None]:
         """Once in each process."""
-        scales, one_at_a_time = Scales(self.run), threading.Lock()  # matplotlib and what a view remembers know no threads
+        shared, one_at_a_time = Shared(self.run), threading.Lock()  # matplotlib and what a view remembers know no threads
 
         def draw(picture: Picture) -> None:
             with one_at_a_time:
-                write_png(self.run.mosaics_path / picture.path, draw_picture(self.run, picture, scales), _text_chunks(self.run, picture))
+                write_png(self.run.mosaics_path / picture.path, draw_picture(self.run, picture, shared), _text_chunks(self.run, picture))
 
         return draw
 
@@ -150,7 +152,7 @@ def _stamp(run: Run, picture: Picture) -> str:
     ingredients = {
         "maps": picture.stamps,
         "checkpoints": picture.checkpoints,
-        "epochs": [run.features(name).attributes["epoch"] for name in picture.checkpoints],  # above the columns
+        "heads": [picture.series, *distinct_labels(checkpoint_names(run, picture.checkpoints))],
         "settings": run.settings.render.model_dump(mode="json", exclude=chosen),
         "low_contrast_below": run.settings.stats.low_contrast_below,
         "images": picture.images["digest"].tolist(),

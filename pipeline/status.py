@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.cam_run import current_maps
 from pipeline.completeness import missing_blocks
-from pipeline.overflow import overflowing_images, remedy
+from pipeline.overflow import overflow_words, overflowing_images, remedy
 from pipeline.run import Run
 from pipeline.space import human_bytes
 from pipeline.store_groups import bytes_on_disk, checkpoint_order, known_groups
@@ -23,15 +23,22 @@ def run_status(run: Run) -> list[dict[str, str]]:
 
 
 def run_overflow(run: Run) -> dict[str, list[str]]:
-    """Sample id -> where its values are not finite, a text a checkpoint, with the remedy; of whole features only."""
+    """Sample id -> where its values are not finite, a text a checkpoint, with the remedy; of checkpoints whose features are noted as whole."""
     found: dict[str, list[str]] = {}
-    for name in known_groups(run.features_path):
-        store = run.features(name)
-        if store.seal.is_open or not store.exists:
-            continue
+    for store in _overflowing(run):
         for identity, variables in overflowing_images(store).items():
-            found.setdefault(identity, []).append(f"not finite in {name}: {', '.join(variables)}; {remedy(store, variables)}")
+            found.setdefault(identity, []).append(f"not finite in {store.name}: {', '.join(variables)}; {remedy(store, variables)}")
     return found
+
+
+def overflow_lines(run: Run) -> list[str]:
+    """A line a checkpoint with values that are not finite, from its note of the whole alone."""
+    return [f"{store.name}: {overflow_words(store)}" for store in _overflowing(run)]
+
+
+def _overflowing(run: Run) -> list[GroupStore]:
+    stores = [run.features(name) for name in known_groups(run.features_path)]
+    return [store for store in stores if store.ledger.whole().get("non_finite") and store.exists and not store.seal.is_open]
 
 
 def _row(run: Run, features: GroupStore, told: Mapping[str, Any]) -> dict[str, str]:

@@ -43,9 +43,9 @@ def _class_refusal(compared: Compared, features: GroupStore, target: TargetName)
 def _similarity_refusal(compared: Compared, features: GroupStore, target: TargetName) -> str:
     if target.flip and not features.has("flip_embedding"):
         return " needs flip_embedding, which was not stored. Add it to extract.store and extract again, or leave .flip out"
-    if target.row.who == "match" and not (compared.image_groups.wanted != UNDEFINED).any():
+    if target.row.who == "match" and not (compared.groups.wanted != UNDEFINED).any():
         return " needs images of the same place in another view, and there are none. Use target 'predicted'"
-    if target.row.who == "best" and not (compared.image_groups.other_family != UNDEFINED).any():
+    if target.row.who == "best" and not (compared.groups.other_family != UNDEFINED).any():
         return " needs gallery images of another view, and there are none. Use target 'predicted'"
     if target.row.who == "pair":
         if target.name not in compared.sample_ids:
@@ -53,7 +53,7 @@ def _similarity_refusal(compared: Compared, features: GroupStore, target: Target
         number = compared.sample_ids.index(target.name)
         if not bool(features.read(["valid"])["valid"].values[number]):
             return ": that image is void, and has no embedding. `atlas status --bad` says why"
-        if target.row.reading == "contrast" and compared.image_groups.own_family[number] == UNDEFINED:
+        if target.row.reading == "contrast" and compared.groups.own_family[number] == UNDEFINED:
             return ": there is no gallery of that image's view and split to compare with. Use pair_share_"
     return ""
 

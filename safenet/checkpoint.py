@@ -175,10 +175,10 @@ def save_atomically(path: Path, content: Mapping[str, Any]) -> None:
 def epoch_from_name(path: Path) -> int | None:
     """Read the epoch off names such as net_119.pth, net_119_seed1.pth, epoch-29.pt, epoch=3-step=100.ckpt; None where no word says it.
 
-    Other numbers, as in univ1652.pth or 7.pth, are no epochs; nor are two that differ.
+    Other numbers, as in univ1652.pth, 7.pth or net_1.5.pth, are no epochs; nor are two that differ.
     """
     for word in _EPOCH_IN_NAME:
-        numbers = {int(number) for number in re.findall(rf"(?i)(?<![^\W_]){word}([0-9]+)(?![^\W_])", path.stem)}
+        numbers = {int(number) for number in re.findall(rf"(?i)(?<![^\W_]){word}([0-9]+)(?![^\W_]|\.[0-9])", path.stem)}
         if len(numbers) == 1:
             return numbers.pop()
     return None

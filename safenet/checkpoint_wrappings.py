@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ _MARK = "transformer.cls_token"  # every Safe-Net has one, and nothing else that
 _INNER = "loc_model."  # upstream's name of the network within its model
 _TRANSPARENT = {"module", "_orig_mod"}  # put into names by DataParallel and torch.compile
 _COUNTERS = {"n_averaged"}  # beside the weights of torch's AveragedModel
+_AVERAGE = r"(?<![A-Za-z])(?i:ema)(?![A-Za-z])|(?<=[a-z])EMA(?![a-z])"  # a word of its own: not in "semantic"
 _DEPTH = 4
 _PLAIN = {"top", "state_dict", "model"}
 
@@ -136,7 +138,7 @@ def _named(candidates: Sequence[_Candidate]) -> dict[str, _Candidate]:
 
 def _plainly_meant(path: Path, names: Sequence[str]) -> str:
     """The only one, or the only one that is no moving average."""
-    plain = [name for name in names if "ema" not in name.casefold()] if len(names) > 1 else names
+    plain = [name for name in names if not re.search(_AVERAGE, name)] if len(names) > 1 else names
     if len(plain) != 1:
         raise CheckpointError(f"{path}: holds several networks: {', '.join(names)}. Name the one to take: extract.state_key = {names[0]!r}")
     return plain[0]

@@ -94,11 +94,11 @@ def _blending(variation: xr.DataArray) -> Iterator[str]:
     before, after = "patch/none/l2_norm", "aligned/none/l2_norm"
     if not {before, after} <= set(variation["product"].values):
         return
-    ratio = float(variation.sel(product=after)) / float(variation.sel(product=before))
-    if ratio > BLENDED:
+    own, source = (float(variation.sel(product=key)) for key in (after, before))
+    if own > BLENDED * source > 0:
         yield (
-            f"{after} varies {ratio:.1f} times as much as {before}, the same map before FAM: blending neighbouring tokens shortens them, so that it "
-            f"shows where FAM's bilinear sampling blended. l2_norm_source is the norm of the patch tokens, carried by FAM."
+            f"{after} varies {own / source:.1f} times as much as {before}, the same map before FAM: blending neighbouring tokens shortens them, "
+            f"so that it shows where FAM's bilinear sampling blended. l2_norm_source is the norm of the patch tokens, carried by FAM."
         )
 
 

@@ -11,10 +11,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.schema import Arrays
+from stages.schema import FEATURES, Arrays
 
 _LARGE = frozenset({"patch_map", "aligned_map", "block_map"})  # looked at where they are converted, since a pass of its own would take long
-_NAN_MEANS_NONE = ("block_cam", "mask_", "reference_")  # NaN there: the image has no such target, no mask, nothing to be compared with
 
 
 def finite_rows(values: NDArray[np.generic]) -> NDArray[np.bool_]:
@@ -53,8 +52,8 @@ def neutral(arrays: Arrays, per_sample: Iterable[str]) -> tuple[dict[str, NDArra
     """
     found, spoilt = dict(arrays), {}
     for name in per_sample:
-        if name in _LARGE or name.startswith(_NAN_MEANS_NONE):
-            continue
+        if name in _LARGE or name not in FEATURES or FEATURES[name].nan_means_none:
+            continue  # what is no feature, as a reference, is NaN where there is none
         bad = ~finite_rows(arrays[name])
         if bad.any():
             found[name] = arrays[name].copy()

@@ -12,10 +12,8 @@ from itertools import groupby
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 from matplotlib.font_manager import findSystemFonts, fontManager
 from matplotlib.ft2font import FT2Font
-from numpy.typing import NDArray
 
 _BOXES_ON_PURPOSE = ("Last Resort", "Adobe Blank", "Adobe NotDef")  # families that have every character, and draw none
 _PLAIN_STYLES = ("Regular", "Book", "Normal", "Roman", "Bold")
@@ -25,17 +23,16 @@ _VARIANTS = range(0xFE00, 0xFE10)  # choose a form of the character before; draw
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """A font's file, family and style, and the characters that it has: sorted code points."""
+    """A font's file, family and style, and the code points of the characters that it has."""
 
     file: str
     family: str
     style: str
-    characters: NDArray[np.uint32]
+    characters: frozenset[int]
 
     def lacks(self, text: str) -> str:
         """Return the visible characters of `text` that it has no glyph for, sorted, each once."""
-        wanted = np.array([ord(character) for character in visible(text)], np.uint32)
-        return "".join(map(chr, wanted[~np.isin(wanted, self.characters)]))
+        return "".join(character for character in visible(text) if ord(character) not in self.characters)
 
 
 def visible(text: str) -> str:
@@ -55,7 +52,7 @@ def runs_of(text: str, bold: bool = False) -> Sequence[tuple[str, Face]]:
 def face_for(text: str, bold: bool = False) -> Face:
     """Return DejaVu Sans if it has the whole text, else the first font of the machine that has, else the one that has most of it."""
     own = own_face(bold)
-    if not own.lacks(text):
+    if text.isascii() or not own.lacks(text):  # most texts are, and are not looked at
         return own
     faces = [own, *sorted(machine_faces(), key=lambda face: ("Bold" in face.style) != bold)]
     return min(faces, key=lambda face: len(face.lacks(text)))
@@ -104,7 +101,7 @@ def _read_face(file: str) -> Face | None:
     """Read a font; None where it is none that letters can be drawn with at any size."""
     try:
         font = FT2Font(file)
-        code_points = np.array(sorted(font.get_charmap()), np.uint32)
+        code_points = frozenset(font.get_charmap())
     except (OSError, RuntimeError, ValueError):
         return None
     usable = font.scalable and not font.num_fixed_sizes and not font.family_name.startswith(_BOXES_ON_PURPOSE)

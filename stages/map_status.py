@@ -26,7 +26,7 @@ class Status:
 STATUS: Mapping[int, Status] = MappingProxyType(
     {
         0: Status("ok", "can be drawn"),
-        1: Status("low contrast", "a class-free map whose cells differ by little; drawn from its minimum to its maximum, it may localise well"),
+        1: Status("low contrast", "a class-free map whose cells differ by little; it may localise well, and its panel says so"),
         2: Status("zero", "a gradient map without positive heat, or a class-free map that is 0 everywhere"),
         3: Status("clipped", "some denominators of the method were not positive; the map is as the formula gives it"),
         4: Status("not finite", "a cell, or what the map is made of, is NaN or infinite although the image and the target are there"),

@@ -185,7 +185,7 @@ def epochs_mosaic(
 
     Notes
     -----
-    A statistic of low contrast has a scale of its own: on one that it shares, its cells would all have one colour.
+    Without `scales`, a statistic of low contrast has a scale of its own: on one that it shares, its cells would all have one colour.
     """
     settings = settings or DrawSettings()
     _check_columns(checkpoints, scales)

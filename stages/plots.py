@@ -23,7 +23,9 @@ from stages.trust_report import agreement_matrix
 from stages.warp_figures import ROUNDING
 
 _SIZE_INCHES = (5.4, 3.1)
-_STYLES: Sequence[tuple[Any, str]] = (("-", "o"), ("--", "s"), ("-.", "^"), (":", "D"), ("-", "v"), ("--", "x"))  # of the series: dash and mark
+_STYLES: Sequence[tuple[Any, str]] = tuple(  # of the series, dash and mark: they turn at different lengths, so that twenty are unlike
+    (("-", "--", "-.", ":")[number % 4], ("o", "s", "^", "D", "v")[number % 5]) for number in range(20)
+)
 _BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555")  # Okabe and Ito: told apart by colour-blind readers
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.finite import whole_or_nothing
+from stages.finite import finite_rows, whole_or_nothing
 from stages.target_names import TargetName
 
 UNDEFINED = -1
@@ -42,8 +42,9 @@ class ReferenceGroups:
 
     Parameters
     ----------
-    member : int64 [sample]
-        Group that the sample's embedding contributes to, UNDEFINED for none.
+    member : int64 [sample, 2]
+        Groups that the sample's embedding contributes to: of its own split, and of the test gallery where a training image serves there, too;
+        UNDEFINED for none.
     wanted : int64 [sample]
         Group that the sample is compared with: its place in the other view; UNDEFINED where there is none.
     family : int64 [group]
@@ -63,23 +64,40 @@ class ReferenceGroups:
         """Number of groups."""
         return len(self.family)
 
+    def gallery(self, family: int) -> NDArray[np.bool_]:
+        """Which samples make up a family's groups, [sample]."""
+        return np.asarray((_rows_of(self.family, self.member) == family).any(axis=1))
+
+    def within(self, samples: NDArray[np.int64], family: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Group of each sample that is of a family; UNDEFINED for none."""
+        members = _rows_of(self.member, samples)
+        return np.where(_rows_of(self.family, members) == family[:, None], members, UNDEFINED).max(axis=1, initial=UNDEFINED)
+
+    def of_group(self, group: int) -> NDArray[np.bool_]:
+        """Which samples make up a group, [sample]."""
+        return np.asarray((self.member == group).any(axis=1))
+
 
 def reference_groups(place: Sequence[str], view: Sequence[str], split: Sequence[str], roles: Sequence[str], valid: Sequence[bool]) -> ReferenceGroups:
-    """Group the possible references by (place, view, split); test images are compared with gallery images only.
-
-    `valid`: whether an image can be compared at all; False where it is void, or its embedding is not finite.
-    """
+    """Group the possible references by (place, view, split); test images are compared with gallery images only, training places among them."""
     rows = list(zip(place, view, split, roles, valid, strict=True))
-    serves = [ok and ("gallery" in role or s == "train") for _, _, s, role, ok in rows]
-    keys = sorted({(p, v, s) for (p, v, s, _, _), serve in zip(rows, serves, strict=True) if serve})
+    served = [_served(s, role.split("+")) if ok else [] for _, _, s, role, ok in rows]
+    keys = sorted({(p, v, s) for (p, v, *_), splits in zip(rows, served, strict=True) for s in splits})
     number = {key: index for index, key in enumerate(keys)}
-    member = [number[p, v, s] if serve else UNDEFINED for (p, v, s, _, _), serve in zip(rows, serves, strict=True)]
+    member = np.full((len(rows), 2), UNDEFINED)
+    for row, ((p, v, *_), splits) in enumerate(zip(rows, served, strict=True)):
+        member[row, : len(splits)] = [number[p, v, s] for s in splits]
     wanted = [number.get((p, _OTHER_VIEW.get(v, ""), s), UNDEFINED) if ok else UNDEFINED for p, v, s, _, ok in rows]
     families = {key: index for index, key in enumerate(sorted({(v, s) for _, v, s in keys}))}
     family = [families[v, s] for _, v, s in keys]
     own = [families.get((v, s), UNDEFINED) for _, v, s, _, _ in rows]
     other = [families.get((_OTHER_VIEW.get(v, ""), s), UNDEFINED) if ok else UNDEFINED for _, v, s, _, ok in rows]
-    return ReferenceGroups(*(np.array(found, np.int64) for found in (member, wanted, family, own, other)))
+    return ReferenceGroups(member, *(np.array(found, np.int64) for found in (wanted, family, own, other)))
+
+
+def _served(split: str, roles: Sequence[str]) -> list[str]:
+    """Splits whose images are compared with an image: its own first."""
+    return [s for s, serves in ((split, split == "train" or "gallery" in roles), ("test", split == "train" and "gallery" in roles)) if serves]
 
 
 def reference_embeddings(blocks: Iterable[tuple[Float, NDArray[np.int64]]], count: int) -> Float:
@@ -87,23 +105,26 @@ def reference_embeddings(blocks: Iterable[tuple[Float, NDArray[np.int64]]], coun
 
     Parameters
     ----------
-    blocks : (embedding float32 [B, heads, E], member int64 [B]) pairs
+    blocks : (embedding float32 [B, heads, E], member int64 [B, groups of a sample]) pairs
     count : int
         Number of groups.
 
     Returns
     -------
     float32 [count, heads, E]
+        Embeddings that are not finite are left out; NaN for a group of which none is left.
     """
     total, seen = None, np.zeros(count)
-    for embedding, member in blocks:
-        chosen = member != UNDEFINED
+    for embedding, members in blocks:
+        unit, finite = _unit(embedding), finite_rows(embedding)
         total = np.zeros((count, *embedding.shape[1:])) if total is None else total
-        np.add.at(total, member[chosen], _unit(embedding[chosen]))
-        np.add.at(seen, member[chosen], 1)
+        for member in members.T:
+            chosen = (member != UNDEFINED) & finite
+            np.add.at(total, member[chosen], unit[chosen])
+            np.add.at(seen, member[chosen], 1)
     if total is None:
         return np.zeros((count, 0, 0), np.float32)
-    return (total / np.maximum(seen, 1)[:, None, None]).astype(np.float32)
+    return (total / np.where(seen > 0, seen, np.nan)[:, None, None]).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -155,8 +176,12 @@ class ReferenceBank:
     def family_mean(self) -> Float:
         """Mean over the groups of each family, [family, heads, E]."""
         numbers = range(int(self.groups.family.max(initial=-1)) + 1)
-        means = [self.places[self.groups.family == number].mean(axis=0) for number in numbers]
-        return np.stack(means) if means else self.places[:0]
+        known, found = finite_rows(self.places), np.full((len(numbers), *self.places.shape[1:]), np.nan, np.float32)
+        for number in numbers:
+            of_family = self.places[(self.groups.family == number) & known]
+            if len(of_family):
+                found[number] = of_family.mean(axis=0)
+        return found
 
     @cached_property
     def best(self) -> NDArray[np.int64]:
@@ -165,31 +190,28 @@ class ReferenceBank:
         The unit embeddings of all samples are held in memory: 10 kB an image of the full-size network.
         """
         descriptor, groups = self._units.reshape(len(self._units), -1), self.groups
-        found = np.full(len(descriptor), UNDEFINED)
+        found, finite = np.full(len(descriptor), UNDEFINED), finite_rows(self._units)
         for family in np.unique(groups.other_family[groups.other_family != UNDEFINED]):
-            gallery = np.flatnonzero((groups.own_family == family) & (groups.member != UNDEFINED))
-            asking = np.flatnonzero(groups.other_family == family)
-            for start in range(0, len(asking), _AT_ONCE):
+            gallery, asking = np.flatnonzero(groups.gallery(family) & finite), np.flatnonzero((groups.other_family == family) & finite)
+            for start in range(0, len(asking) if len(gallery) else 0, _AT_ONCE):
                 rows = asking[start : start + _AT_ONCE]
                 found[rows] = gallery[(descriptor[rows] @ descriptor[gallery].T).argmax(axis=1)]
         return found
 
     def ranked(self, sample: int) -> Ranked | None:
         """Rank the gallery of a sample's other view, as `best` does; None where it has no gallery, or its own embedding is not finite."""
-        groups, family = self.groups, self.groups.other_family[sample]
-        gallery = np.flatnonzero((groups.own_family == family) & (groups.member != UNDEFINED))
-        if family == UNDEFINED or not len(gallery):
+        groups, finite = self.groups, finite_rows(self._units)
+        family, wanted = groups.other_family[sample], groups.wanted[sample]
+        gallery = np.flatnonzero(groups.gallery(family) & finite)
+        if family == UNDEFINED or not len(gallery) or not finite[sample]:
             return None
-        heads = self._units.shape[1]
-        score = np.einsum("he,ghe->g", self._units[sample], self._units[gallery]) / heads
-        first, true = int(self.best[sample]), gallery[groups.member[gallery] == groups.wanted[sample]]
-        first_score = float(score[gallery == first][0])
-        if not len(true) or groups.wanted[sample] == UNDEFINED:
-            return Ranked(first, first_score)
-        best_true = first if first in true else int(true[score[np.isin(gallery, true)].argmax()])
-        true_score = float(score[gallery == best_true][0])
-        before = 0 if best_true == first else max(1, int((score > true_score).sum()))
-        return Ranked(first, first_score, best_true, true_score, 1 + before)
+        score = np.einsum("he,ghe->g", self._units[sample], self._units[gallery]) / self._units.shape[1]
+        first, true = int(score.argmax()), groups.of_group(wanted)[gallery] if wanted != UNDEFINED else np.zeros(len(gallery), bool)
+        if not true.any():
+            return Ranked(int(gallery[first]), float(score[first]))
+        best_true = int(np.where(true, score, -np.inf).argmax())
+        rank = 1 + int((score > score[best_true]).sum())
+        return Ranked(int(gallery[first]), float(score[first]), int(gallery[best_true]), float(score[best_true]), rank)
 
     def of(self, target: TargetName, role: Role, rows: slice, named: int = UNDEFINED) -> Float:
         """Return what samples are compared with, float32 [B, heads, E]; NaN for samples that have nothing.
@@ -214,16 +236,20 @@ class ReferenceBank:
         if who == "match":
             group = self.groups.wanted[rows]
             return _rows_of(self.places, group), group, _rows_of(self.groups.family, group)
-        samples = self.best[rows] if who == "best" else np.full(len(self.groups.wanted[rows]), named)
-        own = _rows_of(self._units, samples) if who == "best" else np.repeat(self._named(named)[None], len(samples), axis=0)
-        return own, _rows_of(self.groups.member, samples), _rows_of(self.groups.own_family, samples)
+        if who == "best":
+            samples = self.best[rows]
+            family = np.where(samples == UNDEFINED, UNDEFINED, self.groups.other_family[rows])
+            return _rows_of(self._units, samples), self.groups.within(samples, family), family
+        samples = np.full(len(self.groups.wanted[rows]), named)
+        family = _rows_of(self.groups.own_family, samples)
+        return np.repeat(self._named(named)[None], len(samples), axis=0), self.groups.within(samples, family), family
 
     def _rivals(self, own: Float, group: NDArray[np.int64], family: NDArray[np.int64]) -> Float:
         """Mean of the NEIGHBOURS places of the same view and split that are most like what the sample is compared with, its own left out."""
         found = np.full_like(own, np.nan)
         flat = self.places.reshape(len(self.places), -1)
         for sample in np.flatnonzero(family != UNDEFINED):
-            others = np.flatnonzero((self.groups.family == family[sample]) & (np.arange(len(flat)) != group[sample]))
+            others = np.flatnonzero((self.groups.family == family[sample]) & (np.arange(len(flat)) != group[sample]) & finite_rows(flat))
             if len(others):
                 nearest = others[np.argsort(-(flat[others] @ own[sample].ravel()), kind="stable")[:NEIGHBOURS]]
                 found[sample] = self.places[nearest].mean(axis=0)

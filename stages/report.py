@@ -13,7 +13,7 @@ from jinja2 import Environment
 
 from stages.findings import findings
 from stages.group_means import mean_of_views, tested_groups
-from stages.labels import display_name
+from stages.labels import display_name, each_series
 from stages.plots import draw_plots
 from stages.products import Product
 from stages.target_names import NO_TARGET
@@ -62,7 +62,7 @@ def report_page(title: str, facts: Mapping[str, str], stats: xr.Dataset, mosaics
         facts=facts,
         findings=findings(stats),
         plots=draw_plots(stats),
-        tables=[_retrieval_table(stats), *_variant_tables(stats), *trust_table(stats), *_map_tables(stats)],
+        tables=[_retrieval_table(stats), *_variant_tables(stats), *_tables_of_series(stats)],
         mosaics=[(head, pictures) for head, pictures in groups if pictures],
     )
 
@@ -135,6 +135,12 @@ def _variant_tables(stats: xr.Dataset) -> list[dict[str, Any]]:
         for variant in stats["variant"].values
     ]
     return [{"title": "Retrieval by flight height of the drone images", "head": head, "rows": rows}]
+
+
+def _tables_of_series(stats: xr.Dataset) -> list[dict[str, Any]]:
+    """What is told of a series' last checkpoint, series by series."""
+    tables = [(name, table) for name, part in each_series(stats) for table in (*trust_table(part), *_map_tables(part))]
+    return [{**table, "title": f"{name}: {table['title']}" if name else table["title"]} for name, table in tables]
 
 
 def _map_tables(stats: xr.Dataset) -> list[dict[str, Any]]:

@@ -122,20 +122,13 @@ def find_scale(maps: Iterable[np.ndarray], kind: MapKind, scope: Scope, percenti
     if values.size == 0:
         raise ValueError(f"scale over {scope}: none of the {len(finite)} maps has a finite cell, so there is no range. Leave absent maps out.")
     scope = "percentile" if percentiles else scope
+    drawn = rectify(values, kind) if kind == "relu" else np.abs(values) if kind == "signed" else values
+    low, high = (float(end) for end in np.percentile(drawn, percentiles or (0, 100)))
+    if low == high:  # nothing to tell apart between them
+        low, high, percentiles = float(drawn.min()), float(drawn.max()), (0, 100) if percentiles else None
     if kind == "relu":
-        return Scale(0.0, _ends(rectify(values, kind), percentiles)[1], scope, percentiles=percentiles)
-    if kind == "signed":
-        extent = _ends(np.abs(values), percentiles)[1]
-        return Scale(-extent, extent, scope, signed=True, percentiles=percentiles)
-    return Scale(*_ends(values, percentiles), scope, percentiles=percentiles)
-
-
-def _ends(values: np.ndarray, percentiles: Percentiles | None) -> tuple[float, float]:
-    """Return the two ends of a scale over `values`; of magnitudes and rectified maps only the upper one counts."""
-    low, high = np.percentile(values, percentiles or (0, 100))
-    if low == high or (values.min() >= 0 and high == 0):
-        low, high = values.min(), values.max()
-    return float(low), float(high)
+        return Scale(0.0, high, scope, percentiles=percentiles)
+    return Scale(-high, high, scope, True, percentiles) if kind == "signed" else Scale(low, high, scope, percentiles=percentiles)
 
 
 def contrast(heat: np.ndarray) -> float:

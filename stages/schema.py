@@ -25,6 +25,7 @@ class Variable:
     long_name: str
     units: str = "1"
     frame: str = ""
+    nan_means_none: bool = False  # the image has no such target, or no mask; elsewhere NaN is a fault
 
     @property
     def per_sample(self) -> bool:
@@ -73,13 +74,21 @@ _ON_REQUEST = (
         "float32",
         "heat map at a transformer block by the gradient of a class score, raw and signed; NaN: the image has no such target",
         frame="patch",
+        nan_means_none=True,
     ),
     Variable("gradient_target", ("gradient_target",), "str", "class score that block_cam is of"),
     Variable("gradient_block", ("gradient_block",), "int16", "transformer block that block_cam is at, 0 first"),
     Variable("gradient_method", ("gradient_method",), "str", "method of block_cam"),
     Variable("flip_embedding", ("sample", "head", "embed"), "float32", "embedding of the horizontally flipped image"),
     Variable("image", ("sample", "row", "column", "colour"), "uint8", "the photo as the network read it, RGB", frame="photo"),
-    Variable("mask_share", ("sample", "y", "x"), "float32", "share of each cell that the target's mask covers; NaN: no mask", frame="patch"),
+    Variable(
+        "mask_share",
+        ("sample", "y", "x"),
+        "float32",
+        "share of each cell that the target's mask covers; NaN: no mask",
+        frame="patch",
+        nan_means_none=True,
+    ),
     Variable("mask_centre", ("sample", "y", "x"), "int8", "1 where a cell's centre lies in the mask, 0 where not, -1: no mask", frame="patch"),
 )
 FEATURES: Mapping[str, Variable] = MappingProxyType({variable.name: variable for variable in (*_ALWAYS, *_ON_REQUEST)})

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 
 UNKNOWN = "unknown"
+_ROLES = ("query", "gallery")  # folders of these names alone say what a photo serves for, and no more of its place than a view does
 _WORDS: Mapping[str, re.Pattern[str]] = MappingProxyType(
     {
         "drone": re.compile(r"drones?|(?<![a-z])uavs?", re.IGNORECASE),  # not: "guava"
@@ -34,15 +35,16 @@ def view_and_place(path: str) -> tuple[str, str]:
         Of the nearest path component that is a view's name ("query_drone", "satellite-view"), the file's own first; failing that, of
         the nearest that mentions one ("roofs from the drone"). "unknown" where none does.
     place : str
-        The folders, without those that name the view; where none is left, the file's stem without the view's name. Views that lie in
-        trees of their own so share their places: ``drone/0300/a.jpg``, ``satellite/0300/b.jpg`` and ``0300/drone_01.jpg`` all show 0300.
+        The folders, without those that name the view, or are called query or gallery; where none is left, the file's stem without the
+        view's name. Views that lie in trees of their own so share their places: ``drone/0300/a.jpg``, ``satellite/0300/b.jpg`` and
+        ``0300/drone_01.jpg`` all show 0300.
     """
     *folders, stem = PurePosixPath(path).with_suffix("").parts
     nearest_first = [stem, *reversed(folders)]
     for names in (_is_view, _mentions_view):
         view = next((found for part in nearest_first if (found := names(part))), "")
         if view:
-            left = [folder for folder in folders if names(folder) != view]
+            left = [folder for folder in folders if names(folder) != view and folder.casefold() not in _ROLES]
             return view, "/".join(left) or _without_view(stem, view)
     return UNKNOWN, "/".join(folders) or stem
 

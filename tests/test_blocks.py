@@ -95,7 +95,7 @@ def test_a_record_proves_what_was_written_and_tells_by_whom(tmp_path):
     record = ledger.record(BLOCK)
     assert record["rows"] == [4, 8]
     assert record["quarantined"] == {"x": "no bytes"}
-    assert record["arrays"]["a"] == {"stamp": "s1", "crc32c": google_crc32c.value(values.tobytes()), "bytes": 16, "non_finite": 2}
+    assert record["arrays"]["a"] == {"stamp": "s1", "crc32c": google_crc32c.value(values.tobytes()), "bytes": 16, "non_finite": 2, "odd_rows": [1, 2]}
     assert record["pid"] == os.getpid()
     assert record["host"]
     assert datetime.fromisoformat(record["finished"]).tzinfo is not None
@@ -104,7 +104,9 @@ def test_a_record_proves_what_was_written_and_tells_by_whom(tmp_path):
 @pytest.mark.parametrize("values", [[1, np.nan, -np.inf], [65504, 1, 2], [6e-8, 0, -0.0]])
 def test_half_precision_values_that_are_not_finite_are_counted(values):
     values = np.array(values, np.float16)
-    assert proof_of(values)["non_finite"] == np.count_nonzero(~np.isfinite(values))
+    proof, odd = proof_of(values), np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    assert proof["non_finite"] == np.count_nonzero(~np.isfinite(values))
+    assert proof.get("odd_rows", []) == ("all" if len(odd) == len(values) > 0 else odd.tolist())
 
 
 @pytest.mark.parametrize("length", [0, 1, 30, -2])

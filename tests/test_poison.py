@@ -268,7 +268,7 @@ def test_a_poisoned_image_is_named_in_status_report_and_panels(lab, intact, tmp_
     poison_store(run, checkpoint, "embedding", np.nan, sample)
     run = brought_up(lab, directory, f"{checkpoint}.pth")
     result = lab.atlas("status", directory, "--bad", checkpoints=f"{checkpoint}.pth")
-    assert "1 not finite" in result.output
+    assert f"{checkpoint}: 1 values in 1 images are not finite, first in embedding of {identity}, head part1; " in result.output
     assert f"{identity} (" in result.output and f"not finite in {checkpoint}: embedding; " in result.output
     page = _text(run.report_path.read_text())
     assert f"{checkpoint}: 1 values in 1 images are not finite, first in embedding of {identity}, head part1; " in page

@@ -108,8 +108,47 @@ def test_nothing_to_be_compared_with():
 
 
 def test_reference_is_the_mean_unit_embedding():
-    member = np.array([0, 1, 0, -1, 1, 0])
+    first, second = np.array([0, 1, 0, -1, 1, 0]), np.array([-1, 0, -1, -1, -1, -1])  # the second serves two groups
+    member = np.stack([first, second], axis=1)
     blocks = [(EMBEDDING[:2], member[:2]), (EMBEDDING[2:6], member[2:])]
-    expected = np.stack([UNIT[:6][member == number].mean(axis=0) for number in (0, 1)])
+    expected = np.stack([UNIT[:6][(first == number) | (second == number)].mean(axis=0) for number in (0, 1)])
     np.testing.assert_allclose(reference_embeddings(blocks, 2), expected, rtol=1e-6)
+    bad = EMBEDDING[:6].copy()
+    bad[4, 1, 0] = np.inf
+    found = reference_embeddings([(bad, member)], 2)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    np.testing.assert_allclose(found[1], UNIT[1], rtol=1e-6, err_msg="what is not finite is left out")
+    bad[1] = np.nan
+    assert np.isnan(reference_embeddings([(bad, member)], 2)[1]).all(), "and a group of which none is left is not there"
     assert reference_embeddings([], 0).shape == (0, 0, 0)
+
+
+def test_a_training_place_in_the_test_gallery_serves_both():
+    """SUES-200's distractors, and a tile that GTA-UAV lists for training and for testing: a test photo of that place has its match."""
+    rows = [
+        ("t", "satellite", "train", "train+gallery", True),
+        ("t", "drone", "train", "train", True),
+        ("t", "drone", "test", "query", True),
+        ("u", "satellite", "test", "gallery", True),
+        ("u", "drone", "test", "query", True),
+    ]
+    embedding = EMBEDDING[:5]
+    bank = ReferenceBank(reference_groups(*map(list, zip(*rows, strict=True))), lambda: iter((embedding,)))
+    own = of(bank, "match", "own")
+    np.testing.assert_allclose(own[[1, 2]], UNIT[[0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(of(bank, "match_contrast", "all")[2], UNIT[[0, 3]].mean(axis=0), rtol=1e-6)
+    scores = (UNIT[2] * UNIT[[0, 3]]).sum(axis=(1, 2)) / HEADS
+    best = [0, 3][int(scores.argmax())]
+    np.testing.assert_allclose(of(bank, "best", "own")[2], UNIT[best], rtol=1e-6)
+    found = bank.ranked(2)
+    assert (found.first, found.true, found.rank) == (best, 0, 1 + int(scores[1] > scores[0]))
+    assert found.first_score == pytest.approx(scores.max()) and found.true_score == pytest.approx(scores[0])
+    np.testing.assert_allclose(of(bank, "best_contrast", "all")[2], UNIT[[0, 3]].mean(axis=0), rtol=1e-6, err_msg="the family that was ranked")
+
+
+def test_what_is_not_finite_ranks_nowhere(bank):
+    bad = EMBEDDING.copy()
+    bad[[0, 1]] = np.nan
+    poisoned = ReferenceBank(bank.groups, lambda: iter((bad,)))
+    assert poisoned.best[1] == UNDEFINED and poisoned.ranked(1) is None
+    assert 0 not in poisoned.best.tolist() and poisoned.ranked(6).first != 0

@@ -11,7 +11,7 @@ import stages.mosaics as mosaics
 from pipeline.completeness import finished_checkpoints
 from pipeline.graph import STAGES
 from pipeline.images import png_settings
-from pipeline.picture_drawing import Scales, draw_picture
+from pipeline.picture_drawing import Shared, draw_picture
 from pipeline.picture_plan import planned_pictures, undrawn
 from pipeline.render_run import _text_chunks
 from pipeline.stats_run import open_stats
@@ -49,7 +49,7 @@ class Spy:
 def drawn(run, picture, monkeypatch):
     spy = Spy()
     monkeypatch.setattr(mosaics, "draw_mosaic", spy)
-    draw_picture(run, picture, Scales(run))
+    draw_picture(run, picture, Shared(run))
     return spy
 
 
@@ -62,17 +62,17 @@ def test_a_strip_is_of_one_series_and_the_single_ones_stand_side_by_side(several
     strips = of_kind(several, "epochs", method="grad_cam", target="match")
     assert {(p.series, p.checkpoints) for p in strips} == {
         ("seed2", ("net_059", "seed2-net_119")),
-        ("", ("seed1-net_119", "seed3-net_119")),
+        (None, ("seed1-net_119", "seed3-net_119")),
     }
     heads = {p.series: drawn(several, p, monkeypatch).columns[1:] for p in strips}
-    assert heads == {"seed2": ["epoch 59", "epoch 119"], "": ["epoch 119 (seed1)", "epoch 119 (seed3)"]}
+    assert heads == {"seed2": ["epoch 59", "epoch 119"], None: ["epoch 119 (seed1)", "epoch 119 (seed3)"]}
     paths = [entry["path"] for entry in json.loads((several.mosaics_path / "index.json").read_text()) if entry["kind"] == "epochs"]
     assert len(set(paths)) == len(paths) and {Path(path).parts[1] for path in paths if len(Path(path).parts) == 3} == {"seed2"}
 
 
 def test_scales_of_checkpoints_are_each_column_s_own(several, monkeypatch):
     """Keyed by the heads, checkpoints of one epoch took the last one's."""
-    (side_by_side,) = of_kind(several, "epochs", method="grad_cam", target="match", series="")
+    (side_by_side,) = of_kind(several, "epochs", method="grad_cam", target="match", series=None)
     spy, stats = drawn(several, side_by_side, monkeypatch), open_stats(several)
     found = [panel_scale(panel, spy.settings).vmax for panel in spy.rows[0][1:]]
     ranges = stats["range_high"].sel(product="aligned/match/grad_cam")

@@ -186,9 +186,7 @@ def _class_index(run: Run, info: CheckpointInfo) -> NDArray[np.int64]:
     return label_index(run.manifest["place"].tolist(), class_names(run, info))
 
 
-def _prepare(
-    run: Run, name: str, info: CheckpointInfo, file: CheckpointFile, preparation: Preparation, replace: bool, retry_bad: bool
-) -> _Job:
+def _prepare(run: Run, name: str, info: CheckpointInfo, file: CheckpointFile, preparation: Preparation, replace: bool, retry_bad: bool) -> _Job:
     """Compare what is stored with what is wanted; nothing is laid out yet, so that a refusal leaves every store as it was."""
     alone = f"features/{name}" in preparation.alone
     if alone:

@@ -100,7 +100,7 @@ def test_rings_share_out_the_grid(cuts, side):
     boundary = torch.tensor([[*sorted(cuts), 8]])
     weights = ring_weights(boundary, (side, side))[0]
     seen = (weights > 0).sum(dim=0)
-    assert (seen[: 16, : 16] == 1).all()
+    assert (seen[:16, :16] == 1).all()
     assert not seen[16:].any() and not seen[:, 16:].any()
     inner = [0, *boundary[0, :-1].tolist()]
     for part, (small, large) in enumerate(zip(inner, boundary[0].tolist(), strict=True)):

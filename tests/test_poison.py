@@ -138,8 +138,10 @@ def test_as_a_query_it_is_a_miss_and_it_is_absent_from_the_gallery(value):
     view, roles, valid = np.tile(["drone", "satellite"], 6), ["query+gallery"] * 12, np.ones(12, bool)
     bad, void = embedding.copy(), valid.copy()
     bad[2, 1, 3], void[2] = value, False  # a drone image of place 1
-    whole, found, without = retrieval(embedding, places, view, roles, valid), retrieval(bad, places, view, roles, valid), retrieval(
-        embedding, places, view, roles, void
+    whole, found, without = (
+        retrieval(embedding, places, view, roles, valid),
+        retrieval(bad, places, view, roles, valid),
+        retrieval(embedding, places, view, roles, void),
     )
     there, back = "drone to satellite", "satellite to drone"
     assert whole["recall_1"].values.tolist() == [1, 1]

@@ -18,6 +18,7 @@ from safenet.architecture import PRESETS
 from safenet.checkpoint import save_checkpoint
 from safenet.model import SafeNet
 from safenet.scenes import write_scenes
+from stages.extract import FeatureExtractor
 
 CONFIG = Path(__file__).parent.parent / "configs" / "tiny.toml"
 CLASS_NAMES = ("0000", "0001", "0002")  # the training places of configs/tiny.toml
@@ -123,3 +124,12 @@ def extracted(lab, indexed, tmp_path_factory):
 @pytest.fixture
 def extracted_copy(extracted, tmp_path):
     return Path(shutil.copytree(extracted, tmp_path / "extracted"))
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """How many images went through the network, batch by batch."""
+    batches = []
+    original = FeatureExtractor.__call__
+    monkeypatch.setattr(FeatureExtractor, "__call__", lambda self, images, *more: batches.append(len(images)) or original(self, images, *more))
+    return batches

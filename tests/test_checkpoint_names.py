@@ -19,7 +19,6 @@ from pipeline.run import Run, StaleStoreError
 from pipeline.stats_run import open_stats, stats
 from pipeline.store_groups import read_attributes
 from safenet.checkpoint import save_checkpoint
-from stages.extract import FeatureExtractor
 
 ONE, TWO = "net_000", "net_001"
 
@@ -161,14 +160,6 @@ def folder(lab, tmp_path):
     for name in (ONE, TWO):
         shutil.copy(lab.checkpoints / f"{name}.pth", tmp_path / "a")
     return tmp_path / "a"
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    batches = []
-    original = FeatureExtractor.__call__
-    monkeypatch.setattr(FeatureExtractor, "__call__", lambda self, images, *more: batches.append(len(images)) or original(self, images, *more))
-    return batches
 
 
 def run_of(lab, directory, folder, *more) -> Run:

@@ -29,15 +29,6 @@ def photos(lab, tmp_path):
     return Path(shutil.copytree(lab.photos, tmp_path / "photos"))
 
 
-@pytest.fixture
-def computed(monkeypatch):
-    """How many images went through the network, batch by batch."""
-    batches = []
-    original = FeatureExtractor.__call__
-    monkeypatch.setattr(FeatureExtractor, "__call__", lambda self, images, *more: batches.append(len(images)) or original(self, images, *more))
-    return batches
-
-
 def add_place(photos: Path, name: str = "0000a") -> None:
     """A new training place whose name sorts among the old ones."""
     for view, file in (("drone", "image-01.jpeg"), ("satellite", f"{name}.jpg")):

@@ -104,15 +104,6 @@ def no_network(monkeypatch):
     monkeypatch.setattr(feature_spans, "PhotoReader", must_not_run)
 
 
-@pytest.fixture
-def computed(monkeypatch):
-    """How many images went through the network, batch by batch."""
-    batches = []
-    original = FeatureExtractor.__call__
-    monkeypatch.setattr(FeatureExtractor, "__call__", lambda self, images, *more: batches.append(len(images)) or original(self, images, *more))
-    return batches
-
-
 def run_here(*more: str) -> Run:
     return Run(Path("run"), load_settings(CONFIG, (*SETTINGS, *more)), progress=False)
 

@@ -153,13 +153,19 @@ class Ledger:
 def proof_of(values: NDArray[Any]) -> dict[str, Any]:
     """Return what a mark says of an array.
 
-    crc32c of its values (row-major, little-endian), bytes, how many values are not finite; and where some are not, in which rows: a list, or "all".
+    crc32c of its values (row-major, little-endian), bytes, how many values are not finite; and where some are not, in which rows (a list, or "all"),
+    and the same of those that are infinite.
     """
     proof = {"crc32c": checksum_of(values), "bytes": values.nbytes, "non_finite": _count_non_finite(values)}
     if not proof["non_finite"]:
         return proof
-    odd = ~finite_rows(values)
-    return {**proof, "odd_rows": "all" if odd.all() else np.flatnonzero(odd).tolist()}
+    infinite = np.isinf(values)
+    in_rows = infinite.any(axis=tuple(range(1, values.ndim)))
+    return {**proof, "odd_rows": _row_list(~finite_rows(values)), "infinite": int(infinite.sum()), "infinite_rows": _row_list(in_rows)}
+
+
+def _row_list(chosen: NDArray[np.bool_]) -> list[int] | str:
+    return "all" if chosen.all() else np.flatnonzero(chosen).tolist()
 
 
 def checksum_of(values: NDArray[Any]) -> int:

@@ -13,6 +13,7 @@ from pipeline.blocks import Block
 from pipeline.stores import GroupStore
 from stages.finite import finite_rows
 from stages.schema import FEATURES
+from stages.wording import counted
 
 
 def describe_overflow(store: GroupStore, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def describe_overflow(store: GroupStore, records: Sequence[Mapping[str, Any]]) -
         "count": sum(count for *_, count in flagged),
         "images": len(images),
         "variables": list(dict.fromkeys(name for _, name, *_ in flagged)),
-        "first": f"{name} of {sample_id}{_place(store, values.dims, values.values[rows[0]])}",
+        "first": f"{name} of {sample_id}{_place(store, values.dims, _faults(name, values.values[rows[0]]))}",
     }
 
 
@@ -50,9 +51,10 @@ def overflow_words(store: GroupStore) -> str:
     found = store.ledger.whole().get("non_finite", {})
     if not found:
         return ""
-    images = f" in {found['images']:,} images" if "images" in found else ""  # not noted by earlier versions
+    images = f" in {counted(found['images'], 'image')}" if "images" in found else ""  # not noted by earlier versions
     variables = found.get("variables", list(store.attributes["block_arrays"]))
-    return f"{found['count']:,} values{images} are not finite, first in {found['first']}; {remedy(store, variables)}"
+    verb = "is" if found["count"] == 1 else "are"
+    return f"{counted(found['count'], 'value')}{images} {verb} not finite, first in {found['first']}; {remedy(store, variables)}"
 
 
 def overflowing_images(store: GroupStore) -> dict[str, list[str]]:
@@ -68,9 +70,8 @@ def overflowing_images(store: GroupStore) -> dict[str, list[str]]:
 
 def overflow_of_sample(store: GroupStore, sample: int) -> list[str]:
     """Variables of one image that are not finite."""
-    chosen = [name for name in store.attributes["block_arrays"] if not FEATURES[name].nan_means_none]
-    read = store.read(chosen, slice(sample, sample + 1))
-    return [name for name in chosen if not finite_rows(read[name].values)[0]]
+    read = store.read(store.attributes["block_arrays"], slice(sample, sample + 1))
+    return [name for name in store.attributes["block_arrays"] if _faults(name, read[name].values).any()]
 
 
 def remedy(store: GroupStore, variables: Sequence[str]) -> str:
@@ -88,23 +89,35 @@ def _flagged(store: GroupStore, records: Sequence[Mapping[str, Any]]) -> Iterato
     """Yield block, variable, rows within the block and count of values that are not finite."""
     for block, record in zip(store.blocks, records, strict=True):
         for name, made in record.get("arrays", {}).items():
-            if made["non_finite"] and not FEATURES[name].nan_means_none:
-                yield block, name, _odd_rows(store, block, name, made), made["non_finite"]
+            counted, where = ("infinite", "infinite_rows") if FEATURES[name].nan_means_none else ("non_finite", "odd_rows")
+            if made.get(counted):
+                yield block, name, _rows_in(store, block, name, made.get(where)), made[counted]
 
 
-def _odd_rows(store: GroupStore, block: Block, name: str, made: Mapping[str, Any]) -> list[int]:
-    if "odd_rows" not in made:  # a mark of an earlier version
+def _rows_in(store: GroupStore, block: Block, name: str, noted: list[int] | str | None) -> list[int]:
+    if noted is None:  # a mark of an earlier version
         return [int(row) for row in np.flatnonzero(~finite_rows(store.read([name], block.rows)[name].values))]
-    return list(range(len(block))) if made["odd_rows"] == "all" else made["odd_rows"]
+    return list(range(len(block))) if isinstance(noted, str) else noted
 
 
-def _place(store: GroupStore, dims: Sequence[Any], values: NDArray[Any]) -> str:
-    """Where in a sample's values the first one is that is not finite, by the dims that a reader can name."""
-    index = np.argwhere(~np.isfinite(values))[0] if values.ndim else ()
+def _faults(name: str, values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which values are no numbers and should be."""
+    if values.dtype.kind != "f":
+        return np.zeros(values.shape, bool)
+    return np.asarray(np.isinf(values) if FEATURES[name].nan_means_none else ~np.isfinite(values))
+
+
+def _place(store: GroupStore, dims: Sequence[Any], faults: NDArray[np.bool_]) -> str:
+    """Where in a sample's values the first fault is, by the dims that a reader can name."""
+    index = np.argwhere(faults)[0] if faults.ndim else ()
     found = {str(dim): int(number) for dim, number in zip(dims[1:], index, strict=True)}
     words = [f"head {store.attributes['head_names'][found['head']]}"] if "head" in found else []
     words += [f"layer {found['layer']}"] if "layer" in found else []
     words += [f"block {store.read(['block'])['block'].values[found['block']]}"] if "block" in found else []
     words += [f"{dim} {found[dim] + 1}" for dim in ("part", "ring") if dim in found]
+    if "gradient_target" in found:
+        names = store.read(["gradient_target", "gradient_block"])
+        words += [f"target {names['gradient_target'].values[found['gradient_target']]}"]
+        words += [f"block {names['gradient_block'].values[found['gradient_block']]}"]
     words += [f"cell ({found['y']}, {found['x']})"] if "y" in found else []
     return "".join(f", {word}" for word in words)

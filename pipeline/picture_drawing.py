@@ -14,7 +14,7 @@ from pipeline.best_images import BestImages
 from pipeline.explain import Explainer
 from pipeline.overflow import overflow_of_sample
 from pipeline.picture_plan import Picture
-from pipeline.picture_views import image_label, read_photo, read_view, why_undefined
+from pipeline.picture_views import image_label, read_photo, read_view, why_no_pair, why_undefined
 from pipeline.run import Run
 from pipeline.series import checkpoint_names
 from pipeline.stats_run import open_stats
@@ -109,7 +109,7 @@ def _views(run: Run, picture: Picture, name: str, products: Sequence[Product], s
     """The picture's images as one checkpoint sees them, with the image that ranks first where a map explains that."""
     images = _images(picture)
     notes = shared.best.words(name, picture.target, [int(row["sample"]) for row in images])
-    return [read_view(run, row, name, products, picture.target, note) for row, note in zip(images, notes, strict=True)]
+    return [read_view(run, row, name, products, note) for row, note in zip(images, notes, strict=True)]
 
 
 def _style(run: Run, picture: Picture) -> MapStyle:
@@ -180,7 +180,7 @@ def _draw_methods(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint
         products = [product for product in chosen if product.method == method]
         if products:
             style = _style_of(run, method, products[0].target)
-            rows.append(MethodRow(style, read_view(run, image, name, products, style.target, "" if style.target == NO_TARGET else note)))
+            rows.append(MethodRow(style, read_view(run, image, name, products, "" if style.target == NO_TARGET else note)))
     what = "all methods" if picture.target == NO_TARGET else f"all methods, target {picture.target}"
     title = f"Place {picture.place}, {_one_line(image)}, checkpoint {name}: {what}"
     return methods_mosaic(rows, _draw_settings(run, picture.kind), title, picture.target)
@@ -197,10 +197,10 @@ def _draw_pair(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     name, images = picture.checkpoints[0], _images(picture)
     found = Explainer(run).pair(name, *(int(row["sample"]) for row in images))
     sides = []
-    for row, own, other in zip(images, ("first", "second"), ("second", "first"), strict=True):
+    for row, partner, own, other in zip(images, images[::-1], ("first", "second"), ("second", "first"), strict=True):
         heat, alike = found[f"{own}_map"].values, found[f"{other}_like_{own}"].values
         cells = query_cells(heat, run.settings.render.pair_cells, _APART)
-        reason = why_undefined(run, row, name) if np.isnan(heat).all() else ""
+        reason = why_no_pair(run, row, partner, name) if np.isnan(heat).all() else ""
         sides.append(PairSide(read_photo(run, row, name), _one_line(row), heat, cells, [alike[cell] for cell in cells], reason))
     title = f"Place {picture.place}, checkpoint {name}: a pair from both sides"
     return pair_mosaic(sides[0], sides[1], _kind(run, "hires_cam"), _draw_settings(run, picture.kind), title, _cosine(run, name, images))

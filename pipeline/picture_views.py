@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from pipeline.photo_copies import photo_file, stored_photo
 from pipeline.run import Run
 from pipeline.stores import GroupStore
 from safenet.preprocess import open_photo, to_rgb
+from stages.cam import needed_finite
 from stages.frames import to_photo_frame
 from stages.map_status import FACTS, STATUS
 from stages.mosaics import SampleView
@@ -25,10 +26,15 @@ from stages.target_names import NO_TARGET, parse_target
 from stages.warp_figures import ROUNDING, moved_share
 
 _LONGEST_SIDE_PX = 512
-_WHY_ABSENT = {"label": "its place was not trained", "match": "no image of this place in the other view", "best": "no gallery of the other view"}
+_WHY_ABSENT = {
+    "label": "its place was not trained",
+    "match": "no image of this place in the other view",
+    "best": "no gallery of the other view",
+    "pair": "the image that the target names is not finite",
+}
 
 
-def read_view(run: Run, row: pd.Series, name: str, products: Sequence[Product], target: str, note: str = "") -> SampleView:
+def read_view(run: Run, row: pd.Series, name: str, products: Sequence[Product], note: str = "") -> SampleView:
     """Read one image, its maps in the photo's frame, and what FAM and FPM did to it.
 
     Parameters
@@ -40,23 +46,22 @@ def read_view(run: Run, row: pd.Series, name: str, products: Sequence[Product], 
         Checkpoint.
     products : sequence of Product
         One a position at most.
-    target : str
-        Of the gradient methods among them.
     note : str
         Text under the photo.
     """
     number = int(row["sample"])
     store = run.features(name)
-    features = store.read(["theta", "source_cell", "boundary", "fam_change"], slice(number, number + 1))
+    features = store.read(["theta", "source_cell", "boundary", "fam_change", "valid"], slice(number, number + 1))
     theta, source = features["theta"].values, features["source_cell"].values
     maps, reasons, rounding = {}, {}, {}
     for product, (heat, facts) in _maps_of(run, name, number, products).items():
-        status = STATUS[int(facts["status"])].name
+        status, is_void = STATUS[int(facts["status"])].name, not bool(features["valid"].values[0])
         found = _on_photo(product, heat, features, store) if status not in ("absent", "not finite") else np.full_like(heat, np.nan)
         if not np.isnan(found).all():
             maps[product.position], rounding[product.position] = found[0], float(np.nan_to_num(facts["rounding"]))
         else:  # or a map on the aligned grid, whose warp is not finite
-            reasons[product.position] = _why_absent(run, row, target) if status == "absent" else _why_not_finite(store, number)
+            absent = status == "absent"
+            reasons[product.position] = _why_absent(run, row, product, facts, is_void) if absent else _why_not_finite(store, number, product)
     return SampleView(
         read_photo(run, row, name),
         image_label(row),
@@ -66,7 +71,7 @@ def read_view(run: Run, row: pd.Series, name: str, products: Sequence[Product], 
         theta[0],
         (source.shape[1], source.shape[2]),
         _moved_cells(source, float(features["fam_change"].values[0])),
-        "" if np.isfinite(theta).all() else _why_not_finite(store, number),
+        "" if np.isfinite(theta).all() else _not_finite(store, ["theta"]),
         rounding,
         note,
     )
@@ -85,12 +90,16 @@ def _on_photo(product: Product, heat: NDArray[np.float32], features: xr.Dataset,
     return to_photo_frame(heat, features["theta"].values, features["source_cell"].values, sampling, product.additive)
 
 
-def _why_absent(run: Run, row: pd.Series, target: str) -> str:
-    """What is written in the place of a map whose image is void, or has no such target."""
-    who = "" if target == NO_TARGET else parse_target(target).row.who
+def _why_absent(run: Run, row: pd.Series, product: Product, facts: Mapping[str, float], is_void: bool) -> str:
+    """What is written in the place of a map whose image is void, or has no such target, or nothing to compare it with."""
+    who = "" if product.target == NO_TARGET else parse_target(product.target).row.who
+    if is_void or not who:
+        return "no map: the image is void"
+    if np.isfinite(facts["score"]):
+        return "no map: there is no other class or place to compare with"
     if who == "match" and _has_other_view(run.manifest, row):
         return "no map: the images of this place in the other view are void or not finite"
-    return f"no map: {_WHY_ABSENT.get(who, 'the image is void')}"
+    return f"no map: {_WHY_ABSENT.get(who, 'it has no such target')}"
 
 
 def why_undefined(run: Run, row: pd.Series, name: str) -> str:
@@ -100,17 +109,30 @@ def why_undefined(run: Run, row: pd.Series, name: str) -> str:
     return "no map: the image is void" if is_void else _why_not_finite(store, int(row["sample"]))
 
 
+def why_no_pair(run: Run, row: pd.Series, other: pd.Series, name: str) -> str:
+    """The same of an image whose map is of its likeness to another one."""
+    at_fault = overflow_of_sample(run.features(name), int(row["sample"]))
+    return why_undefined(run, row, name) if at_fault else f"the other image: {why_undefined(run, other, name)}"
+
+
 def _has_other_view(manifest: pd.DataFrame, row: pd.Series) -> bool:
     """Whether the dataset has what the image would be compared with: other views of its place that serve as references."""
     serves = (manifest["split"] == "train") if row["split"] == "train" else manifest["roles"].str.contains("gallery")
     return bool(((manifest["place"] == row["place"]) & (manifest["view"] != row["view"]) & serves).any())
 
 
-def _why_not_finite(store: GroupStore, sample: int) -> str:
-    """What is written in the place of a map that is not finite: which variables are not, and the remedy."""
+def _why_not_finite(store: GroupStore, sample: int, product: Product | None = None) -> str:
+    """What is written in the place of a map that is not finite: which variables of those that it is made of are not, and the remedy."""
     variables = overflow_of_sample(store, sample)
+    if product is not None:
+        read = needed_finite(product) | ({"theta"} if product.position in ON_ALIGNED_GRID else set())
+        variables = [name for name in variables if name in read] or (["block_cam"] if product.is_stored_gradient else [])
     if not variables:
         return "not finite: the method divides by zero, or overflows, on this image"
+    return _not_finite(store, variables)
+
+
+def _not_finite(store: GroupStore, variables: Sequence[str]) -> str:
     return f"not finite: {', '.join(variables[:2])}{' ...' if len(variables) > 2 else ''}; {remedy(store, variables)}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +23,10 @@ from stages.report import Mosaic, report_page
 from stages.variants import variants_in
 
 VERSION = 3
+_NETWORK = (
+    "width {width}, depth {depth}, heads {heads}, {image_size} px in patches of {patch_size} px, "
+    "{parts} parts, {classes} classes, {sampling} sampling"
+)
 
 
 def report(run: Run) -> Outcome:
@@ -84,7 +89,6 @@ def _pictures(run: Run) -> list[dict[str, Any]]:
 def _facts(run: Run) -> dict[str, str]:
     names = finished_checkpoints(run, partial=True)
     table, attributes = run.manifest, run.features(names[-1]).attributes
-    size = attributes["architecture"]
     bad = void_images(run.features(names[-1]))
     return {
         "dataset": f"{table.attrs['root']} ({table.attrs['layout']})",
@@ -93,8 +97,7 @@ def _facts(run: Run) -> dict[str, str]:
         "bad images": f"{len(bad)}: " + "; ".join(f"{name}: {reason}" for name, reason in list(bad.items())[:5]) if bad else "none",
         "not finite": "; ".join(f"{name}: {words}" for name in names if (words := overflow_words(run.features(name)))) or "none",
         "checkpoints": f"{len(names)}: {', '.join(names)}",
-        "network": "width {width}, depth {depth}, heads {heads}, {image_size} px in patches of {patch_size} px, "
-        "{parts} parts, {classes} classes, {sampling} sampling".format(**size),
+        "network": _networks(run, names),
         "precision": f"{attributes['precision']} on {attributes['device']}, maps stored as {attributes['made_with']['map_dtype']}",
         "exactness": _exactness(run, names[-1]),
         "positions": ", ".join(run.settings.cam.positions),
@@ -102,6 +105,14 @@ def _facts(run: Run) -> dict[str, str]:
         "targets": ", ".join(run.settings.cam.targets),
         "made with": f"safenet-atlas {version('safenet-atlas')}, torch {attributes['libraries']['torch']}",
     }
+
+
+def _networks(run: Run, names: Sequence[str]) -> str:
+    """What the checkpoints are in numbers; where they differ, each kind with its checkpoints."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(_NETWORK.format(**run.features(name).attributes["architecture"]), []).append(name)
+    return next(iter(found)) if len(found) == 1 else "; ".join(f"{', '.join(of)}: {text}" for text, of in found.items())
 
 
 def _variants(run: Run) -> dict[str, str]:

@@ -76,7 +76,7 @@ class BlockGradients:
         Returns
         -------
         Tensor [B, targets, blocks, methods, H, W] of float32
-            In the patch frame; NaN for images that have no such target.
+            In the patch frame; NaN for images that have no such target, infinite where the gradient overflows.
         """
         tokens = [output.block_tokens[number] for number in self.blocks]
         maps = [tokens_to_map(value.detach().float()) for value in tokens]
@@ -88,7 +88,8 @@ class BlockGradients:
             gradients = torch.autograd.grad(total, tokens, retain_graph=rank < len(self.targets))
             heat = [_heat(one, tokens_to_map(gradient.float()) / scale) for one, gradient in zip(maps, gradients, strict=True)]
             defined = (index != UNDEFINED).view(-1, 1, 1, 1, 1)
-            found.append(torch.where(defined, torch.stack(heat, dim=1), torch.nan))
+            known = torch.stack(heat, dim=1).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)  # NaN means that there is no target
+            found.append(torch.where(defined, known, torch.nan))
         return torch.stack(found, dim=1)
 
     def _class_index(self, target: TargetName, output: SafeNetOutput, label: Tensor | None) -> Tensor:

@@ -20,7 +20,7 @@ from stages.rounding import relative_error
 from stages.schema import Arrays, check
 from stages.scores import ChannelRemoval, Score
 from stages.target_names import NO_TARGET, TargetName, parse_target
-from stages.targets import RIVAL_WEIGHT, TargetContext, open_score, rival_direction
+from stages.targets import RIVAL_WEIGHT, TargetContext, open_score, rival_direction, without_rivals
 
 _COLUMNS = 16
 _OTHER_KIND = {"class": {"embedding", "flip_embedding"}, "similarity": {"logit"}}  # read for all targets, needed by those of the other kind alone
@@ -131,14 +131,15 @@ def _compute_block(features: xr.Dataset, products: tuple[Product, ...], context:
     void = ~arrays["valid"].astype(bool)
     found: dict[str, tuple[tuple[str, ...], NDArray]] = {}
     for product, parts in made.items():
-        not_finite = np.logical_or.reduce([np.zeros(len(void), bool), *(spoilt[name] for name in _reads(product) & set(spoilt))])
-        absent = void | (_without_target(product, arrays, scores.get(product.target)) & ~not_finite)  # whether it has one cannot be known
-        maps, facts = _with_facts(product, parts, absent, not_finite, scores.get(product.target))
+        not_finite = np.logical_or.reduce([np.zeros(len(void), bool), *(spoilt[name] for name in needed_finite(product) & set(spoilt))])
+        without = _without_target(product, arrays, scores.get(product.target)) & ~(not_finite & _unknown_without(product))
+        alone = _without_rivals(product, arrays, context) & ~not_finite
+        maps, facts = _with_facts(product, parts, void | without, alone, not_finite, scores.get(product.target))
         found |= {product.key: (("sample", "y", "x"), maps), product.facts_key: (("sample", "fact"), facts)}
     return xr.Dataset(found)
 
 
-def _reads(product: Product) -> set[str]:
+def needed_finite(product: Product) -> set[str]:
     """Variables that must be finite for a map to be."""
     if product.target == NO_TARGET or product.is_stored_gradient:
         return needed_features([product])
@@ -154,6 +155,17 @@ def _without_target(product: Product, block: Arrays, score: Score | None) -> NDA
     return np.zeros(len(block["valid"]), bool)
 
 
+def _unknown_without(product: Product) -> bool:
+    """Whether an image that is not finite cannot tell whether it has such a target: what ranks first for it is not known."""
+    return product.target != NO_TARGET and parse_target(product.target).row.who not in ("match", "pair", "label")
+
+
+def _without_rivals(product: Product, block: Arrays, context: CamContext) -> NDArray[np.bool_]:
+    if product.method != "finer_cam":
+        return np.zeros(len(block["valid"]), bool)
+    return without_rivals(block, parse_target(product.target), context.targets)
+
+
 @dataclass(frozen=True)
 class _Made:
     """Maps [B, y, x] of a product, which are not finite, [B]; their rounding, and the share of bad denominators of the method, both [B]."""
@@ -165,15 +177,23 @@ class _Made:
 
 
 def _with_facts(
-    product: Product, parts: Sequence[_Made], absent: NDArray[np.bool_], not_finite: NDArray[np.bool_], score: Score | None
+    product: Product,
+    parts: Sequence[_Made],
+    absent: NDArray[np.bool_],
+    alone: NDArray[np.bool_],
+    not_finite: NDArray[np.bool_],
+    score: Score | None,
 ) -> tuple[NDArray, NDArray]:
-    """Join the parts of a block, and look at every map once. A map is all NaN where the target is absent, or what it is made of not finite."""
+    """Join the parts of a block, and look at every map once.
+
+    A map is all NaN where the target is absent, where it is `alone` (then the target has its score, but no rivals), or what it is made of not finite.
+    """
     maps = np.concatenate([part.maps for part in parts])
     nothing = absent | not_finite | np.concatenate([part.spoilt for part in parts])
-    maps[nothing] = np.nan
+    maps[nothing | alone] = np.nan
     rounding, clipped = (_joined([getattr(part, name) for part in parts]) for name in ("rounding", "clipped"))
     value, constant = (None, None) if score is None else (np.where(nothing, np.nan, found) for found in (score.value, score.constant))
-    return maps, map_facts(maps, METHODS[product.method].kind, LOW_CONTRAST_BELOW, clipped, rounding, value, constant, absent)
+    return maps, map_facts(maps, METHODS[product.method].kind, LOW_CONTRAST_BELOW, clipped, rounding, value, constant, absent | alone)
 
 
 def _joined(parts: Sequence[NDArray[np.floating] | None]) -> NDArray[np.floating] | None:

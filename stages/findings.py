@@ -12,6 +12,7 @@ from stages.products import Product
 from stages.target_names import NO_TARGET
 from stages.trust_report import trust_sentences
 from stages.warp_figures import ROUNDING
+from stages.wording import counted
 
 BLENDED = 1.2  # from this ratio of their contrasts on, norms behind FAM show its blending
 ALIKE = 0.95  # mean correlation of the maps with their mean map from which they are called alike
@@ -33,24 +34,27 @@ def _said_of(series: str, sentence: str) -> str:
 
 
 def _alignment(stats: xr.Dataset) -> Iterator[str]:
-    change = float(stats["fam_change"].max())
-    if np.isnan(change):
+    change, known = float(stats["fam_change"].max()), np.flatnonzero(stats["fam_change"].max("group").notnull())
+    if not known.size:
         yield "FAM's warp is not finite on any image: see the values that are not finite above."
         return
     if change < ROUNDING:
         how = "bit for bit" if change == 0 else "but for rounding"
+        number = stats.sizes["checkpoint"]
+        which = "any checkpoint" if known.size == number else f"any checkpoint whose warp is finite ({known.size} of {number})"
         yield (
-            f"FAM moves no cell in any checkpoint: before and after are the same tensor, {how}. Patch and aligned pictures of the same map "
+            f"FAM moves no cell in {which}: before and after are the same tensor, {how}. Patch and aligned pictures of the same map "
             "must look alike. (Nearest sampling, as published, gives the localisation network no gradient; see kornia/kornia#827.)"
         )
         return
-    moved = _overall(stats, "moved_cells")
-    last = stats.isel(checkpoint=-1)
-    turned = last[["warp_mean", "warp_std"]].sel(warp="rotation_deg")
+    moved, first, end = _overall(stats, "moved_cells"), int(known[0]), int(known[-1])
+    last = stats.isel(checkpoint=end)
+    turned = last[["warp_mean", "warp_std"]].sel(warp="rotation_deg").dropna("group")
     rotation = [
-        f"{float(turned['warp_mean'].sel(group=g)):+.1f} +- {float(turned['warp_std'].sel(group=g)):.1f} ({g})" for g in stats["group"].values
+        f"{float(turned['warp_mean'].sel(group=g)):+.1f} +- {float(turned['warp_std'].sel(group=g)):.1f} ({g})" for g in turned["group"].values
     ]
-    text = f"FAM moves {float(moved[0]):.0%} of the cells at {display_name(stats, 0)} and {float(moved[-1]):.0%} at {display_name(stats, -1)}"
+    early, late = float(moved[first]), float(moved[end])
+    text = f"FAM moves {early:.0%} of the cells at {display_name(stats, first)} and {late:.0%} at {display_name(stats, end)}"
     yield f"{text}; at the end its rotation in degrees, mean and standard deviation over images, is {', '.join(rotation)}."
     if _is_one_warp(last):
         yield "FAM's warp is almost the same for every image: it does not align one view with the other, it applies one fixed warp."
@@ -118,6 +122,8 @@ def _alike(stats: xr.Dataset) -> Iterator[str]:
 
 def _partition(stats: xr.Dataset) -> Iterator[str]:
     count = stats["boundary_count"].isel(checkpoint=-1).sum("group")
+    if not (count.sum("ring") > 0).all():
+        return  # no image has boundaries there
     share = count / count.sum("ring")
     typical = [f"{int(row.values.argmax()) + 1} ({float(row.max()):.0%})" for row in share]
     yield f"FPM cuts most often at half-widths {', '.join(typical)} cells in {display_name(stats, -1)}."
@@ -146,13 +152,13 @@ def _left_out(stats: xr.Dataset, direction: str) -> Iterator[str]:
     at = stats.sel(direction=direction)
     unmatched, queries = int(at["queries_unmatched"].max()), int(at["queries"].max())
     if unmatched:
-        yield f"{unmatched} of the {queries} queries {direction} have no gallery image of their place; they count as misses."
+        yield f"Queries {direction} without a gallery image of their place: {unmatched} of {queries}. They count as misses."
     for index in range(stats.sizes["checkpoint"]):
         asking, offered = (int(at[name][index]) for name in ("queries_not_finite", "gallery_not_finite"))
         if asking or offered:
             yield (
-                f"{display_name(stats, index)}, {direction}: {asking} queries have an embedding that is not finite and count as misses; "
-                f"{offered} gallery images are left out for the same reason."
+                f"{display_name(stats, index)}, {direction}: {counted(asking, 'query', 'queries')} with an embedding that is not finite, counted as "
+                f"{'a miss' if asking == 1 else 'misses'}; {counted(offered, 'gallery image')} left out for the same reason."
             )
 
 

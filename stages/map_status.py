@@ -30,7 +30,7 @@ STATUS: Mapping[int, Status] = MappingProxyType(
         2: Status("zero", "a gradient map without positive heat, or a class-free map that is 0 everywhere"),
         3: Status("clipped", "some denominators of the method were not positive; the map is as the formula gives it"),
         4: Status("not finite", "a cell, or what the map is made of, is NaN or infinite although the image and the target are there"),
-        5: Status("absent", "the image is void, or has no such target: every cell is NaN"),
+        5: Status("absent", "the image is void, or has no such target, or nothing to compare it with: every cell is NaN"),
         6: Status("constant", "a class-free map whose cells differ by no more than the rounding of the stored precision"),
     }
 )

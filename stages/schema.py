@@ -25,7 +25,7 @@ class Variable:
     long_name: str
     units: str = "1"
     frame: str = ""
-    nan_means_none: bool = False  # the image has no such target, or no mask; elsewhere NaN is a fault
+    nan_means_none: bool = False  # the image has no such target, or no mask, and what overflows is infinite; elsewhere NaN is a fault
 
     @property
     def per_sample(self) -> bool:
@@ -72,7 +72,7 @@ _ON_REQUEST = (
         "block_cam",
         ("sample", "gradient_target", "gradient_block", "gradient_method", "y", "x"),
         "float32",
-        "heat map at a transformer block by the gradient of a class score, raw and signed; NaN: the image has no such target",
+        "heat map at a transformer block by the gradient of a class score, raw and signed; NaN: the image has no such target; infinite: it overflows",
         frame="patch",
         nan_means_none=True,
     ),

@@ -135,11 +135,20 @@ def rival_direction(block: Arrays, target: TargetName, context: TargetContext) -
         return _cosine(block, target, context, block[reference_name(target, "rivals")]).direction
     index = class_of(block, target, context)
     nearest = context.rivals[np.maximum(index, 0)]
+    if not nearest.shape[1]:
+        return np.full(block["part_feature"].shape, np.nan)
     weights = target.head_weights(context.heads.count)
     score = SoftmaxScore if target.softmax else LogitScore
     of_rank = (np.where(index < 0, UNDEFINED, column) for column in nearest.T)
     rivals = [score(rival, weights, block["logit"], block["part_feature"], context.heads).direction for rival in of_rank]
     return np.asarray(np.mean(rivals, axis=0))
+
+
+def without_rivals(block: Arrays, target: TargetName, context: TargetContext) -> NDArray[np.bool_]:
+    """Which samples' targets have no other class or place to compete with, [B]."""
+    if target.row.kind == "similarity":
+        return np.asarray(np.isnan(block[reference_name(target, "rivals")]).any(axis=(1, 2)))
+    return np.full(len(block["logit"]), not context.rivals.shape[1])
 
 
 def class_of(block: Arrays, target: TargetName, context: TargetContext) -> NDArray[np.int64]:

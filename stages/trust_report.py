@@ -12,6 +12,7 @@ import xarray as xr
 from stages.products import Product
 
 OFTEN = 0.05  # share of the images from which a status is worth a sentence
+_SHOWN = 8  # products that a sentence names
 SAME = 0.98
 INDEPENDENT = 0.9
 
@@ -72,7 +73,9 @@ def _statuses(last: xr.Dataset) -> Iterator[str]:
         ]
         often = [(product, value) for product, value in often if value > OFTEN]
         if often:
-            yield f"Maps that are {text}: {', '.join(f'{product} on {value:.0%} of the images' for product, value in often)}."
+            shown = ", ".join(f"{product} on {value:.0%} of the images" for product, value in often[:_SHOWN])
+            more = f", and {len(often) - _SHOWN} more (see the table)" if len(often) > _SHOWN else ""
+            yield f"Maps that are {text}: {shown}{more}."
 
 
 def _twins(last: xr.Dataset) -> Iterator[str]:

@@ -85,6 +85,16 @@ def test_images_without_the_target_are_nan():
     assert torch.isfinite(found[1, 1]).all()
 
 
+def test_a_gradient_that_overflows_is_infinite_and_a_target_that_is_not_there_nan():
+    """So that a reader can tell the two: within attention, one value that is not finite makes every cell NaN."""
+    model = random_net()
+    with torch.no_grad():
+        model.transformer.blocks[-1].mlp.fc2.weight.mul_(1e38)
+    found = extracted(model, photos(2), torch.tensor([0, -1]), gradient_targets=("label",))["block_cam"]
+    assert torch.isinf(found[0]).any() and not torch.isnan(found[0]).any()
+    assert torch.isnan(found[1]).all()
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_reduced_precision_gives_nearly_the_same_maps(precision):
     model, images = random_net(), photos(3)

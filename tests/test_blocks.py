@@ -95,7 +95,8 @@ def test_a_record_proves_what_was_written_and_tells_by_whom(tmp_path):
     record = ledger.record(BLOCK)
     assert record["rows"] == [4, 8]
     assert record["quarantined"] == {"x": "no bytes"}
-    assert record["arrays"]["a"] == {"stamp": "s1", "crc32c": google_crc32c.value(values.tobytes()), "bytes": 16, "non_finite": 2, "odd_rows": [1, 2]}
+    proof = {"stamp": "s1", "crc32c": google_crc32c.value(values.tobytes()), "bytes": 16}
+    assert record["arrays"]["a"] == {**proof, "non_finite": 2, "odd_rows": [1, 2], "infinite": 1, "infinite_rows": [2]}
     assert record["pid"] == os.getpid()
     assert record["host"]
     assert datetime.fromisoformat(record["finished"]).tzinfo is not None

@@ -14,7 +14,7 @@ from pipeline.completeness import mark_features_whole
 from pipeline.explain import Explainer
 from pipeline.graph import STAGES
 from pipeline.opening import open_run
-from pipeline.picture_views import read_view
+from pipeline.picture_views import read_view, why_no_pair
 from pipeline.status import run_status
 from pipeline.wanted_maps import wanted_products
 from stages.cam import compute_cams
@@ -126,8 +126,32 @@ def test_a_reference_that_is_not_there_is_absent_and_not_infinite(block):
     found = compute_cams(alone, PRODUCTS, context)
     assert STATUS[int(found[f"{FACTS_PREFIX}aligned/match/grad_cam"][POISONED, 0])].name == "absent"
     both = poisoned(alone, "embedding", np.nan)
+    both[reference_name(parse_target("best"), "own")].values[POISONED] = np.nan
     found = compute_cams(both, PRODUCTS, context)
-    assert STATUS[int(found[f"{FACTS_PREFIX}aligned/match/grad_cam"][POISONED, 0])].name == "not finite", "whether it has one cannot be known"
+    assert STATUS[int(found[f"{FACTS_PREFIX}aligned/match/grad_cam"][POISONED, 0])].name == "absent"
+    assert STATUS[int(found[f"{FACTS_PREFIX}aligned/best/grad_cam"][POISONED, 0])].name == "not finite", "what ranks first cannot be known"
+
+
+def test_a_target_without_rivals_is_absent_for_finer_cam_and_keeps_its_score(block):
+    features, context, _, whole, _ = block
+    name = reference_name(parse_target("match"), "rivals")
+    alone = features.assign({name: features[name].copy(deep=True)})
+    alone[name][POISONED] = np.nan
+    found = compute_cams(alone, PRODUCTS, context)
+    facts = dict(zip(FACTS, found[f"{FACTS_PREFIX}aligned/match/finer_cam"].values[POISONED].tolist(), strict=True))
+    assert STATUS[int(facts["status"])].name == "absent"
+    assert facts["score"] == float(whole[f"{FACTS_PREFIX}aligned/match/finer_cam"].values[POISONED, FACTS.index("score")])
+    np.testing.assert_array_equal(others(found["aligned/match/finer_cam"]), others(whole["aligned/match/finer_cam"]))
+    np.testing.assert_array_equal(found["aligned/match/grad_cam"], whole["aligned/match/grad_cam"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_network_of_one_class_has_no_rivals():
+    model = random_net("nearest", 2, seed=3, classes=1)
+    products = products_of(CamSettings(methods=("finer_cam", "grad_cam"), targets=("predicted",), positions=("aligned",)))
+    found = compute_cams(feature_block(model, 3, products=products), products, context_of(model))
+    status = {p.method: {STATUS[int(code)].name for code in found[p.facts_key].values[:, 0]} for p in products}
+    assert status["finer_cam"] == {"absent"} and "absent" not in status["grad_cam"]
 
 
 @pytest.mark.parametrize("value", POISONS)
@@ -270,17 +294,20 @@ def test_a_poisoned_image_is_named_in_status_report_and_panels(lab, intact, tmp_
     poison_store(run, checkpoint, "embedding", np.nan, sample)
     run = brought_up(lab, directory, f"{checkpoint}.pth")
     result = lab.atlas("status", directory, "--bad", checkpoints=f"{checkpoint}.pth")
-    assert f"{checkpoint}: 1 values in 1 images are not finite, first in embedding of {identity}, head part1; " in result.output
+    assert f"{checkpoint}: 1 value in 1 image is not finite, first in embedding of {identity}, head part1; " in result.output
     assert f"{identity} (" in result.output and f"not finite in {checkpoint}: embedding; " in result.output
     page = _text(run.report_path.read_text())
-    assert f"{checkpoint}: 1 values in 1 images are not finite, first in embedding of {identity}, head part1; " in page
-    assert "gallery images are left out for the same reason" in page or "1 gallery images are left out" in page
+    assert f"{checkpoint}: 1 value in 1 image is not finite, first in embedding of {identity}, head part1; " in page
+    assert "1 gallery image left out for the same reason" in page
     products = [p for p in wanted_products(run, checkpoint) if p.method == "hires_cam" and p.target == "match"]
-    own, other = (
-        read_view(run, run.manifest.iloc[number], checkpoint, products, "match") for number in (sample, _drone_of(run, run.manifest.iloc[sample]))
-    )
+    own, other = (read_view(run, run.manifest.iloc[number], checkpoint, products) for number in (sample, _drone_of(run, run.manifest.iloc[sample])))
     assert own.reasons["aligned"].startswith("not finite: embedding; the network's own values overflow")
     assert other.reasons["aligned"] == "no map: the images of this place in the other view are void or not finite"
+    (norm,) = [p for p in wanted_products(run, checkpoint) if p.key == "patch/none/l2_norm"]
+    assert read_view(run, run.manifest.iloc[sample], checkpoint, [norm]).reasons == {}, "it is not made of the embedding"
+    partner = run.manifest.iloc[_drone_of(run, run.manifest.iloc[sample])]
+    assert why_no_pair(run, partner, run.manifest.iloc[sample], checkpoint).startswith("the other image: not finite: embedding; the network's")
+    assert why_no_pair(run, run.manifest.iloc[sample], partner, checkpoint).startswith("not finite: embedding; the network's")
     opened = open_run(directory)
     facts = opened.facts["aligned/match/hires_cam"].isel(checkpoint=0, sample=sample)
     assert STATUS[int(facts.sel(fact="status"))].name == "not finite"

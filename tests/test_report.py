@@ -103,9 +103,9 @@ def test_queries_and_gallery_images_that_cannot_be_ranked_are_told():
     stats["queries"], stats["queries_unmatched"] = (at, np.full((3, 2), 40.0)), (at, np.tile([3.0, 0], (3, 1)))
     stats["queries_not_finite"], stats["gallery_not_finite"] = (at, np.array([[0, 0], [0, 0], [2.0, 0]])), (at, np.array([[0, 0], [0, 0], [0, 1.0]]))
     text = "\n".join(findings(stats))
-    assert "3 of the 40 queries drone to satellite have no gallery image of their place; they count as misses." in text
-    assert "epoch 9, drone to satellite: 2 queries have an embedding that is not finite and count as misses; 0 gallery images" in text
-    assert "epoch 9, satellite to drone: 0 queries have an embedding that is not finite and count as misses; 1 gallery images" in text
+    assert "Queries drone to satellite without a gallery image of their place: 3 of 40. They count as misses." in text
+    assert "epoch 9, drone to satellite: 2 queries with an embedding that is not finite, counted as misses; 0 gallery images left out" in text
+    assert "epoch 9, satellite to drone: 0 queries with an embedding that is not finite, counted as misses; 1 gallery image left out" in text
     assert "queries satellite to drone have no gallery" not in text and "epoch 4, drone to satellite" not in text
 
 
@@ -114,8 +114,32 @@ def test_no_figure_is_never_nan_in_a_sentence():
     stats = figures(0.2)
     for name in ("pointing", "energy", "low_contrast", "fam_change", "moved_cells", "boundary_changed_to_previous"):
         stats[name] = stats[name] * np.nan
+    stats["boundary_count"] = stats["boundary_count"] * 0
     text = "\n".join(findings(stats))
-    assert "nan" not in text and "FAM's warp is not finite on any image" in text and "Recall@1" in text
+    assert "nan" not in text and "FAM's warp is not finite on any image" in text and "Recall@1" in text and "FPM cuts" not in text
+
+
+def test_a_sentence_names_so_many_products_and_counts_the_rest():
+    stats = figures()
+    names = [f"aligned/class_{number}/hires_cam" for number in range(12)]
+    stats = stats.isel(product=[0] * 12).assign_coords(product=names)
+    status = ["ok", "low contrast", "zero", "clipped", "not finite", "absent", "constant"]
+    stats["status_share"] = (("checkpoint", "group", "product", "status"), np.zeros((3, 2, 12, 7)))
+    stats = stats.assign_coords(status=status)
+    stats["status_share"].loc[{"status": "not finite"}] = 1.0
+    (sentence,) = [text for text in findings(stats) if text.startswith("Maps that are not finite")]
+    assert sentence.endswith("aligned/class_7/hires_cam on 100% of the images, and 4 more (see the table).")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [(0.2, "FAM moves 20% of the cells at epoch 4 and 20% at epoch 4;"), (0, "any checkpoint whose warp is finite (1 of 3)")]
+)
+def test_what_is_said_of_the_alignment_is_said_of_warps_that_are_finite(change, said):
+    stats = figures(change)
+    for name in ("fam_change", "moved_cells", "warp_mean", "warp_std"):
+        stats[name] = stats[name].where(stats["epoch"] == 4)
+    text = findings(stats)[0]
+    assert said in text and "nan" not in text
 
 
 def several_series() -> xr.Dataset:

@@ -33,6 +33,7 @@ from pipeline.settings_page import settings_page
 from pipeline.space import human_bytes
 from pipeline.status import overflow_lines, run_overflow, run_status
 from pipeline.submit import Submission, check_job_id, chosen_stages, dry_run_texts, submit
+from pipeline.target_checks import check_views
 from pipeline.text_tables import format_table, terminal_width
 from pipeline.training import train_run
 from pipeline.verify import verify
@@ -211,6 +212,8 @@ def run_all(config: Path | None, directory: Place | None, assignments: tuple[str
     """Run all stages in order; what is up to date is left alone."""
     run = chosen_run(config, directory, _on(executor, assignments), quiet)
     for stage in STAGES:
+        if stage.writes == "features":
+            check_views(run)
         run.say(str(stage.bring_up_to_date(run)))
 
 

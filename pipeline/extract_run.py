@@ -34,6 +34,7 @@ from pipeline.space import check_space, human_bytes
 from pipeline.stamps import stamp
 from pipeline.store_groups import read_attributes
 from pipeline.stores import GroupStore
+from pipeline.target_checks import missing_views
 from safenet.checkpoint import CheckpointInfo, read_checkpoint
 from stages.targets import UNDEFINED, label_index
 
@@ -108,6 +109,8 @@ def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outc
     named = named_files(run)
     share = _share(run, named.files)
     check_same_sizes(run, named)
+    if reason := missing_views(run):
+        run.say(f"warning: `atlas cam` will refuse: {reason}")
     infos = {name: _examine(run, file) for name, file in share.files.items()}  # one after the other: memory holds one
     if named.read:
         named.read.keep()

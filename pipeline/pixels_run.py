@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -34,13 +34,15 @@ from stages.cam import needed_features
 from stages.deletion import area_under
 from stages.extract import AUTOCAST, resolve_precision
 from stages.frames import to_photo_frame
+from stages.map_status import FACTS, STATUS
 from stages.pixels import look, perturbed, step_counts
 from stages.products import Product
 from stages.spreading import spread
 from stages.target_names import NO_TARGET, TargetName, parse_target
 from stages.targets import class_of, open_score
 
-VERSION = 2
+VERSION = 3
+_CODES = {row.name: code for code, row in STATUS.items()}
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,40 @@ class _Inputs:
         """Digest of it."""
         return stamp(self.made_with)
 
+    def on(self, samples: Sequence[int]) -> _Inputs:
+        """The same, on these images."""
+        return replace(self, made_with={**self.made_with, "samples": list(samples)})
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What a checkpoint's maps say of the images that are looked at, as their numbers.
+
+    Attributes
+    ----------
+    used : list of int
+        A map of the target is finite.
+    spoilt : list of int
+        They have the target, and no map of it is finite.
+    without : list of int
+        They do not have the target.
+    methods : tuple of str
+        Methods whose maps are not finite for any of them.
+    """
+
+    used: list[int]
+    spoilt: list[int]
+    without: list[int]
+    methods: tuple[str, ...]
+
+    def why_none(self, target: TargetName) -> str:
+        """Why no image can be used, in words; empty where one can."""
+        if self.used:
+            return ""
+        if self.spoilt:
+            return f"the maps of {target} are not finite for any of the {len(self.spoilt)} images that have it"
+        return f"no image has the target {str(target)!r}"
+
 
 def pixels(run: Run, *, partial: bool = False) -> Outcome:
     """Measure deletion and insertion in pixel space: blur photos in the order of each map at aligned, and run the network on them again.
@@ -73,12 +109,17 @@ def pixels(run: Run, *, partial: bool = False) -> Outcome:
     MissingProductError
         If heat maps or checkpoint files are missing.
     ValueError
-        If there are no maps at aligned, a checkpoint file is not the one that the features were made with, or no image has the target.
+        If there are no maps at aligned, a checkpoint file is not the one that the features were made with, or no checkpoint has an image that
+        has the target and finite maps of it.
     """
     names = finished_checkpoints(run, partial)
     files = named_files(run).files
-    inputs = [_inputs(run, name, files.get(name)) for name in names]
-    computed, started, notes = 0, perf_counter(), []
+    everything = [_inputs(run, name, files.get(name)) for name in names]
+    images = _choose_images(run, everything)
+    inputs = [one.on(images[one.name].used) for one in everything if images[one.name].used]
+    if not inputs:
+        raise ValueError(_why_nothing(run, everything, images))
+    computed, started, notes, used = 0, perf_counter(), [], 0
     bar = tqdm(inputs, unit="checkpoint", disable=not run.progress)
     with (
         run.locked("pixels"),
@@ -86,13 +127,15 @@ def pixels(run: Run, *, partial: bool = False) -> Outcome:
     ):
         for one in bar:
             if group_attributes(run.pixels_path, one.name).get("stamp") != one.stamp or dataset_seal(run.pixels_path, one.name).faults():
-                found = _of_checkpoint(run, one)
+                found = _of_checkpoint(run, one, images[one.name].used)
                 about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": run.features(one.name).attributes["epoch"]}
                 write_dataset(run.pixels_path, one.name, found, about)
                 computed += 1
-                notes += [f"{one.name}, {one.target}, deletion / insertion: {_in_words(found)}"]
-    note_rate(run.directory, "pixels", computed * run.settings.pixels.samples, perf_counter() - started)
-    return Outcome("pixels", computed, len(names) - computed, "checkpoints", tuple(notes))
+                used += found.sizes["sample"]
+                notes += [f"{one.name}, {one.target}, {found.sizes['sample']} images, deletion / insertion: {_in_words(found)}"]
+    note_rate(run.directory, "pixels", used, perf_counter() - started)
+    notes += [line for one in everything for line in _left_out(run, one, images[one.name])]
+    return Outcome("pixels", computed, len(inputs) - computed, "checkpoints", tuple(notes))
 
 
 def _inputs(run: Run, name: str, file: CheckpointFile | None) -> _Inputs:
@@ -120,12 +163,11 @@ def _inputs(run: Run, name: str, file: CheckpointFile | None) -> _Inputs:
     return _Inputs(name, file.path, parse_target(targets[0]), chosen, made_with)
 
 
-def _of_checkpoint(run: Run, one: _Inputs) -> xr.Dataset:
+def _of_checkpoint(run: Run, one: _Inputs, samples: Sequence[int]) -> xr.Dataset:
     settings, extract = run.settings.pixels, run.settings.extract
     device = torch.device(pick_device(extract.device))
     model = read_checkpoint(one.file, **extract.told).build().to(device)
     precision, few = AUTOCAST.get(resolve_precision(extract.precision, device)), extract.batch_size
-    samples = _samples(run, one)
     curves = {kind: np.full((len(one.products), len(samples), settings.steps + 1), np.nan) for kind in ("deletion", "insertion")}
     compared = Compared(run.features(one.name))
     for column, sample in enumerate(samples):
@@ -149,14 +191,58 @@ def _of_checkpoint(run: Run, one: _Inputs) -> xr.Dataset:
     return xr.Dataset(found, coords=coordinates)
 
 
-def _samples(run: Run, one: _Inputs) -> list[int]:
-    """Evenly spread samples that have the target."""
-    key = next(product for product in one.products if product.target != NO_TARGET).key
-    maps = run.cams(one.name).read([key])[key].values
-    there = np.flatnonzero(np.isfinite(maps).all(axis=(1, 2)))
-    if not len(there):
-        raise ValueError(f"{run.cams(one.name)}: no image has the target {str(one.target)!r}; name another in pixels.target")
-    return [int(there[index]) for index in spread(len(there), run.settings.pixels.samples)]
+def _choose_images(run: Run, inputs: Sequence[_Inputs]) -> dict[str, _Images]:
+    """Spread over the images that have the target in any checkpoint, finite or not, so that all checkpoints are measured on the same ones."""
+    status = {one.name: _status(run, one) for one in inputs}
+    there = sorted({sample for found in status.values() for sample in np.flatnonzero((found.of_target != _CODES["absent"]).any(axis=0)).tolist()})
+    chosen = [there[index] for index in spread(len(there), run.settings.pixels.samples)]
+    return {one.name: _judge(one, status[one.name], chosen) for one in inputs}
+
+
+@dataclass(frozen=True)
+class _Status:
+    """Status of all maps of a checkpoint, and of those that have the target: codes [product, sample]."""
+
+    of_all: NDArray[np.floating]
+    of_target: NDArray[np.floating]
+
+
+def _status(run: Run, one: _Inputs) -> _Status:
+    facts = run.cams(one.name).read([product.facts_key for product in one.products])
+    codes = np.stack([facts[product.facts_key].values[:, FACTS.index("status")] for product in one.products])
+    return _Status(codes, codes[[product.target != NO_TARGET for product in one.products]])
+
+
+def _judge(one: _Inputs, status: _Status, chosen: Sequence[int]) -> _Images:
+    rows = np.array([sample for sample in chosen if sample < status.of_all.shape[1]], np.int64)  # the dataset may have grown since
+    bad = [_CODES["absent"], _CODES["not finite"]]
+    used = rows[~np.isin(status.of_target[:, rows], bad).all(axis=0)]
+    without = rows[(status.of_target[:, rows] == _CODES["absent"]).all(axis=0)]
+    spoilt = sorted({*rows.tolist()} - {*used.tolist()} - {*without.tolist()})
+    lost = np.asarray(np.isin(status.of_all[:, used], bad))
+    methods = tuple(product.method for product, row in zip(one.products, lost, strict=True) if row.all())
+    return _Images(used.tolist(), spoilt, without.tolist(), methods)
+
+
+def _why_nothing(run: Run, inputs: Sequence[_Inputs], images: Mapping[str, _Images]) -> str:
+    """The refusal where no checkpoint has an image that can be used: of one whose maps are not finite, if there is one."""
+    one = max(inputs, key=lambda one: len(images[one.name].spoilt))
+    remedy = "`atlas status` says what is not finite" if images[one.name].spoilt else "name another in pixels.target"
+    return f"{run.cams(one.name)}: {images[one.name].why_none(one.target)}; {remedy}"
+
+
+def _left_out(run: Run, one: _Inputs, images: _Images) -> Iterator[str]:
+    """A line where the checkpoint is left out; else one for the methods, and one a reason for the images, that are."""
+    if reason := images.why_none(one.target):
+        yield f"{one.name} is left out: {reason}"
+        return
+    if images.methods:
+        yield f"{one.name}: left out: {', '.join(images.methods)}, not finite for any of its {len(images.used)} images"
+    ids = run.features(one.name).read(["sample_id"])["sample_id"].values
+    for samples, why in ((images.spoilt, "maps that are not finite"), (images.without, f"no target {str(one.target)!r} here")):
+        if samples:
+            shown = ", ".join(ids[samples[:3]]) + (", ..." if len(samples) > 3 else "")
+            yield f"{one.name}: {len(samples)} images left out, which have {why}: {shown}"
 
 
 def _heats(run: Run, one: _Inputs, sample: int) -> list[NDArray[np.float32]]:
@@ -190,8 +276,14 @@ def _photo(run: Run, name: str, sample: int) -> NDArray[np.uint8]:
 
 
 def _in_words(found: xr.Dataset) -> str:
-    mean = found[["deletion", "insertion"]].mean("sample")
     return ", ".join(
-        f"{Product.parse(str(key)).method} {float(mean['deletion'].sel(product=key)):.3f} / {float(mean['insertion'].sel(product=key)):.3f}"
-        for key in mean["product"].values
+        _method_in_words(found.sel(product=key)) for key in found["product"].values if np.isfinite(found["deletion"].sel(product=key)).any()
     )
+
+
+def _method_in_words(found: xr.Dataset) -> str:
+    """A method's means, and of how many images where not of all."""
+    counted = int(np.isfinite(found["deletion"]).sum())
+    of_few = f" ({counted} images)" if counted < found.sizes["sample"] else ""
+    method = Product.parse(str(found["product"].item())).method
+    return f"{method} {float(found['deletion'].mean()):.3f} / {float(found['insertion'].mean()):.3f}{of_few}"

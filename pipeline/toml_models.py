@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -56,7 +56,7 @@ def first_fault(error: ValidationError, model: type[BaseModel]) -> str:
         names = _fields_of(model, place[:-1])
         kind = "key" if len(place) > 1 else "table"
         return f"unknown {kind} {name!r}.{suggestion(place[-1], names)} Known: {', '.join(names)}"
-    message = fault["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list, such as ['a', 'b']")
+    message = fault["msg"].removeprefix("Value error, ").replace("a valid tuple", f"a list, such as {_example_list(model, place)}")
     return message if not name or message.startswith(name) else f"{name} = {fault['input']!r}: {message}"
 
 
@@ -75,9 +75,25 @@ def _first(error: ValidationError) -> Any:
 
 
 def _fields_of(model: Any, place: list[str]) -> list[str]:
+    found = _model_at(model, place)
+    return [] if found is None else sorted(getattr(found, "model_fields", None) or (field.name for field in fields(found)))
+
+
+def _example_list(model: Any, place: list[str]) -> str:
+    """What a list of the key's kind looks like."""
+    found = _model_at(model, place[:-1])
+    return "[0, 1]" if found is not None and _holds_numbers(get_type_hints(found).get(place[-1])) else "['a', 'b']"
+
+
+def _holds_numbers(annotation: Any) -> bool:
+    return annotation in (int, float) or any(_holds_numbers(kind) for kind in get_args(annotation))
+
+
+def _model_at(model: Any, place: list[str]) -> Any:
+    """The model of a table; None where the place is none."""
     for part in place:
         annotation = model.model_fields[part].annotation
         model = next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields") or is_dataclass(kind)), None)
         if model is None:
-            return []
-    return sorted(getattr(model, "model_fields", None) or (field.name for field in fields(model)))
+            return None
+    return model

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-from stages.pair_lists import pair_list_files, read_pair_lists, unpaired_remarks
+from stages.pair_lists import pair_list_files, read_pair_lists, several_tiles_remarks, unpaired_remarks
 from stages.tree_places import view_and_place
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
@@ -230,7 +230,8 @@ def _find_gta_uav(root: Path, given: Given) -> Iterator[ImageFile]:
 
 
 def _remarks_on_gta_uav(root: Path, given: Given) -> list[str]:
-    return unpaired_remarks(read_pair_lists(root, given.pair_lists))
+    lists = read_pair_lists(root, given.pair_lists)
+    return [*unpaired_remarks(lists), *several_tiles_remarks(lists)]
 
 
 def _height_in_gta_uav(path: str) -> str:

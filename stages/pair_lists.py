@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -96,6 +97,16 @@ def unpaired_remarks(lists: Sequence[PairList]) -> list[str]:
     ]
 
 
+def several_tiles_remarks(lists: Sequence[PairList]) -> list[str]:
+    """Warn of drone photos that several entries give different tiles, a line a list."""
+    return [
+        f"warning: {len(found):,} drone photos of the {one.split} list are listed with several best tiles, each of which counts as a place of "
+        f"theirs, for instance {found[0]}"
+        for one in lists
+        if (found := [drone for drone, count in Counter(pair.drone for pair in dict.fromkeys(one.pairs)).items() if count > 1])
+    ]
+
+
 def _read(root: Path, path: Path, split: str) -> PairList:
     pairs, unpaired, folders = [], [], set()
     for number, entry in enumerate(_entries(path)):
@@ -116,7 +127,7 @@ def _read(root: Path, path: Path, split: str) -> PairList:
 
 def _entries(path: Path) -> list[Any]:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({' '.join(str(error).split())}); expected a pair list of GTA-UAV. Download it again") from None
     if not isinstance(found, list):
@@ -145,7 +156,7 @@ def _best(entry: Mapping[str, Any], count: int, where: str) -> int:
     if weights is None:
         return 0
     if not isinstance(weights, list) or len(weights) != count or not all(_is_number(weight) for weight in weights):
-        raise ValueError(f"{where}: {_WEIGHTS} is {weights!r}; expected {count} numbers, one a tile")
+        raise ValueError(f"{where}: {_WEIGHTS} is {weights!r}; expected {count} number{'s' if count != 1 else ''}, one a tile")
     return max(range(count), key=lambda number: (weights[number], -number))
 
 

@@ -31,7 +31,9 @@ class PixelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: str = Field("", description="score that is looked at, and whose maps at aligned give the orders; default: the first of cam.targets")
-    samples: int = Field(32, ge=1, description="images, evenly spread over those that have the target")
+    samples: int = Field(
+        32, ge=1, description="images, evenly spread over those that have the target; those whose maps are not finite are left out, and named"
+    )
     steps: int = Field(16, ge=1, description="steps from the whole photo to none of it; each is a forward pass an image, map and curve")
     baseline: Baseline = Field("blur", description="what is shown in place of a cell: the photo blurred by two cells, or the mean colour")
 

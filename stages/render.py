@@ -78,7 +78,7 @@ class RenderSettings(BaseModel):
     @classmethod
     def _ascending_percentiles(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not 0 <= value[0] < value[1] <= 100:
-            raise ValueError(f"render.percentiles = {list(value)}: expected [lower, upper], between 0 and 100")
+            raise ValueError(f"render.percentiles = {list(value)}: expected [lower, upper], lower below upper, both from 0 to 100")
         return value
 
     @model_validator(mode="after")

@@ -189,7 +189,10 @@ def test_a_fault_is_blamed_on_what_it_came_from(tmp_path, text, options, message
         ("render.stretch_flat=true", "render.stretch_flat: maps of low contrast are drawn from minimum to maximum now; render.low_contrast = 'grey'"),
         ("render.epochs_scope=fixed", "render.epochs_scope = 'fixed' needs render.fixed = [minimum, maximum]"),
         ("render.scope=fixed", "render.scope = 'fixed' needs render.fixed = [minimum, maximum]"),
-        ("render.percentiles=[99, 1]", "render.percentiles = [99.0, 1.0]: expected [lower, upper], between 0 and 100"),
+        ("render.percentiles=[99, 1]", "render.percentiles = [99.0, 1.0]: expected [lower, upper], lower below upper, both from 0 to 100"),
+        ("render.percentiles=[50, 50]", "render.percentiles = [50.0, 50.0]: expected [lower, upper], lower below upper"),
+        ("render.fixed=0", "render.fixed = 0: Input should be a list, such as [0, 1]"),
+        ("cam.methods=0", "cam.methods = 0: Input should be a list, such as ['a', 'b']"),
     ],
 )
 def test_what_is_renamed_or_lacks_its_other_half_says_so(assignment, said):

@@ -128,6 +128,21 @@ def test_a_listed_photo_that_is_missing_is_quarantined(tmp_path):
     ]
 
 
+def test_a_photo_that_is_listed_with_two_tiles_is_told(lab, tmp_path):
+    twice = [*TEST, entry(HIGH, ["6_0_0_0.png"]), TEST[1]]
+    run = lab.run(tmp_path / "run", photos=gta_uav(tmp_path / "photos", cross_test=twice))
+    said = "warning: 1 drone photos of the test list are listed with several best tiles, each of which counts as a place of theirs, for instance "
+    assert f"{said}drone/images/{HIGH}" in str(index(run))
+
+
+def test_a_byte_order_mark_before_a_list_is_passed_over(tmp_path):
+    root = gta_uav(tmp_path)
+    plain = indexed(root)
+    path = root / "cross-area-drone2sate-test.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    pd.testing.assert_frame_equal(indexed(root), plain)
+
+
 def test_a_photo_without_a_positive_tile_is_left_out_and_told(lab, tmp_path):
     """As the published evaluation does."""
     root = gta_uav(tmp_path / "photos", cross_test=[TEST[0], entry(LOW, [])])
@@ -148,7 +163,7 @@ BAD = {
     "no name": ([entry(HIGH, ["6_0_0_0.png"], drone_img_name=None)], r"entry 0: drone_img_name is None; expected a text"),
     "no tiles": ([entry(HIGH, [], pair_pos_sate_img_list="a")], r"entry 0: pair_pos_sate_img_list is 'a'; expected a list of file names"),
     "few weights": ([entry(HIGH, list(TILES[:2]), [0.5])], r"entry 0: pair_pos_sate_weight_list is \[0\.5\]; expected 2 numbers, one a tile"),
-    "NaN": ([entry(HIGH, ["6_0_0_0.png"], [float("nan")])], r"pair_pos_sate_weight_list is \[nan\]; expected 1 numbers"),
+    "NaN": ([entry(HIGH, ["6_0_0_0.png"], [float("nan")])], r"pair_pos_sate_weight_list is \[nan\]; expected 1 number, one a tile"),
     "no positives": ([entry(HIGH, []), entry(LOW, [])], r"test\.json: none of its 2 entries has a tile in pair_pos_sate_img_list; expected one"),
     "outside": ([entry("../../x.png", ["6_0_0_0.png"])], r"entry 0: drone/images/\.\./\.\./x\.png does not lie in the dataset's folder"),
     "no folder": ([entry(HIGH, ["6_0_0_0.png"], sate_img_dir="sat")], r"test\.json: its tiles lie in 'sat', and .*/sat is no folder\. Unpack the"),

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from poison import poison_store
 
 from pipeline.cam_run import cam
 from pipeline.extract_run import extract
+from pipeline.forgetting import forget_checkpoints
+from pipeline.index_run import index
 from pipeline.pixels_run import pixels
 from pipeline.run import MissingProductError
 from pipeline.verify import verify
@@ -60,7 +63,7 @@ def test_curves_are_what_the_network_gives_for_the_altered_photos(lab, done):
     """One image, by hand: altered, run, compared with the mean unit embedding of its true images."""
     directory, outcome = done
     assert outcome.computed == 3
-    assert outcome.notes[0].startswith("net_000, match_share, deletion / insertion: ")
+    assert outcome.notes[0].startswith("net_000, match_share, 3 images, deletion / insertion: ")
     found = xr.open_zarr(directory / "pixels.zarr" / "net_000").load()
     run = lab.run(directory, *MORE)
     assert found.sizes == {"product": 2, "sample": 3, "step": 5}, "l2_norm and grad_cam at aligned"
@@ -113,10 +116,10 @@ def test_a_class_is_that_of_the_photo_as_it_is(lab, done):
     found = xr.open_zarr(directory / "pixels.zarr" / "net_001").load()
     features = lab.run(directory).features("net_001")
     stored = features.read(["sample_id", "logit"])
-    for index, name in enumerate(found["sample_id"].values):
+    for row, name in enumerate(found["sample_id"].values):
         logit = stored["logit"].values[stored["sample_id"].values.tolist().index(name), :-1].mean(axis=0)
-        assert float(found["deletion_curve"][0, index, 0]) == pytest.approx(logit.max(), abs=1e-4)
-        assert float(found["insertion_curve"][0, index, -1]) == pytest.approx(logit.max(), abs=1e-4)
+        assert float(found["deletion_curve"][0, row, 0]) == pytest.approx(logit.max(), abs=1e-4)
+        assert float(found["insertion_curve"][0, row, -1]) == pytest.approx(logit.max(), abs=1e-4)
 
 
 def test_what_it_needs_is_named(lab, finished_copy, tmp_path):
@@ -133,3 +136,61 @@ def test_what_it_needs_is_named(lab, finished_copy, tmp_path):
     (tmp_path / "net_001.pth").write_bytes(b"trained again")
     with pytest.raises(ValueError, match=r"net_001\.pth: not the file that .* was made with"):
         pixels(moved)
+
+
+FEW = ("pixels.steps=1", "cam.positions=['aligned']", "cam.methods=['grad_cam','l2_norm']")
+
+
+def poisoned(lab, directory, checkpoint, samples):
+    """Put NaN into embeddings, and make the heat maps anew."""
+    for sample in samples:
+        poison_store(lab.run(directory), checkpoint, "embedding", np.nan, sample)
+    run = lab.run(directory, *FEW, "pixels.samples=15")
+    cam(run)
+    return run
+
+
+def test_an_image_that_is_not_finite_is_left_out_counted_and_named(lab, finished_copy):
+    """The drone photos of its place have nothing to be compared with then."""
+    table = lab.run(finished_copy).manifest
+    alone = table.index[(table["view"] == "satellite") & (table["split"] == "train")][0]
+    lost = table.index[(table["view"] == "drone") & (table["split"] == "train") & (table["place"] == table["place"][alone])]
+    run = poisoned(lab, finished_copy, "net_001", [alone])
+    notes = pixels(run).notes
+    assert notes[0].startswith("net_000, match, 15 images, deletion / insertion: grad_cam ")
+    assert notes[1].startswith("net_001, match, 12 images, deletion / insertion: grad_cam ")
+    assert notes[3:] == (
+        f"net_001: 1 images left out, which have maps that are not finite: {table['id'][alone]}",
+        f"net_001: 2 images left out, which have no target 'match' here: {', '.join(table['id'][lost])}",
+    )
+    assert pixels(run).notes == notes[3:], "what lies side by side is told again"
+    used = xr.open_zarr(finished_copy / "pixels.zarr" / "net_001")["sample_id"].values.tolist()
+    assert used == table["id"].drop([alone, *lost]).tolist()
+
+
+def test_a_checkpoint_that_is_nowhere_finite_is_left_out_and_only_all_of_them_refused(lab, finished_copy):
+    run = poisoned(lab, finished_copy, "net_001", range(15))
+    outcome = pixels(run)
+    assert (outcome.computed, outcome.fresh) == (2, 0)
+    assert "net_001 is left out: the maps of match are not finite for any of the 15 images that have it" in outcome.notes
+    alone = lab.run(finished_copy, *FEW)
+    forget_checkpoints(alone, ("net_000", "net_002"))
+    with pytest.raises(
+        ValueError, match=r"net_001: the maps of match are not finite for any of the 15 images that have it; `atlas status` says what"
+    ):
+        pixels(alone)
+
+
+def test_a_method_that_is_nowhere_finite_takes_no_image_from_the_others(lab, tmp_path):
+    """Of one place, a cosine has no rivals."""
+    photos = tmp_path / "photos"
+    for view in ("drone", "satellite"):
+        shutil.copytree(lab.photos / "train" / view / "0000", photos / "train" / view / "0000")
+    more = ("pixels.steps=1", "dataset.splits=['train']", "cam.positions=['aligned']", "cam.methods=['finer_cam','grad_cam']")
+    run = lab.run(tmp_path / "run", *more, photos=photos, checkpoints="net_000.pth")
+    for stage in (index, extract, cam):
+        stage(run)
+    said, left_out = pixels(run).notes
+    count = len(run.manifest)
+    assert said.startswith(f"net_000, match, {count} images, deletion / insertion: grad_cam ") and "finer_cam" not in said
+    assert left_out == f"net_000: left out: finer_cam, not finite for any of its {count} images"

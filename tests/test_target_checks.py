@@ -62,6 +62,19 @@ def test_no_gallery_at_all(lab, tmp_path):
     refused(asked("match"), r"needs images of the same place in another view, and there are none")
 
 
+def test_drone_photos_alone_are_refused_before_they_are_extracted(lab, tmp_path, computed):
+    """Where the stages to run include cam; `atlas extract` alone says it."""
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(lab.photos / "train" / "drone", photos / "train" / "drone")
+    one, more = "net_000.pth", (f"dataset.root='{photos}'", "cam.targets=['predicted', 'match']")
+    result = lab.atlas("run", run, more=more, checkpoints=one)
+    reason = "cam.targets: 'match' needs images of the same place in another view, and there are none. Use target 'predicted'"
+    assert result.exit_code != 0 and reason in result.output and computed == []
+    extracted = lab.atlas("extract", run, more=more, checkpoints=one)
+    assert extracted.exit_code == 0 and f"warning: `atlas cam` will refuse: {run / 'manifest.parquet'}: {reason}" in extracted.output
+    assert "will refuse" not in lab.atlas("extract", run, more=(*more, "cam.targets=['predicted']"), checkpoints=one).output
+
+
 def test_the_flipped_photo_is_not_altered(lab, indexed, tmp_path):
     directory = Path(shutil.copytree(indexed, tmp_path / "run"))
     run = lab.run(directory, "extract.store=['flip_embedding']", "cam.targets=['match.flip']", METHOD, checkpoints="net_000.pth")

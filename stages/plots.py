@@ -39,7 +39,7 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#
 class _Percentages(PercentFormatter):
     """Percentages with as many decimals as tell the ticks of an axis apart, and no more."""
 
-    def format_ticks(self, values: Sequence[float]) -> list[str]:
+    def format_ticks(self, values: list[float]) -> list[str]:
         """Letter the ticks of an axis."""
         shown = 100 * np.asarray(values)
         self.decimals = next((number for number in range(4) if np.allclose(shown, shown.round(number), rtol=0, atol=1e-6)), 4)
@@ -122,7 +122,7 @@ def _boundaries(stats: xr.Dataset) -> list[Plot]:
         _draw_lines(axes, stats, mean, f"end of part {part + 1}", _COLOURS[part % len(_COLOURS)])
     axes.set_ylim(0, share.shape[2])
     axes.set_ylabel("half-width, cells")
-    _finish(axes, stats)
+    _finish(figure, axes, stats)
     return [Plot("FPM's boundaries", "Mean half-width at which each part ends; the last always ends at the rim.", _svg(figure, "boundaries"))]
 
 
@@ -176,7 +176,7 @@ def _line_plot(
     if percent:
         axes.yaxis.set_major_formatter(_Percentages(1))
         axes.set_ylim(bottom=0)
-    _finish(axes, stats)
+    _finish(figure, axes, stats)
     return Plot(title, caption, _svg(figure, title))
 
 
@@ -199,12 +199,12 @@ def _draw_lines(
         axes.plot(places[chosen], values[chosen], color=colour, markerfacecolor=fill, label=label if number == 0 else None, **style)
 
 
-def _finish(axes: Axes, stats: xr.Dataset) -> None:
+def _finish(figure: Figure, axes: Axes, stats: xr.Dataset) -> None:
     places, names = _places(stats), [display_name(stats, index) for index in range(stats.sizes["checkpoint"])]
     if _by_epoch(stats):
         names = [one.short for one in names_in(stats)]
     ticks = dict(sorted(zip(places.tolist(), names, strict=True)))
-    _letter_places(axes, {place: ticks[place] for place in list(ticks)[:: math.ceil(len(ticks) / _MOST_TICKS)]})
+    _letter_places(figure, axes, {place: ticks[place] for place in list(ticks)[:: math.ceil(len(ticks) / _MOST_TICKS)]})
     axes.set_xlabel("epoch" if _by_epoch(stats) else "checkpoint")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
@@ -212,7 +212,7 @@ def _finish(axes: Axes, stats: xr.Dataset) -> None:
     axes.legend(handles=[*axes.get_legend_handles_labels()[0], *_series_handles(stats)], fontsize=7, frameon=False, **_BESIDE)
 
 
-def _letter_places(axes: Axes, ticks: dict[float, str]) -> None:
+def _letter_places(figure: Figure, axes: Axes, ticks: dict[float, str]) -> None:
     """Write the names below the axis: side by side where they fit, else aslant and no longer than is legible, in a taller figure."""
     short = [name.removeprefix("epoch ") for name in ticks.values()]
     if sum(map(len, short)) <= _LEVEL_CHARACTERS:
@@ -220,7 +220,7 @@ def _letter_places(axes: Axes, ticks: dict[float, str]) -> None:
         return
     axes.set_xticks(list(ticks), [_shortened(name) for name in ticks.values()], rotation=40, ha="right", rotation_mode="anchor")
     width, height = _SIZE_INCHES
-    axes.get_figure(root=True).set_size_inches(width, height + _SLANT_INCHES)
+    figure.set_size_inches(width, height + _SLANT_INCHES)
 
 
 def _shortened(name: str) -> str:

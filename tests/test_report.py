@@ -194,7 +194,7 @@ def many_checkpoints(epochs=None):
 def drawn_axes(monkeypatch, stats):
     """Axes of the line plots, laid out and drawn."""
     kept = []
-    monkeypatch.setattr(plots, "_finish", lambda axes, stats, finish=plots._finish: (finish(axes, stats), kept.append(axes)))
+    monkeypatch.setattr(plots, "_finish", lambda figure, axes, stats, finish=plots._finish: (finish(figure, axes, stats), kept.append(axes)))
     draw_plots(stats)
     assert kept
     return kept

@@ -271,7 +271,7 @@ def test_words_in_a_panel_are_not_crossed_by_boundaries():
 def test_narrow_panels_and_pictures_keep_the_place_and_the_method(panel_px):
     """Of a rival of another place, and in the title."""
     note = "ranks first: satellite/0004/image-02 (0.123); true: drone/0003/image-01 (0.100), rank 2"
-    title = "Place 0003, checkpoint net_119_seed1: hires_cam of best_share"
+    title = "Place 0003, checkpoint net_119: hires_cam of best_share"
     settings = DrawSettings(panel_px=panel_px)
     rows = [[Panel(np.zeros((8, 8, 3), np.uint8), caption=note)]]
     layout = plan_layout(rows, ["drone"], ["photo"], title, "", settings)

@@ -10,6 +10,11 @@ from stages.references import Ranked
 from stages.target_names import NO_TARGET, parse_target
 
 
+def names_the_best(target: str) -> bool:
+    """Whether pictures of a target name the image that ranks first."""
+    return target != NO_TARGET and parse_target(target).row.who == "best"
+
+
 class BestImages:
     """Names the image that ranks first for others; remembers what it said, and the embeddings of the last checkpoint.
 
@@ -28,7 +33,7 @@ class BestImages:
 
         The score is the mean over all heads of the cosine, by which the gallery is ranked.
         """
-        if target == NO_TARGET or parse_target(target).row.who != "best":
+        if not names_the_best(target):
             return [""] * len(samples)
         flip = parse_target(target).flip
         for sample in samples:

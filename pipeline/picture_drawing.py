@@ -16,12 +16,10 @@ from pipeline.overflow import overflow_of_sample
 from pipeline.picture_plan import Picture
 from pipeline.picture_views import image_label, read_photo, read_view, why_no_pair, why_undefined
 from pipeline.run import Run
-from pipeline.series import checkpoint_names
 from pipeline.stats_run import open_stats
 from pipeline.wanted_maps import wanted_products
 from stages.cam_methods import METHODS
 from stages.change_mosaic import ChangeRow, change_mosaic
-from stages.labels import distinct_labels
 from stages.method_mosaics import MethodRow, depth_mosaic, methods_mosaic
 from stages.mosaics import EpochMap, EpochRow, MapStyle, SampleView, epochs_mosaic, paper_mosaic, positions_mosaic
 from stages.pair_mosaic import PairSide, pair_mosaic
@@ -158,12 +156,13 @@ def _draw_epochs(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8
     product = Product(position, picture.target, picture.method)
     columns = [_views(run, picture, name, [product], shared) for name in picture.checkpoints]
     rows = [EpochRow(views[0].label, views[0].photo, [_epoch_map(view, position) for view in views]) for views in zip(*columns, strict=True)]
-    heads = distinct_labels(checkpoint_names(run, picture.checkpoints))
     found = {name: shared.scales.find(scope_of(run, picture.kind), name, product, style.kind) for name in picture.checkpoints}
     given = _all_or_none(found)
     column_scales = [given[name] for name in picture.checkpoints] if given else None
-    title = _title(picture, _of_series(picture, "by checkpoint"))
-    return epochs_mosaic(rows, heads, style, _draw_settings(run, picture.kind), title, position, column_scales)
+    shown = len(picture.checkpoints)
+    counted = f"{shown} of {shown + picture.left_out} checkpoints" if picture.left_out else "by checkpoint"
+    title = _title(picture, _of_series(picture, counted))
+    return epochs_mosaic(rows, picture.heads, style, _draw_settings(run, picture.kind), title, position, column_scales)
 
 
 def _epoch_map(view: SampleView, position: str) -> EpochMap:
@@ -216,7 +215,7 @@ def _draw_change(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8
         maps = {str(name): found.values[number] for name, found in split.data_vars.items()}
         reason = _why_no_change(run, row, (before, after)) if any(np.isnan(heat).all() for heat in maps.values()) else ""
         rows.append(ChangeRow(image_label(row), read_photo(run, row, after), **maps, reason=reason))
-    first, last = distinct_labels(checkpoint_names(run, picture.checkpoints))
+    first, last = picture.heads
     title = _title(picture, _of_series(picture, f"from {before} to {after}"))
     return change_mosaic(rows, (first, last), _style(run, picture), _draw_settings(run, picture.kind), title, "patch")
 
@@ -260,7 +259,7 @@ def _all_or_none(found: Mapping[str, Scale | None]) -> dict[str, Scale] | None:
 
 
 def _of_series(picture: Picture, what: str) -> str:
-    return what if picture.series is None else f"{picture.series or 'no series'}, {what}"
+    return what if picture.series is None else f"{f'series {picture.series}' if picture.series else 'no series'}, {what}"
 
 
 def _one_line(row: pd.Series) -> str:

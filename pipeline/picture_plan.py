@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -19,7 +20,7 @@ from pipeline.run import Run
 from pipeline.series import checkpoint_names
 from pipeline.wanted_maps import wanted_products
 from safenet.architecture import Architecture
-from stages.labels import series_of
+from stages.labels import CheckpointName, distinct_labels, series_of
 from stages.naming import known
 from stages.positions import block_number
 from stages.products import Product
@@ -44,6 +45,7 @@ class Picture:
     """A mosaic to draw: what it shows, and the stamps of the maps it is made of.
 
     `series` is what an epoch strip or a change is of, where the run has several series; None: of all there are, or of those that have one checkpoint.
+    `heads` are the labels of its checkpoints among all of the run, of the kinds that show them; `left_out` counts what a strip has no column for.
     """
 
     kind: MosaicKind
@@ -54,6 +56,8 @@ class Picture:
     stamps: tuple[str, ...]
     images: pd.DataFrame = field(compare=False, repr=False)
     series: str | None = None
+    heads: tuple[str, ...] = ()
+    left_out: int = 0
 
     @property
     def path(self) -> Path:
@@ -77,6 +81,14 @@ class Picture:
         return self.method, self.target
 
 
+class Strip(NamedTuple):
+    """Checkpoints side by side: of which series, those that have a column, and how many have none."""
+
+    series: str | None
+    names: tuple[str, ...]
+    left_out: int
+
+
 @dataclass(frozen=True)
 class _Plan:
     """A run as its pictures see it."""
@@ -87,20 +99,33 @@ class _Plan:
     @cached_property
     def series(self) -> dict[str, list[str]]:
         """Series -> its checkpoints, in order."""
-        found = series_of(checkpoint_names(self.run, self.names))
+        found = series_of(self._named)
         return {name: [self.names[index] for index in numbers] for name, numbers in found.items()}
 
     @cached_property
-    def strips(self) -> list[tuple[str | None, tuple[str, ...]]]:
-        """Series and checkpoints of each epoch strip; series of one checkpoint stand side by side in one, which is of none (None)."""
-        if len(self.series) == 1:
-            return [(None, self._columns(self.names))]
-        long = [(name, self._columns(names)) for name, names in self.series.items() if len(names) > 1]
-        alone = [name for names in self.series.values() if len(names) == 1 for name in names]
-        return [*long, *([(None, self._columns(alone))] if alone else [])]
+    def _named(self) -> list[CheckpointName]:
+        return checkpoint_names(self.run, self.names)
 
-    def _columns(self, names: Sequence[str]) -> tuple[str, ...]:
-        return tuple(names[index] for index in spread(len(names), self.run.settings.render.columns))
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        return dict(zip(self.names, distinct_labels(self._named), strict=True))
+
+    def heads(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Labels of checkpoints, distinct among all of the run, as in the report's tables."""
+        return tuple(self._labels[name] for name in names)
+
+    @cached_property
+    def strips(self) -> list[Strip]:
+        """Each epoch strip; series of one checkpoint stand side by side in one, which is of none (None)."""
+        if len(self.series) == 1:
+            return [self._strip(None, self.names)]
+        long = [self._strip(name, names) for name, names in self.series.items() if len(names) > 1]
+        alone = [name for names in self.series.values() if len(names) == 1 for name in names]
+        return [*long, *([self._strip(None, alone)] if alone else [])]
+
+    def _strip(self, series: str | None, names: Sequence[str]) -> Strip:
+        shown = tuple(names[index] for index in spread(len(names), self.run.settings.render.columns))
+        return Strip(series, shown, len(names) - len(shown))
 
     @cached_property
     def chosen(self) -> tuple[str, ...]:
@@ -111,7 +136,7 @@ class _Plan:
     @cached_property
     def products(self) -> dict[str, list[Product]]:
         """Of every checkpoint that is drawn."""
-        drawn = dict.fromkeys([*(name for _, names in self.strips for name in names), *self.chosen])
+        drawn = dict.fromkeys([*(name for strip in self.strips for name in strip.names), *self.chosen])
         return {name: wanted_products(self.run, name) for name in drawn}
 
     @cached_property
@@ -156,7 +181,7 @@ def undrawn(run: Run, names: Sequence[str], pictures: Sequence[Picture]) -> list
     notes = []
     if "pair" in run.settings.render.mosaics and bent:
         notes.append(f"pair: not drawn for {', '.join(bent)}: heads with an activation, or max pooling, give a cell no embedding of its own")
-    if unlike := [names for _, names in plan.strips if len(names) > 1 and _sizes(run, names[0]) != _sizes(run, names[-1])]:
+    if unlike := [names for _, names, _ in plan.strips if len(names) > 1 and _sizes(run, names[0]) != _sizes(run, names[-1])]:
         notes += [f"change: not drawn from {names[0]} to {names[-1]}: {_UNLIKE}" for names in unlike if "change" in run.settings.render.mosaics]
         missing -= {"change"}
     return [*notes, *(f"{kind}: not drawn: {why}" for kind, why in _WHY_NONE.items() if kind in missing)]
@@ -185,9 +210,10 @@ def _positions(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Pictur
 def _epochs(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
     position = plan.run.settings.render.position
     for method, target in plan.drawn:
-        for series, names in plan.strips:
+        for series, names, left_out in plan.strips:
             if plan.holds(names[-1], Product(position, target, method)):
-                yield Picture("epochs", place, method, target, names, plan.marks(names, method, target), images, series)
+                marks = plan.marks(names, method, target)
+                yield Picture("epochs", place, method, target, names, marks, images, series, plan.heads(names), left_out)
 
 
 def _paper(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
@@ -224,7 +250,7 @@ def _pair(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
 
 def _change(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
     """From a series' first checkpoint to its last, of targets that mean the same in both; of the features alone, which every stamp names."""
-    for series, names in plan.strips:
+    for series, names, _ in plan.strips:
         ends = (names[0], names[-1])
         if not _can_be_split(plan, series, names):
             continue
@@ -232,7 +258,7 @@ def _change(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
         for method, target in plan.drawn:
             base = "" if target == NO_TARGET else parse_target(target).base
             if base == "class_" or (base == "label" and all(place in names_of_one for names_of_one in trained)):
-                yield Picture("change", place, method, target, ends, (), images, series)
+                yield Picture("change", place, method, target, ends, (), images, series, plan.heads(ends))
 
 
 def _can_be_split(plan: _Plan, series: str | None, names: Sequence[str]) -> bool:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from time import perf_counter
 from typing import Any
 
+from pipeline.best_images import names_the_best
 from pipeline.completeness import finished_checkpoints
 from pipeline.executors import Group, run_groups
 from pipeline.images import png_settings, write_png
@@ -148,20 +149,28 @@ def _stamp(run: Run, picture: Picture) -> str:
     chosen = {"mosaics", "methods", "targets", "places", "place_count", "checkpoints", "columns"} | (
         {"pair_cells"} if picture.kind != "pair" else set()
     )
-    figures = group_attributes(run.stats_path, JOINED).get("stamp") if scope_of(run, picture.kind) in ("checkpoint", "dataset") else None
+    scope = scope_of(run, picture.kind)
+    figures = group_attributes(run.stats_path, JOINED).get("stamp") if scope in ("checkpoint", "dataset") else None
     ingredients = {
         "maps": picture.stamps,
         "checkpoints": picture.checkpoints,
-        "heads": [picture.series, *distinct_labels(checkpoint_names(run, picture.checkpoints))],
+        "heads": _heads(run, picture),
         "settings": run.settings.render.model_dump(mode="json", exclude=chosen),
         "low_contrast_below": run.settings.stats.low_contrast_below,
         "images": picture.images["digest"].tolist(),
         "labels": [image_label(row) for _, row in picture.images.iterrows()],
         "content": [content_of(run, name, sample) for name in picture.checkpoints for sample in picture.images["sample"]],
         "figures": figures,
-        "version": VERSION,
+        "version": VERSION + (scope == "percentile" or names_the_best(picture.target)),  # in version 4 these had another footer and captions
     }
     return stamp(ingredients)
+
+
+def _heads(run: Run, picture: Picture) -> list[str | None]:
+    """What the picture calls its checkpoints, their series, and how many are left out."""
+    series = picture.series and f"series {picture.series}"
+    left_out = [f"{picture.left_out} left out"] if picture.left_out else []
+    return [series, *(picture.heads or distinct_labels(checkpoint_names(run, picture.checkpoints))), *left_out]
 
 
 def _text_chunks(run: Run, picture: Picture) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal
 
@@ -48,20 +50,30 @@ def shorten(text: str, width_px: int, size_px: int, bold: bool = False) -> str:
 
 
 def wrap(text: str, width_px: int, size_px: int, most_lines: int, bold: bool = False) -> list[str]:
-    """Return `text` as at most `most_lines` lines that fit into `width_px`, broken at line ends and spaces; the last is shortened."""
+    """Return `text` as at most `most_lines` lines that fit into `width_px`, broken at line ends and spaces; the last is shortened.
+
+    A word wider than that, such as an image's id, is broken after its slashes.
+    """
     lines: list[str] = []
     for paragraph in text.split("\n") if text else []:
         line = ""
-        for word in paragraph.split(" "):
-            longer = f"{line} {word}".strip()
+        for before, piece in _pieces(paragraph, width_px, size_px, bold):
+            longer = f"{line}{before}{piece}".strip()
             if line and text_width(longer, size_px, bold) > width_px:
                 lines.append(line)
-                line = word
+                line = piece
             else:
                 line = longer
         lines.append(line)
     kept = [*lines[: most_lines - 1], " ".join(lines[most_lines - 1 :])] if len(lines) > most_lines else lines
     return [shorten(line, width_px, size_px, bold) for line in kept]
+
+
+def _pieces(paragraph: str, width_px: int, size_px: int, bold: bool) -> Iterator[tuple[str, str]]:
+    """What a line may be broken before, each with what stands between it and the piece before: words, and the parts of paths too wide for a line."""
+    for word in paragraph.split(" "):
+        parts = re.split("(?<=/)", word) if text_width(word, size_px, bold) > width_px else [word]
+        yield from zip((" ", *[""] * (len(parts) - 1)), parts, strict=True)
 
 
 def text_mask(lines: list[str], width_px: int, size_px: int, align: Align = "left", bold: bool = False) -> np.ndarray:

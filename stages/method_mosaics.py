@@ -9,7 +9,6 @@ from types import MappingProxyType
 import numpy as np
 
 from stages.mosaics import (
-    KIND_WORDS,
     MapStyle,
     SampleView,
     describe_colours,
@@ -19,6 +18,7 @@ from stages.mosaics import (
     position_head,
     position_panel,
     style_footer,
+    value_words,
 )
 from stages.panels import DrawSettings, Panel, draw_mosaic, judge_panel
 from stages.scales import MapKind, format_numbers
@@ -61,7 +61,7 @@ def methods_mosaic(rows: Sequence[MethodRow], settings: DrawSettings | None = No
     heads = ["photo", *map(position_head, positions)]
     labels = [f"{row.style.method}\n(class-free)" if row.style.target == NO_TARGET else row.style.method for row in rows]
     kinds = dict.fromkeys(row.style.kind for row in rows)
-    values = "; ".join(f"{_ROWS_OF_KIND[kind]}: {KIND_WORDS[kind]}" for kind in kinds)
+    values = "; ".join(f"{_ROWS_OF_KIND[kind]}: {value_words(kind, settings)}" for kind in kinds)
     notes = [f"{row.style.method}: {row.style.note}" for row in rows if row.style.note]
     footer = " | ".join([f"target: {target}", *notes, values, *describe_colours(panels, settings)])
     return draw_mosaic(panels, labels, heads, title, footer, settings, bars="panel")

@@ -28,6 +28,14 @@ KIND_WORDS: Mapping[MapKind, str] = MappingProxyType(
     }
 )
 
+_CLIPPED_WORDS: Mapping[MapKind, str] = MappingProxyType(  # on scales between percentiles
+    {
+        "relu": "ReLU, from 0",
+        "statistic": "raw",
+        "signed": KIND_WORDS["signed"],
+    }
+)
+
 NOT_COMPUTED = "no map: not computed"
 
 
@@ -252,7 +260,12 @@ def style_footer(rows: Sequence[Sequence[Panel | None]], style: MapStyle, settin
     """Return the line that makes the picture readable alone: method, target, scope, range, alpha, colour map, and what is left clear."""
     parts = [style.method, *([style.note] if style.note else []), f"target: {style.target}"]
     parts += [f"position: {position}"] if position else []
-    return " | ".join([*parts, f"values: {KIND_WORDS[style.kind]}", *describe_colours(rows, settings)])
+    return " | ".join([*parts, f"values: {value_words(style.kind, settings)}", *describe_colours(rows, settings)])
+
+
+def value_words(kind: MapKind, settings: DrawSettings) -> str:
+    """Return how values are read; a scale between percentiles says itself where it ends."""
+    return (KIND_WORDS if settings.percentiles is None else _CLIPPED_WORDS)[kind]
 
 
 def describe_colours(rows: Sequence[Sequence[Panel | None]], settings: DrawSettings) -> list[str]:

@@ -16,7 +16,8 @@ from stages.marks import CellMark, draw_marks
 from stages.scales import MapKind, MapStatus, Percentiles, Scale, check_map, describe_map, find_scale, map_status, rectify
 
 Bars = Literal["row", "column", "panel"]
-_CAPTION_LINES = 10  # narrow panels: a map's contrast and range, or why it is not drawn, are never cut
+_CAPTION_LINES = 16  # narrow panels: a map's contrast and range, why it is not drawn, or which images are compared, are never cut
+_TITLE_LINES = 8  # of narrow pictures: the method and the target stand at the end
 
 
 @dataclass(frozen=True)
@@ -281,7 +282,7 @@ def plan_layout(
     start = 2 * gap + (label_px + gap if label_px else 0)
     lefts = tuple(start + column * (px + gap) for column in range(len(column_labels)))
     width = lefts[-1] + px + _gutter(rows, heights, bars, settings) + 2 * gap
-    titles = tuple(wrap(title, width - 4 * gap, settings.title_px, 2, bold=True))
+    titles = tuple(wrap(title, width - 4 * gap, settings.title_px, _TITLE_LINES, bold=True))
     notes = tuple(wrap(footer, width - 4 * gap, settings.caption_px, 8))
     line, inline = line_height(settings.caption_px), _inline_height(rows, bars, settings)
     first = 2 * gap + len(titles) * line_height(settings.title_px) + (gap if titles else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from matplotlib.ticker import PercentFormatter
 from stages.fonts import lettering_of_plots
 from stages.group_means import mean_of_views, tested_groups
 from stages.labels import display_name, is_a_course, names_in, series_of
+from stages.lettering import ELLIPSIS
 from stages.trust_report import agreement_matrix
 from stages.warp_figures import ROUNDING
 
@@ -26,8 +28,22 @@ _SIZE_INCHES = (5.4, 3.1)
 _STYLES: Sequence[tuple[Any, str]] = tuple(  # of the series, dash and mark: they turn at different lengths, so that twenty are unlike
     (("-", "--", "-.", ":")[number % 4], ("o", "s", "^", "D", "v")[number % 5]) for number in range(20)
 )
+_MOST_TICKS = 10
+_LEVEL_CHARACTERS = 44  # of all names below the axis: what fits side by side
+_NAME_CHARACTERS = 26  # of a name that stands aslant
+_SLANT_INCHES = 0.9  # that such names add to a figure's height
 _BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555")  # Okabe and Ito: told apart by colour-blind readers
+
+
+class _Percentages(PercentFormatter):
+    """Percentages with as many decimals as tell the ticks of an axis apart, and no more."""
+
+    def format_ticks(self, values: list[float]) -> list[str]:
+        """Letter the ticks of an axis."""
+        shown = 100 * np.asarray(values)
+        self.decimals = next((number for number in range(4) if np.allclose(shown, shown.round(number), rtol=0, atol=1e-6)), 4)
+        return list(super().format_ticks(values))
 
 
 @dataclass(frozen=True)
@@ -106,7 +122,7 @@ def _boundaries(stats: xr.Dataset) -> list[Plot]:
         _draw_lines(axes, stats, mean, f"end of part {part + 1}", _COLOURS[part % len(_COLOURS)])
     axes.set_ylim(0, share.shape[2])
     axes.set_ylabel("half-width, cells")
-    _finish(axes, stats)
+    _finish(figure, axes, stats)
     return [Plot("FPM's boundaries", "Mean half-width at which each part ends; the last always ends at the rim.", _svg(figure, "boundaries"))]
 
 
@@ -158,9 +174,9 @@ def _line_plot(
     if reference is not None:
         _draw_lines(axes, stats, reference, "share of the photo", "black", dotted=True)
     if percent:
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_formatter(_Percentages(1))
         axes.set_ylim(bottom=0)
-    _finish(axes, stats)
+    _finish(figure, axes, stats)
     return Plot(title, caption, _svg(figure, title))
 
 
@@ -183,18 +199,34 @@ def _draw_lines(
         axes.plot(places[chosen], values[chosen], color=colour, markerfacecolor=fill, label=label if number == 0 else None, **style)
 
 
-def _finish(axes: Axes, stats: xr.Dataset) -> None:
+def _finish(figure: Figure, axes: Axes, stats: xr.Dataset) -> None:
     places, names = _places(stats), [display_name(stats, index) for index in range(stats.sizes["checkpoint"])]
     if _by_epoch(stats):
         names = [one.short for one in names_in(stats)]
     ticks = dict(sorted(zip(places.tolist(), names, strict=True)))
-    shown = list(ticks)[:: max(1, len(ticks) // 10)]
-    axes.set_xticks(shown, [ticks[place].removeprefix("epoch ").replace("untrained", "un-\ntrained") for place in shown])
+    _letter_places(figure, axes, {place: ticks[place] for place in list(ticks)[:: math.ceil(len(ticks) / _MOST_TICKS)]})
     axes.set_xlabel("epoch" if _by_epoch(stats) else "checkpoint")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.legend(handles=[*axes.get_legend_handles_labels()[0], *_series_handles(stats)], fontsize=7, frameon=False, **_BESIDE)
+
+
+def _letter_places(figure: Figure, axes: Axes, ticks: dict[float, str]) -> None:
+    """Write the names below the axis: side by side where they fit, else aslant and no longer than is legible, in a taller figure."""
+    short = [name.removeprefix("epoch ") for name in ticks.values()]
+    if sum(map(len, short)) <= _LEVEL_CHARACTERS:
+        axes.set_xticks(list(ticks), [name.replace("untrained", "un-\ntrained") for name in short])
+        return
+    axes.set_xticks(list(ticks), [_shortened(name) for name in ticks.values()], rotation=40, ha="right", rotation_mode="anchor")
+    width, height = _SIZE_INCHES
+    figure.set_size_inches(width, height + _SLANT_INCHES)
+
+
+def _shortened(name: str) -> str:
+    """Return a name with its middle left out where it is too long; both its ends tell checkpoints apart."""
+    kept = (_NAME_CHARACTERS - 1) // 2
+    return name if len(name) <= _NAME_CHARACTERS else f"{name[:kept]}{ELLIPSIS}{name[-kept:]}"
 
 
 def _series_handles(stats: xr.Dataset) -> list[Line2D]:

@@ -9,7 +9,7 @@ from caught_mosaic import Caught
 
 import stages.mosaics as mosaics
 from stages.drawing import draw_boundaries, overlay, warp_photo
-from stages.lettering import line_height
+from stages.lettering import line_height, text_width
 from stages.mosaics import EpochMap, EpochRow, MapStyle, SampleView, epochs_mosaic, list_positions, paper_mosaic, positions_mosaic
 from stages.panels import DrawSettings, Panel, choose_bars, draw_mosaic, draw_panel, fit_size, judge_panel, panel_scale, plan_layout
 from stages.scales import Scale, find_scale
@@ -265,3 +265,15 @@ def test_words_in_a_panel_are_not_crossed_by_boundaries():
     zero = np.zeros((4, 4), np.float32)
     bare = draw_panel(Panel(GREY_PHOTO, zero), SMALL)
     np.testing.assert_array_equal(draw_panel(Panel(GREY_PHOTO, zero, boundary=[1, 2]), SMALL), bare)
+
+
+@pytest.mark.parametrize("panel_px", [64, 96])
+def test_narrow_panels_and_pictures_keep_the_place_and_the_method(panel_px):
+    """Of a rival of another place, and in the title."""
+    note = "ranks first: satellite/0004/image-02 (0.123); true: drone/0003/image-01 (0.100), rank 2"
+    title = "Place 0003, checkpoint net_119: hires_cam of best_share"
+    settings = DrawSettings(panel_px=panel_px)
+    rows = [[Panel(np.zeros((8, 8, 3), np.uint8), caption=note)]]
+    layout = plan_layout(rows, ["drone"], ["photo"], title, "", settings)
+    assert "".join(layout.captions[0][0]).replace(" ", "") == note.replace(" ", "")
+    assert " ".join(layout.title) == title and all(text_width(line, settings.title_px, True) <= layout.size[1] for line in layout.title)

@@ -1,10 +1,13 @@
 """Findings in words, plots and the page, from a small set of figures."""
 
+import itertools
+
 import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.axes import Axes
 
+import stages.plots as plots
 from stages.findings import findings
 from stages.plots import draw_plots
 from stages.report import Mosaic, epoch_tables, report_page
@@ -202,6 +205,53 @@ def test_plots(masks, expected):
     always = {"Retrieval", "Cells that FAM moves", "FAM's warp", "FPM's boundaries", "Drift to the last checkpoint"}
     assert {plot.title for plot in plots} == always | expected
     assert all(plot.svg.startswith("<svg") and plot.svg.rstrip().endswith("</svg>") for plot in plots)
+
+
+def many_checkpoints(epochs=None):
+    """Figures of fifteen checkpoints with long names, of two trainings."""
+    stats = xr.concat([figures().isel(checkpoint=0)] * 15, "checkpoint", data_vars="minimal", coords="minimal", compat="override")
+    names = [f"{number:02d}_weights_of_a_long_training_run" for number in range(15)]
+    epoch = [np.nan] * 15 if epochs is None else epochs
+    return stats.assign_coords(checkpoint=names, epoch=("checkpoint", epoch), series=("checkpoint", ["a", "b"] + ["b"] * 13))
+
+
+def drawn_axes(monkeypatch, stats):
+    """Axes of the line plots, laid out and drawn."""
+    kept = []
+    monkeypatch.setattr(plots, "_finish", lambda figure, axes, stats, finish=plots._finish: (finish(figure, axes, stats), kept.append(axes)))
+    draw_plots(stats)
+    assert kept
+    return kept
+
+
+def overlap(boxes):
+    return any(left.overlaps(right) for left, right in itertools.pairwise(boxes))
+
+
+def test_names_below_an_axis_do_not_run_into_each_other(monkeypatch):
+    for axes in drawn_axes(monkeypatch, many_checkpoints()):
+        labels = axes.get_xticklabels()
+        assert 5 <= len(labels) <= 10 and all(len(label.get_text()) <= 26 for label in labels)
+        assert all(label.get_rotation() == 40 and label.get_ha() == "right" for label in labels)
+        assert all(label.get_text()[:2].isdigit() and label.get_text().endswith("run") for label in labels), "both ends are kept"
+        ends = [label.get_window_extent().x1 for label in labels]
+        assert min(np.diff(ends)) > labels[0].get_fontsize() and axes.get_window_extent().height > 100
+
+
+def test_epochs_below_an_axis_stay_level(monkeypatch):
+    for axes in drawn_axes(monkeypatch, many_checkpoints(np.arange(15.0) * 10)):
+        labels = axes.get_xticklabels()
+        assert [label.get_text() for label in labels] == [str(epoch) for epoch in range(0, 150, 20)]
+        assert not overlap([label.get_window_extent() for label in labels]) and not any(label.get_rotation() for label in labels)
+
+
+@pytest.mark.parametrize(
+    ("ticks", "texts"),
+    [([0, 0.5, 1], ["0%", "50%", "100%"]), ([0, 0.002, 0.004], ["0.0%", "0.2%", "0.4%"]), ([0, 0.025, 0.05], ["0.0%", "2.5%", "5.0%"])],
+)
+def test_percentages_have_the_decimals_that_tell_them_apart(monkeypatch, ticks, texts):
+    axes = drawn_axes(monkeypatch, figures())[0]
+    assert axes.yaxis.get_major_formatter().format_ticks(ticks) == texts
 
 
 def test_plots_are_the_same_bytes_each_time():

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import pipeline.picture_plan as picture_plan
 import stages.mosaics as mosaics
 from pipeline.completeness import finished_checkpoints
 from pipeline.graph import STAGES
@@ -16,6 +18,7 @@ from pipeline.picture_plan import planned_pictures, undrawn
 from pipeline.render_run import _text_chunks
 from pipeline.stats_run import open_stats
 from safenet.checkpoint import save_checkpoint
+from stages.labels import CheckpointName
 from stages.panels import draw_mosaic, panel_scale
 from stages.report import epoch_tables
 
@@ -65,9 +68,29 @@ def test_a_strip_is_of_one_series_and_the_single_ones_stand_side_by_side(several
         (None, ("seed1-net_119", "seed3-net_119")),
     }
     heads = {p.series: drawn(several, p, monkeypatch).columns[1:] for p in strips}
-    assert heads == {"seed2": ["epoch 59", "epoch 119"], None: ["epoch 119 (seed1)", "epoch 119 (seed3)"]}
+    assert heads == {"seed2": ["epoch 59 (seed2)", "epoch 119 (seed2)"], None: ["epoch 119 (seed1)", "epoch 119 (seed3)"]}
     paths = [entry["path"] for entry in json.loads((several.mosaics_path / "index.json").read_text()) if entry["kind"] == "epochs"]
     assert len(set(paths)) == len(paths) and {Path(path).parts[1] for path in paths if len(Path(path).parts) == 3} == {"seed2"}
+
+
+def test_titles_call_a_series_a_series(several, monkeypatch):
+    (strip,) = of_kind(several, "epochs", method="grad_cam", target="match", series="seed2")
+    assert drawn(several, strip, monkeypatch).title == f"Place {strip.place}, series seed2, by checkpoint: grad_cam of match"
+
+
+def test_a_strip_that_leaves_checkpoints_out_says_so_and_calls_the_others_as_the_report_does(lab, several, monkeypatch):
+    """Two of one series share an epoch, and one of them has no column: the other's head tells which it is all the same."""
+    epochs = {"seed1-net_119": 119, "net_059": 59, "seed2-net_119": 119, "seed3-net_119": 120}
+    monkeypatch.setattr(picture_plan, "checkpoint_names", lambda run, names: [CheckpointName(name, epochs[name], "runs") for name in names])
+    run = lab.run(several.directory, f"extract.checkpoints={list(several.settings.extract.checkpoints)}", *DRAWN, "render.columns=2")
+    (strip,) = of_kind(run, "epochs", method="grad_cam", target="match")
+    spy = drawn(run, strip, monkeypatch)
+    assert spy.columns[1:] == ["epoch 119 (seed1-net_119)", "epoch 120"]
+    assert spy.title == f"Place {strip.place}, 2 of 4 checkpoints: grad_cam of match"
+    (change, *_) = of_kind(run, "change")
+    assert change.heads == strip.heads
+    stamps = {_text_chunks(run, one)["stamp"] for one in (strip, replace(strip, left_out=0), replace(strip, heads=("epoch 119", "epoch 120")))}
+    assert len(stamps) == 3, "what is drawn is in the stamp"
 
 
 def test_scales_of_checkpoints_are_each_column_s_own(several, monkeypatch):
@@ -154,6 +177,10 @@ def test_percentile_scales_are_named_in_the_footer(lab, several, monkeypatch, ki
     run = lab.run(several.directory, f"extract.checkpoints={list(several.settings.extract.checkpoints)}", *DRAWN, *chosen)
     spy = drawn(run, of_kind(run, kind, method="grad_cam", target="match")[0], monkeypatch)
     assert "scale: percentile 5 to 90 (of the cells of the maps that share it; values beyond it take its end colours)" in spy.footer
+    assert "values: ReLU, from 0 |" in spy.footer
+    statistic = drawn(run, of_kind(run, kind, method="l2_norm")[0], monkeypatch).footer
+    assert "values: raw |" in statistic and "minimum" not in statistic
+    spy = drawn(run, of_kind(run, kind, method="grad_cam", target="match")[0], monkeypatch)
     panels = [panel for panel in spy.rows[0][1:] if panel.heat is not None]
     drawn_cells = [np.maximum(panel.heat[np.isfinite(panel.heat)], 0) for panel in panels]
     expected = [np.percentile(np.concatenate(drawn_cells) if kind == "epochs" else cells, 90) for cells in drawn_cells]

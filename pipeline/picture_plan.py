@@ -20,7 +20,7 @@ from pipeline.run import Run
 from pipeline.series import checkpoint_names
 from pipeline.wanted_maps import wanted_products
 from safenet.architecture import Architecture
-from stages.labels import CheckpointName, distinct_labels, series_of
+from stages.labels import distinct_labels, series_of
 from stages.naming import known
 from stages.positions import block_number
 from stages.products import Product
@@ -45,7 +45,7 @@ class Picture:
     """A mosaic to draw: what it shows, and the stamps of the maps it is made of.
 
     `series` is what an epoch strip or a change is of, where the run has several series; None: of all there are, or of those that have one checkpoint.
-    `heads` are the labels of its checkpoints among all of the run, of the kinds that show them; `left_out` counts what a strip has no column for.
+    `heads` are the labels of its checkpoints among all that it could be of, in the kinds that show them; `left_out` counts what has no column.
     """
 
     kind: MosaicKind
@@ -82,10 +82,11 @@ class Picture:
 
 
 class Strip(NamedTuple):
-    """Checkpoints side by side: of which series, those that have a column, and how many have none."""
+    """Checkpoints side by side: of which series, those that have a column, what they are called among all of them, and how many have none."""
 
     series: str | None
     names: tuple[str, ...]
+    heads: tuple[str, ...]
     left_out: int
 
 
@@ -99,20 +100,8 @@ class _Plan:
     @cached_property
     def series(self) -> dict[str, list[str]]:
         """Series -> its checkpoints, in order."""
-        found = series_of(self._named)
+        found = series_of(checkpoint_names(self.run, self.names))
         return {name: [self.names[index] for index in numbers] for name, numbers in found.items()}
-
-    @cached_property
-    def _named(self) -> list[CheckpointName]:
-        return checkpoint_names(self.run, self.names)
-
-    @cached_property
-    def _labels(self) -> dict[str, str]:
-        return dict(zip(self.names, distinct_labels(self._named), strict=True))
-
-    def heads(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Labels of checkpoints, distinct among all of the run, as in the report's tables."""
-        return tuple(self._labels[name] for name in names)
 
     @cached_property
     def strips(self) -> list[Strip]:
@@ -124,8 +113,8 @@ class _Plan:
         return [*long, *([self._strip(None, alone)] if alone else [])]
 
     def _strip(self, series: str | None, names: Sequence[str]) -> Strip:
-        shown = tuple(names[index] for index in spread(len(names), self.run.settings.render.columns))
-        return Strip(series, shown, len(names) - len(shown))
+        heads, shown = distinct_labels(checkpoint_names(self.run, names)), spread(len(names), self.run.settings.render.columns)
+        return Strip(series, tuple(names[i] for i in shown), tuple(heads[i] for i in shown), len(names) - len(shown))
 
     @cached_property
     def chosen(self) -> tuple[str, ...]:
@@ -181,7 +170,7 @@ def undrawn(run: Run, names: Sequence[str], pictures: Sequence[Picture]) -> list
     notes = []
     if "pair" in run.settings.render.mosaics and bent:
         notes.append(f"pair: not drawn for {', '.join(bent)}: heads with an activation, or max pooling, give a cell no embedding of its own")
-    if unlike := [names for _, names, _ in plan.strips if len(names) > 1 and _sizes(run, names[0]) != _sizes(run, names[-1])]:
+    if unlike := [names for _, names, *_ in plan.strips if len(names) > 1 and _sizes(run, names[0]) != _sizes(run, names[-1])]:
         notes += [f"change: not drawn from {names[0]} to {names[-1]}: {_UNLIKE}" for names in unlike if "change" in run.settings.render.mosaics]
         missing -= {"change"}
     return [*notes, *(f"{kind}: not drawn: {why}" for kind, why in _WHY_NONE.items() if kind in missing)]
@@ -210,10 +199,10 @@ def _positions(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Pictur
 def _epochs(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
     position = plan.run.settings.render.position
     for method, target in plan.drawn:
-        for series, names, left_out in plan.strips:
+        for series, names, heads, left_out in plan.strips:
             if plan.holds(names[-1], Product(position, target, method)):
                 marks = plan.marks(names, method, target)
-                yield Picture("epochs", place, method, target, names, marks, images, series, plan.heads(names), left_out)
+                yield Picture("epochs", place, method, target, names, marks, images, series, heads, left_out)
 
 
 def _paper(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
@@ -250,7 +239,7 @@ def _pair(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
 
 def _change(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
     """From a series' first checkpoint to its last, of targets that mean the same in both; of the features alone, which every stamp names."""
-    for series, names, _ in plan.strips:
+    for series, names, heads, _ in plan.strips:
         ends = (names[0], names[-1])
         if not _can_be_split(plan, series, names):
             continue
@@ -258,7 +247,7 @@ def _change(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
         for method, target in plan.drawn:
             base = "" if target == NO_TARGET else parse_target(target).base
             if base == "class_" or (base == "label" and all(place in names_of_one for names_of_one in trained)):
-                yield Picture("change", place, method, target, ends, (), images, series, plan.heads(ends))
+                yield Picture("change", place, method, target, ends, (), images, series, (heads[0], heads[-1]))
 
 
 def _can_be_split(plan: _Plan, series: str | None, names: Sequence[str]) -> bool:

@@ -68,7 +68,7 @@ def test_a_strip_is_of_one_series_and_the_single_ones_stand_side_by_side(several
         (None, ("seed1-net_119", "seed3-net_119")),
     }
     heads = {p.series: drawn(several, p, monkeypatch).columns[1:] for p in strips}
-    assert heads == {"seed2": ["epoch 59 (seed2)", "epoch 119 (seed2)"], None: ["epoch 119 (seed1)", "epoch 119 (seed3)"]}
+    assert heads == {"seed2": ["epoch 59", "epoch 119"], None: ["epoch 119 (seed1)", "epoch 119 (seed3)"]}
     paths = [entry["path"] for entry in json.loads((several.mosaics_path / "index.json").read_text()) if entry["kind"] == "epochs"]
     assert len(set(paths)) == len(paths) and {Path(path).parts[1] for path in paths if len(Path(path).parts) == 3} == {"seed2"}
 
@@ -78,7 +78,7 @@ def test_titles_call_a_series_a_series(several, monkeypatch):
     assert drawn(several, strip, monkeypatch).title == f"Place {strip.place}, series seed2, by checkpoint: grad_cam of match"
 
 
-def test_a_strip_that_leaves_checkpoints_out_says_so_and_calls_the_others_as_the_report_does(lab, several, monkeypatch):
+def test_a_strip_that_leaves_checkpoints_out_says_so_and_tells_the_others_apart(lab, several, monkeypatch):
     """Two of one series share an epoch, and one of them has no column: the other's head tells which it is all the same."""
     epochs = {"seed1-net_119": 119, "net_059": 59, "seed2-net_119": 119, "seed3-net_119": 120}
     monkeypatch.setattr(picture_plan, "checkpoint_names", lambda run, names: [CheckpointName(name, epochs[name], "runs") for name in names])

@@ -40,6 +40,7 @@ from stages.products import Product
 from stages.spreading import spread
 from stages.target_names import NO_TARGET, TargetName, parse_target
 from stages.targets import class_of, open_score
+from stages.wording import counted
 
 VERSION = 3
 _CODES = {row.name: code for code, row in STATUS.items()}
@@ -91,7 +92,7 @@ class _Images:
         if self.used:
             return ""
         if self.spoilt:
-            return f"the maps of {target} are not finite for any of the {len(self.spoilt)} images that have it"
+            return f"no map of {target} is finite, on {counted(len(self.spoilt), 'image')} that have it"
         return f"no image has the target {str(target)!r}"
 
 
@@ -132,7 +133,7 @@ def pixels(run: Run, *, partial: bool = False) -> Outcome:
                 write_dataset(run.pixels_path, one.name, found, about)
                 computed += 1
                 used += found.sizes["sample"]
-                notes += [f"{one.name}, {one.target}, {found.sizes['sample']} images, deletion / insertion: {_in_words(found)}"]
+                notes += [f"{one.name}, {one.target}, {counted(found.sizes['sample'], 'image')}, deletion / insertion: {_in_words(found)}"]
     note_rate(run.directory, "pixels", used, perf_counter() - started)
     notes += [line for one in everything for line in _left_out(run, one, images[one.name])]
     return Outcome("pixels", computed, len(inputs) - computed, "checkpoints", tuple(notes))
@@ -237,12 +238,12 @@ def _left_out(run: Run, one: _Inputs, images: _Images) -> Iterator[str]:
         yield f"{one.name} is left out: {reason}"
         return
     if images.methods:
-        yield f"{one.name}: left out: {', '.join(images.methods)}, not finite for any of its {len(images.used)} images"
+        yield f"{one.name}: left out: {', '.join(images.methods)}, not finite for any of its {counted(len(images.used), 'image')}"
     ids = run.features(one.name).read(["sample_id"])["sample_id"].values
-    for samples, why in ((images.spoilt, "maps that are not finite"), (images.without, f"no target {str(one.target)!r} here")):
+    for samples, why in ((images.spoilt, "maps that are not finite"), (images.without, f"want of the target {str(one.target)!r}")):
         if samples:
             shown = ", ".join(ids[samples[:3]]) + (", ..." if len(samples) > 3 else "")
-            yield f"{one.name}: {len(samples)} images left out, which have {why}: {shown}"
+            yield f"{one.name}: {counted(len(samples), 'image')} left out for {why}: {shown}"
 
 
 def _heats(run: Run, one: _Inputs, sample: int) -> list[NDArray[np.float32]]:
@@ -283,7 +284,7 @@ def _in_words(found: xr.Dataset) -> str:
 
 def _method_in_words(found: xr.Dataset) -> str:
     """A method's means, and of how many images where not of all."""
-    counted = int(np.isfinite(found["deletion"]).sum())
-    of_few = f" ({counted} images)" if counted < found.sizes["sample"] else ""
+    defined = int(np.isfinite(found["deletion"]).sum())
+    of_few = f" ({counted(defined, 'image')})" if defined < found.sizes["sample"] else ""
     method = Product.parse(str(found["product"].item())).method
     return f"{method} {float(found['deletion'].mean()):.3f} / {float(found['insertion'].mean()):.3f}{of_few}"

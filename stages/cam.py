@@ -156,8 +156,8 @@ def _without_target(product: Product, block: Arrays, score: Score | None) -> NDA
 
 
 def _unknown_without(product: Product) -> bool:
-    """Whether an image that is not finite cannot tell whether it has such a target: what ranks first for it is not known."""
-    return product.target != NO_TARGET and parse_target(product.target).row.who not in ("match", "pair", "label")
+    """Whether an image that is not finite may have such a target: all but those that other images, or the dataset, are enough to tell of."""
+    return product.target != NO_TARGET and parse_target(product.target).row.who not in ("pair", "label")
 
 
 def _without_rivals(product: Product, block: Arrays, context: CamContext) -> NDArray[np.bool_]:

@@ -160,8 +160,8 @@ def test_an_image_that_is_not_finite_is_left_out_counted_and_named(lab, finished
     assert notes[0].startswith("net_000, match, 15 images, deletion / insertion: grad_cam ")
     assert notes[1].startswith("net_001, match, 12 images, deletion / insertion: grad_cam ")
     assert notes[3:] == (
-        f"net_001: 1 images left out, which have maps that are not finite: {table['id'][alone]}",
-        f"net_001: 2 images left out, which have no target 'match' here: {', '.join(table['id'][lost])}",
+        f"net_001: 1 image left out for maps that are not finite: {table['id'][alone]}",
+        f"net_001: 2 images left out for want of the target 'match': {', '.join(table['id'][lost])}",
     )
     assert pixels(run).notes == notes[3:], "what lies side by side is told again"
     used = xr.open_zarr(finished_copy / "pixels.zarr" / "net_001")["sample_id"].values.tolist()
@@ -172,12 +172,10 @@ def test_a_checkpoint_that_is_nowhere_finite_is_left_out_and_only_all_of_them_re
     run = poisoned(lab, finished_copy, "net_001", range(15))
     outcome = pixels(run)
     assert (outcome.computed, outcome.fresh) == (2, 0)
-    assert "net_001 is left out: the maps of match are not finite for any of the 15 images that have it" in outcome.notes
+    assert "net_001 is left out: no map of match is finite, on 15 images that have it" in outcome.notes
     alone = lab.run(finished_copy, *FEW)
     forget_checkpoints(alone, ("net_000", "net_002"))
-    with pytest.raises(
-        ValueError, match=r"net_001: the maps of match are not finite for any of the 15 images that have it; `atlas status` says what"
-    ):
+    with pytest.raises(ValueError, match=r"net_001: no map of match is finite, on 15 images that have it; `atlas status` says what"):
         pixels(alone)
 
 

@@ -26,6 +26,7 @@ from stages.target_names import NO_TARGET, parse_target
 from stages.warp_figures import ROUNDING, moved_share
 
 _LONGEST_SIDE_PX = 512
+_VOID = "no map: the image is void"
 _WHY_ABSENT = {
     "label": "its place was not trained",
     "match": "no image of this place in the other view",
@@ -94,7 +95,7 @@ def _why_absent(run: Run, row: pd.Series, product: Product, facts: Mapping[str, 
     """What is written in the place of a map whose image is void, or has no such target, or nothing to compare it with."""
     who = "" if product.target == NO_TARGET else parse_target(product.target).row.who
     if is_void or not who:
-        return "no map: the image is void"
+        return _VOID
     if np.isfinite(facts["score"]):
         return "no map: there is no other class or place to compare with"
     if who == "match" and _has_other_view(run.manifest, row):
@@ -106,13 +107,15 @@ def why_undefined(run: Run, row: pd.Series, name: str) -> str:
     """What is written in the place of maps that are made when they are drawn, where an image has none."""
     store = run.features(name)
     is_void = not bool(store.read(["valid"], slice(int(row["sample"]), int(row["sample"]) + 1))["valid"].values[0])
-    return "no map: the image is void" if is_void else _why_not_finite(store, int(row["sample"]))
+    return _VOID if is_void else _why_not_finite(store, int(row["sample"]))
 
 
 def why_no_pair(run: Run, row: pd.Series, other: pd.Series, name: str) -> str:
     """The same of an image whose map is of its likeness to another one."""
-    at_fault = overflow_of_sample(run.features(name), int(row["sample"]))
-    return why_undefined(run, row, name) if at_fault else f"the other image: {why_undefined(run, other, name)}"
+    if overflow_of_sample(run.features(name), int(row["sample"])):
+        return why_undefined(run, row, name)
+    reason = why_undefined(run, other, name)
+    return "no map: the other image is void" if reason == _VOID else f"the other image is {reason}"
 
 
 def _has_other_view(manifest: pd.DataFrame, row: pd.Series) -> bool:

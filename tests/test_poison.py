@@ -288,7 +288,7 @@ def test_a_poisoned_image_is_named_in_status_report_and_panels(lab, intact, tmp_
     (norm,) = [p for p in wanted_products(run, checkpoint) if p.key == "patch/none/l2_norm"]
     assert read_view(run, run.manifest.iloc[sample], checkpoint, [norm]).reasons == {}, "it is not made of the embedding"
     partner = run.manifest.iloc[_drone_of(run, run.manifest.iloc[sample])]
-    assert why_no_pair(run, partner, run.manifest.iloc[sample], checkpoint).startswith("the other image: not finite: embedding; the network's")
+    assert why_no_pair(run, partner, run.manifest.iloc[sample], checkpoint).startswith("the other image is not finite: embedding; the network's")
     assert why_no_pair(run, run.manifest.iloc[sample], partner, checkpoint).startswith("not finite: embedding; the network's")
     opened = open_run(directory)
     facts = opened.facts["aligned/match/hires_cam"].isel(checkpoint=0, sample=sample)

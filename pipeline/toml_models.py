@@ -81,7 +81,7 @@ def _fields_of(model: Any, place: list[str]) -> list[str]:
 
 def _example_list(model: Any, place: list[str]) -> str:
     """What a list of the key's kind looks like."""
-    found = _model_at(model, place[:-1])
+    found = _model_at(model, place[:-1]) if place else None
     return "[0, 1]" if found is not None and _holds_numbers(get_type_hints(found).get(place[-1])) else "['a', 'b']"
 
 

@@ -1,6 +1,8 @@
 """A laboratory for the pipeline's tests: tiny scenes, seeded checkpoints, and one finished run that tests copy and then mistreat."""
 
+import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,6 +83,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
             metrics={"loss": 1.0 / (epoch + 1)},
             class_names=CLASS_NAMES,
         )
+    for file in (root / "checkpoints").iterdir():
+        os.utime(file, (an_hour_ago := time.time() - 3600, an_hour_ago))  # as a user's are: what is read of a file just written is not noted
     return Lab(root / "photos", root / "checkpoints")
 
 

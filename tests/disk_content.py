@@ -3,15 +3,16 @@
 import json
 from pathlib import Path
 
+TIME_SAVERS = {"rates.json", "checkpoint_files.json"}  # of the ledger: no product rests on them
 VOLATILE = {"created", "finished", "made_by", "host", "pid", "noted", "since"}  # who made it, and when
 
 
 def content(folder: Path) -> dict[str, object]:
-    """Every file under `folder`, but for the locks, the measured rates, and what tells who wrote a store and when."""
+    """Every file under `folder`, but for the locks, what only saves time or tells it, and what tells who wrote a store and when."""
     return {
         name: _stable(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not (name := path.relative_to(folder).as_posix()).startswith("locks/") and path.name != "rates.json"
+        if path.is_file() and not (name := path.relative_to(folder).as_posix()).startswith("locks/") and path.name not in TIME_SAVERS
     }
 
 

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from time import perf_counter
 from typing import Any
 
-from pipeline.best_images import names_the_best
 from pipeline.completeness import finished_checkpoints
 from pipeline.executors import Group, run_groups
 from pipeline.images import png_settings, write_png
@@ -161,7 +160,7 @@ def _stamp(run: Run, picture: Picture) -> str:
         "labels": [image_label(row) for _, row in picture.images.iterrows()],
         "content": [content_of(run, name, sample) for name in picture.checkpoints for sample in picture.images["sample"]],
         "figures": figures,
-        "version": VERSION + (scope == "percentile" or names_the_best(picture.target)),  # in version 4 these had another footer and captions
+        "version": VERSION,
     }
     return stamp(ingredients)
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from stages.wording import counted
+
 _NAME = re.compile(r"(cross-area|same-area)-drone2sate-(train|test)\.json")
 _TILES, _WEIGHTS = "pair_pos_sate_img_list", "pair_pos_sate_weight_list"
 _TEXTS = ("drone_img_dir", "drone_img_name", "sate_img_dir")
@@ -100,8 +102,8 @@ def unpaired_remarks(lists: Sequence[PairList]) -> list[str]:
 def several_tiles_remarks(lists: Sequence[PairList]) -> list[str]:
     """Warn of drone photos that several entries give different tiles, a line a list."""
     return [
-        f"warning: {len(found):,} drone photos of the {one.split} list are listed with several best tiles, each of which counts as a place of "
-        f"theirs, for instance {found[0]}"
+        f"warning: {counted(len(found), 'drone photo')} of the {one.split} list with several best tiles, each of which counts as a place: "
+        f"for instance {found[0]}"
         for one in lists
         if (found := [drone for drone, count in Counter(pair.drone for pair in dict.fromkeys(one.pairs)).items() if count > 1])
     ]
@@ -156,7 +158,7 @@ def _best(entry: Mapping[str, Any], count: int, where: str) -> int:
     if weights is None:
         return 0
     if not isinstance(weights, list) or len(weights) != count or not all(_is_number(weight) for weight in weights):
-        raise ValueError(f"{where}: {_WEIGHTS} is {weights!r}; expected {count} number{'s' if count != 1 else ''}, one a tile")
+        raise ValueError(f"{where}: {_WEIGHTS} is {weights!r}; expected {counted(count, 'number')}, one a tile")
     return max(range(count), key=lambda number: (weights[number], -number))
 
 

@@ -131,7 +131,7 @@ def test_a_listed_photo_that_is_missing_is_quarantined(tmp_path):
 def test_a_photo_that_is_listed_with_two_tiles_is_told(lab, tmp_path):
     twice = [*TEST, entry(HIGH, ["6_0_0_0.png"]), TEST[1]]
     run = lab.run(tmp_path / "run", photos=gta_uav(tmp_path / "photos", cross_test=twice))
-    said = "warning: 1 drone photos of the test list are listed with several best tiles, each of which counts as a place of theirs, for instance "
+    said = "warning: 1 drone photo of the test list with several best tiles, each of which counts as a place: for instance "
     assert f"{said}drone/images/{HIGH}" in str(index(run))
 
 

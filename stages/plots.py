@@ -193,7 +193,11 @@ def _draw_lines(
     names, places = names_in(stats), _places(stats)
     for number, chosen in enumerate(series_of(names).values()):
         dash, mark = _STYLES[number % len(_STYLES)]
-        style: dict[str, Any] = {"linestyle": ":", "linewidth": 1, "marker": "_"} if dotted else {"linestyle": dash, "marker": mark, "markersize": 3}
+        style: dict[str, Any] = (
+            {"linestyle": ":", "linewidth": 1, "marker": "_" if len(chosen) == 1 else ""}
+            if dotted
+            else {"linestyle": dash, "marker": mark, "markersize": 3}
+        )
         style |= {} if is_a_course([names[index] for index in chosen]) else {"linestyle": "none", "marker": mark, "markersize": 3}
         fill = "white" if open_marks else colour
         axes.plot(places[chosen], values[chosen], color=colour, markerfacecolor=fill, label=label if number == 0 else None, **style)

@@ -19,23 +19,23 @@ import torch
 from bench_extract import make_photos
 from machine import print_table, scratch, seconds
 
-from pipeline.cam_run import cam
-from pipeline.compared import Compared
-from pipeline.config import load_settings
-from pipeline.executors import run_blocks
-from pipeline.extract_run import extract
-from pipeline.features import read_features
-from pipeline.index_run import index
-from pipeline.run import Run
-from pipeline.wanted_maps import wanted_products
+from pipeline.cam.references import Compared
+from pipeline.cam.stage import cam
+from pipeline.cam.wanted import wanted_products
+from pipeline.extract.stage import extract
+from pipeline.features.reading import read_features
+from pipeline.index.stage import index
+from pipeline.run.directory import Run
+from pipeline.settings.all import load_settings
+from pipeline.work.executors import run_blocks
 from safenet import PRESETS, SafeNet, save_checkpoint
 from safenet.alignment import resample
 from safenet.partition import pool_rings
 from safenet.preprocess import load_image
-from stages.cam import needed_features
-from stages.cam_methods import METHODS
-from stages.class_maps import class_maps
-from stages.positions import POSITIONS
+from stages.cam.class_maps import class_maps
+from stages.cam.compute import needed_features
+from stages.cam.methods import METHODS
+from stages.cam.positions import POSITIONS
 
 ROUNDS = 3
 AT_MAPS = [name for name, method in METHODS.items() if method.where != "blocks"]

@@ -16,14 +16,14 @@ import torch
 from machine import print_table, scratch, seconds
 from PIL import Image
 
-from pipeline.config import load_settings
-from pipeline.extract_run import extract
-from pipeline.index_run import index
-from pipeline.run import Run
+from pipeline.extract.stage import extract
+from pipeline.index.stage import index
+from pipeline.run.directory import Run
+from pipeline.settings.all import load_settings
 from safenet import PRESETS, SafeNet, save_checkpoint
 from safenet.preprocess import load_image
-from safenet.train import pick_device
-from stages.extract import resolve_precision
+from safenet.training.loop import pick_device
+from stages.extract.batch import resolve_precision
 
 ROUNDS = 3
 

@@ -22,12 +22,12 @@ from bench_extract import make_photos
 from distributed import Client, LocalCluster
 from machine import print_table, scratch, seconds
 
-from pipeline.cam_run import cam
-from pipeline.config import load_settings
-from pipeline.executors import Group, run_groups
-from pipeline.extract_run import extract
-from pipeline.index_run import index
-from pipeline.run import Run
+from pipeline.cam.stage import cam
+from pipeline.extract.stage import extract
+from pipeline.index.stage import index
+from pipeline.run.directory import Run
+from pipeline.settings.all import load_settings
+from pipeline.work.executors import Group, run_groups
 from safenet import PRESETS, SafeNet, save_checkpoint
 
 FARM_IMAGES, GPU_RATE = 50_000, 500.0  # images a checkpoint; images a second of one simulated GPU
@@ -42,7 +42,7 @@ class Sleep:
     seconds: float
 
     def open(self) -> Callable[[object], None]:
-        """As `pipeline.executors.Work`."""
+        """As `pipeline.work.executors.Work`."""
         return lambda item: time.sleep(self.seconds)
 
 

@@ -22,19 +22,19 @@ from machine import print_table, scratch, seconds
 from numpy.typing import NDArray
 
 import pipeline
-from pipeline.array_layout import array_layout
-from pipeline.blocks import Block
-from pipeline.cam_run import cam
-from pipeline.config import load_settings
-from pipeline.extract_run import extract
-from pipeline.index_run import index
-from pipeline.records import sync_file
-from pipeline.run import Run
-from pipeline.stores import GroupStore
-from pipeline.streaming import WRITERS, Arrays, BlockWriter
-from pipeline.verify import verify
+from pipeline.cam.stage import cam
+from pipeline.disk.records import sync_file
+from pipeline.extract.stage import extract
+from pipeline.extract.streaming import WRITERS, Arrays, BlockWriter
+from pipeline.index.stage import index
+from pipeline.look.verify import verify
+from pipeline.run.directory import Run
+from pipeline.settings.all import load_settings
+from pipeline.store.blocks import Block
+from pipeline.store.group_store import GroupStore
+from pipeline.store.layout import array_layout
 from safenet import PRESETS, SafeNet, save_checkpoint
-from stages.extract import ExtractSettings, written_by_network
+from stages.extract.batch import ExtractSettings, written_by_network
 from stages.schema import dim_sizes
 
 ROUNDS = 5

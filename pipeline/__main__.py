@@ -1,7 +1,7 @@
 """The command `atlas`, and `python -m pipeline`."""
 
-from pipeline.interrupts import EXIT_STOPPED, leave_stopped, stopping_at_once
 from pipeline.standard_streams import keep_standard_streams
+from pipeline.work.stops import EXIT_STOPPED, leave_stopped, stopping_at_once
 
 
 def main() -> None:

@@ -13,31 +13,31 @@ from typing import Any
 import click
 
 from pipeline import demo as demo_module
-from pipeline.at_work import RECENT_S, at_work
-from pipeline.checkpoint_names import left_by_place, notes_on_left
-from pipeline.compute_settings import seconds_of
-from pipeline.config import load_settings
-from pipeline.doctor import Asked, doctor
-from pipeline.executors import EXECUTORS
+from pipeline.cam.target_checks import check_views
+from pipeline.checkpoints.names import left_by_place, notes_on_left
+from pipeline.disk.places import Place, place_of
+from pipeline.disk.space import human_bytes
+from pipeline.doctor.checks import Asked, doctor
+from pipeline.features.bad_images import bad_images
 from pipeline.forgetting import forget_checkpoints
-from pipeline.graph import OPTIONAL_STAGES, STAGES, Stage
-from pipeline.interrupts import EXIT_STOPPED, OUT_OF_SPACE, Stopped, stop_after, stop_on_signals
-from pipeline.job_settings import read_job_settings
+from pipeline.jobs.submit import Submission, check_job_id, chosen_stages, dry_run_texts, submit
+from pipeline.look.plan import plan, plan_json, plan_table, predicted_bytes
+from pipeline.look.status import overflow_lines, run_overflow, run_status
+from pipeline.look.verify import verify
+from pipeline.look.writers import RECENT_S, at_work
 from pipeline.methods_page import methods_page
-from pipeline.parts import Part
-from pipeline.places import Place, place_of
-from pipeline.plan import plan, plan_json, plan_table, predicted_bytes
-from pipeline.quarantine import bad_images
-from pipeline.run import Run
-from pipeline.settings_page import settings_page
-from pipeline.space import human_bytes
-from pipeline.status import overflow_lines, run_overflow, run_status
-from pipeline.submit import Submission, check_job_id, chosen_stages, dry_run_texts, submit
-from pipeline.target_checks import check_views
+from pipeline.run.directory import Run
+from pipeline.settings.all import load_settings
+from pipeline.settings.compute import seconds_of
+from pipeline.settings.jobs import read_job_settings
+from pipeline.settings.page import settings_page
+from pipeline.stages import OPTIONAL_STAGES, STAGES, Stage
 from pipeline.text_tables import format_table, terminal_width
 from pipeline.training import train_run
-from pipeline.verify import verify
-from pipeline.work_log import close_work_log, open_work_log
+from pipeline.work.executors import EXECUTORS
+from pipeline.work.log import close_work_log, open_work_log
+from pipeline.work.share import Part
+from pipeline.work.stops import EXIT_STOPPED, OUT_OF_SPACE, Stopped, stop_after, stop_on_signals
 from stages.naming import known
 
 EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError)  # told in one line; anything else is a fault of ours and shows its trace

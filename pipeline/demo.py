@@ -6,15 +6,15 @@ import glob
 import json
 from pathlib import Path
 
-from pipeline.config import Settings, load_settings
-from pipeline.graph import STAGES
-from pipeline.places import Place, local_folder
-from pipeline.run import Run
-from pipeline.stats_run import open_stats
+from pipeline.disk.places import Place, local_folder
+from pipeline.run.directory import Run
+from pipeline.settings.all import Settings, load_settings
+from pipeline.stages import STAGES
+from pipeline.stats.stage import open_stats
 from pipeline.text_tables import format_table, terminal_width
 from pipeline.training import train_run
-from safenet.scenes import write_scenes
-from stages.report import epoch_tables
+from safenet.scenes.dataset import write_scenes
+from stages.report.page import epoch_tables
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
 

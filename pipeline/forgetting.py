@@ -13,15 +13,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.images import png_settings
-from pipeline.places import Place, files_below, name_below, remove_tree
-from pipeline.records import DamagedRecordError
-from pipeline.render_run import INDEX, index_seal
-from pipeline.replacing import finish_swap, replacement_of
-from pipeline.run import Run
-from pipeline.seals import Seal
-from pipeline.store_groups import METADATA, bytes_on_disk, read_json
-from pipeline.stores import JOINED, dataset_seal
+from pipeline.disk.places import Place, files_below, name_below, remove_tree
+from pipeline.disk.records import DamagedRecordError
+from pipeline.extract.photos import png_settings
+from pipeline.features.replacing import finish_swap, replacement_of
+from pipeline.render.stage import INDEX, index_seal
+from pipeline.run.directory import Run
+from pipeline.store.group_store import JOINED, dataset_seal
+from pipeline.store.groups import METADATA, bytes_on_disk, read_json
+from pipeline.store.seals import Seal
 from stages.naming import known
 
 

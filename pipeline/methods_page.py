@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from stages.cam_methods import METHODS, CamMethod
-from stages.target_names import BASES, MODIFIERS
+from stages.cam.methods import METHODS, CamMethod
+from stages.targets.names import BASES, MODIFIERS
 
 _WHERE = {
     "anywhere": "patch, aligned, part, blocks",

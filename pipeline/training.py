@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.index import index_dataset
-from pipeline.places import local_folder
-from pipeline.run import Run
-from safenet.train import EpochResult, TrainingPlace, train
+from pipeline.disk.places import local_folder
+from pipeline.run.directory import Run
+from pipeline.run.manifest import index_dataset
+from safenet.training.loop import EpochResult, TrainingPlace, train
 
 
 def train_run(run: Run) -> list[EpochResult]:

@@ -41,7 +41,7 @@ def neutral(arrays: Arrays, per_sample: Iterable[str]) -> tuple[dict[str, NDArra
     arrays : mapping
         Feature variables of some samples.
     per_sample : iterable of str
-        Those with an entry a sample. The large maps are left as they are: see `stages.positions`.
+        Those with an entry a sample. The large maps are left as they are: see `stages.cam.positions`.
 
     Returns
     -------

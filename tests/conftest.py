@@ -12,15 +12,15 @@ import torch
 from click.testing import CliRunner, Result
 
 from pipeline.cli import main
-from pipeline.config import Settings, load_settings
-from pipeline.extract_run import extract
-from pipeline.graph import STAGES
-from pipeline.run import Run
+from pipeline.extract.stage import extract
+from pipeline.run.directory import Run
+from pipeline.settings.all import Settings, load_settings
+from pipeline.stages import STAGES
 from safenet.architecture import PRESETS
 from safenet.checkpoint import save_checkpoint
 from safenet.model import SafeNet
-from safenet.scenes import write_scenes
-from stages.extract import FeatureExtractor
+from safenet.scenes.dataset import write_scenes
+from stages.extract.batch import FeatureExtractor
 
 CONFIG = Path(__file__).parent.parent / "configs" / "tiny.toml"
 CLASS_NAMES = ("0000", "0001", "0002")  # the training places of configs/tiny.toml

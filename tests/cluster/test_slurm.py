@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from cluster.slurm_daemons import missing, slurm
-from cluster.slurm_jobs import (
+from slurm_daemons import missing, slurm
+from slurm_jobs import (
     ROOT,
     assert_same_bits,
     atlas,

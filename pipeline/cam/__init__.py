@@ -1,0 +1,1 @@
+"""The cam stage: features.zarr -> cams.zarr; and maps that are made on request."""

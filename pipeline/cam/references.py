@@ -1,0 +1,201 @@
+"""What the targets of a checkpoint need of its whole feature store: heads, class names, and what each sample is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pipeline.features.reading import read_features
+from pipeline.store.blocks import Block
+from pipeline.store.group_store import GroupStore
+from safenet.architecture import HeadActivation, Pooling
+from safenet.heads import HEAD_ARRAYS
+from stages.cam.compute import CamContext, needed_references
+from stages.cam.gate import GATE_READS, LOGIT_TOLERANCE, Exactness, examine
+from stages.cam.products import Product
+from stages.finite import whole_or_nothing
+from stages.schema import HEAD_PREFIX
+from stages.targets.names import TargetName
+from stages.targets.part_heads import run_heads
+from stages.targets.references import UNDEFINED, ReferenceBank, ReferenceGroups, Role, reference_groups
+from stages.targets.scoring import label_index, target_context
+
+_TEXTS = ("place", "view", "split", "roles")
+_GATE_BLOCKS = 16
+
+
+@dataclass(frozen=True)
+class OtherHeads:
+    """Heads that were not trained with the features they are put behind.
+
+    Parameters
+    ----------
+    arrays : Dataset
+        The variables head_<name>, dims (head, ...), parts first, the global head last.
+    class_names : sequence of str
+    activation : {"none", "leaky_relu"}
+    """
+
+    arrays: xr.Dataset
+    class_names: Sequence[str]
+    activation: HeadActivation
+
+    @classmethod
+    def of(cls, features: GroupStore) -> OtherHeads:
+        """Those of another checkpoint."""
+        attributes = features.attributes
+        return cls(read_heads(features), attributes["class_names"], attributes["architecture"].get("head_activation", "none"))
+
+
+def read_heads(features: GroupStore) -> xr.Dataset:
+    """Stored arrays of all heads."""
+    return features.read([HEAD_PREFIX + key for key in HEAD_ARRAYS])
+
+
+class Compared:
+    """A feature store as its targets see it; what is small is read once, embeddings when a similarity first asks for them.
+
+    Parameters
+    ----------
+    features : GroupStore
+        Of one checkpoint, whole.
+    other : OtherHeads, optional
+        Heads to put in the place of its own: embeddings and logits are then those that these heads give.
+    """
+
+    def __init__(self, features: GroupStore, other: OtherHeads | None = None) -> None:
+        self._features = features
+        self._other = other
+        self._banks: dict[bool, ReferenceBank] = {}
+
+    @cached_property
+    def context(self) -> CamContext:
+        """Heads, class names, FAM's sampling and FPM's pooling; gradients by autograd where the gate says so."""
+        closed_form = self._other is not None or self.exactness.form == "closed"
+        targets = target_context(self._heads, self._class_names, self._activation, closed_form=closed_form)
+        precision = self._features.attributes.get("precision", "float32")
+        return CamContext(targets, self._architecture["sampling"], self._pooling, precision)
+
+    @cached_property
+    def exactness(self) -> Exactness:
+        """What the gate finds on the first few images.
+
+        Raises
+        ------
+        ValueError
+            If stored maps and heads do not give the stored logits.
+        """
+        for block in self._gate_blocks():
+            found = read_features(self._features, GATE_READS, block.rows)
+            exactness = examine({str(name): found[name].values for name in found}, self._head_arrays[:-1], self._activation, self._pooling)
+            if exactness.samples:
+                break
+        allowed = LOGIT_TOLERANCE[str(found["aligned_map"].dtype)]
+        if exactness.logit_error > allowed:
+            raise ValueError(
+                f"{self._features}: the stored logits are not those of the stored maps and heads: they differ by {exactness.logit_error:.2g} of "
+                f"their largest, and {allowed:g} is allowed. Run `atlas verify`; if it finds nothing, extract again with map_dtype = 'float32'"
+            )
+        return exactness
+
+    @cached_property
+    def groups(self) -> ReferenceGroups:
+        """Which samples are compared with which; void images with none. Embeddings that are not finite are left out where they are read."""
+        texts = self._features.read([*_TEXTS, "valid"])
+        return reference_groups(*(texts[name].values.tolist() for name in (*_TEXTS, "valid")))
+
+    @cached_property
+    def class_index(self) -> NDArray[np.int64]:
+        """Class of each sample's place."""
+        return label_index(self._features.read(["place"])["place"].values.tolist(), self._class_names)
+
+    @cached_property
+    def sample_ids(self) -> list[str]:
+        """Ids of the images."""
+        return self._features.read(["sample_id"])["sample_id"].values.tolist()
+
+    def bank(self, *, flip: bool) -> ReferenceBank:
+        """What samples are compared with, by their embeddings or by those of image plus flipped image; one of each is kept."""
+        if flip not in self._banks:
+            self._banks[flip] = ReferenceBank(self.groups, self._embeddings(flip))
+        return self._banks[flip]
+
+    def prepare(self, products: Iterable[Product]) -> None:
+        """Read now what all blocks share, so that threads do not each read it."""
+        for name, target in needed_references(products).items():
+            self._reference(name, target, slice(0, 1))
+        _ = self.context.targets.rivals, self.class_index
+
+    def attach(self, features: xr.Dataset, rows: slice, products: Iterable[Product]) -> xr.Dataset:
+        """Add, to the features of some samples, the classes and references that the products' targets read."""
+        found = features.assign(class_index=("sample", self.class_index[rows]))
+        if self._other is not None and "logit" in found:
+            embedding, logit = self._through_heads(rows)
+            found = found.assign(embedding=(("sample", "head", "embed"), embedding), logit=(("sample", "head", "class"), logit))
+        references = {name: self._reference(name, target, rows) for name, target in needed_references(products).items()}
+        return found.assign({name: (("sample", "head", "embed"), values) for name, values in references.items()})
+
+    @cached_property
+    def _heads(self) -> xr.Dataset:
+        return self._other.arrays if self._other else read_heads(self._features)
+
+    @cached_property
+    def _head_arrays(self) -> list[dict[str, NDArray[np.float32]]]:
+        return [{key: self._heads[HEAD_PREFIX + key].values[head] for key in HEAD_ARRAYS} for head in range(self._heads.sizes["head"])]
+
+    @property
+    def _class_names(self) -> Sequence[str]:
+        names: Sequence[str] = self._other.class_names if self._other else self._features.attributes["class_names"]
+        return names
+
+    @property
+    def _architecture(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._features.attributes["architecture"]
+        return found
+
+    @property
+    def _activation(self) -> HeadActivation:
+        found: HeadActivation = self._other.activation if self._other else self._architecture.get("head_activation", "none")
+        return found
+
+    @property
+    def _pooling(self) -> Pooling:
+        found: Pooling = self._architecture.get("pooling", "mean")
+        return found
+
+    def _gate_blocks(self) -> list[Block]:
+        """The first few blocks that hold an image. Where none of them has one whose values are finite, the gate says that it examined none."""
+        blocks = self._features.blocks
+        with_images = (block for block in blocks if self._features.read(["valid"], block.rows)["valid"].values.any())
+        return list(islice(with_images, _GATE_BLOCKS)) or blocks[:1]
+
+    def _reference(self, name: str, target: TargetName, rows: slice) -> NDArray[np.float32]:
+        role: Role = name.split("_")[1]  # type: ignore[assignment]
+        named = self.sample_ids.index(target.name) if target.name else UNDEFINED
+        return self.bank(flip=target.flip).of(target, role, rows, named)
+
+    def _through_heads(self, rows: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the other checkpoint's heads give for these features: embeddings [B, head, E] and logits [B, head, C]."""
+        found = self._features.read(["part_feature", "global_feature"], rows)
+        inputs = np.concatenate([found["part_feature"].values, found["global_feature"].values[:, None]], axis=1)
+        return run_heads(self._head_arrays, self._activation, inputs)
+
+    def _embeddings(self, flip: bool) -> Callable[[], Iterator[NDArray[np.float32]]]:
+        keys = ["embedding", *(["flip_embedding"] if flip else [])]
+
+        def read() -> Iterator[NDArray[np.float32]]:
+            for block in self._features.blocks:
+                if self._other is not None:
+                    yield self._through_heads(block.rows)[0]
+                    continue
+                found = self._features.read(keys, block.rows)
+                yield np.sum([whole_or_nothing(found[key].values) for key in keys], axis=0)
+
+        return read

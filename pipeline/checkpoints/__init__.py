@@ -1,0 +1,1 @@
+"""Which checkpoint files there are, and what a run calls them."""

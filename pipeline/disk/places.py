@@ -1,0 +1,124 @@
+"""Where a run lies: a local folder, or a URL of an object store; and what is done in another way there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+from pipeline.disk.objects import SCHEMES, ObjectPath, remove_objects
+
+Place = Path | ObjectPath
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_REQUESTS = 16  # at a time
+
+
+def place_of(where: str | Place) -> Place:
+    """Return the place that a text names: a path, file:///path, or s3://bucket/path (gs, az, memory).
+
+    Raises
+    ------
+    ValueError
+        If the URL is of another kind, names no bucket, or holds credentials; the message never repeats those.
+    """
+    if isinstance(where, ObjectPath):
+        return where
+    if isinstance(where, Path):
+        if re.match(rf"({'|'.join(SCHEMES)}):/", str(where)):
+            raise ValueError(f"{where}: a URL that went through Path, which takes a slash away; give it as text")
+        return where
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", where):
+        return Path(where)
+    parts = urlsplit(where)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(
+            f"--run: a {parts.scheme}:// URL with a user, password, query or fragment, which may be secret. "
+            f"Leave it out: credentials come from the environment alone (AWS_*, GOOGLE_*, AZURE_*)"
+        )
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost"):
+            raise ValueError(f"{where}: names the host {parts.netloc}; expected file:///path")
+        return Path(unquote(parts.path))
+    if parts.scheme not in SCHEMES:
+        raise ValueError(
+            f"{where}: a URL of kind {parts.scheme!r}; expected a path, or one of {', '.join(f'{name}://' for name in ('file', *SCHEMES))}"
+        )
+    if not parts.netloc or not parts.path.strip("/"):
+        raise ValueError(f"{where}: expected a bucket and a path in it, such as {parts.scheme}://bucket/runs/x")
+    return ObjectPath(f"{parts.scheme}://{parts.netloc}", "/".join(part for part in parts.path.split("/") if part))
+
+
+def each(place: Place, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Work on small files one after the other; on objects several at a time, as each waits for the network."""
+    if not isinstance(place, ObjectPath):
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        return list(pool.map(work, items))
+
+
+def remove_tree(folder: Place) -> None:
+    """Delete a folder, if it is there."""
+    if isinstance(folder, ObjectPath):
+        remove_objects(folder.rglob("*"))
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def put_in_place(following: Place, folder: Place, old: Place) -> None:
+    """Let `following` take the place of `folder`, which becomes `old`; done again after a kill at any instant, it goes on.
+
+    An object store cannot rename: there `following` is copied, and `old` holds nothing but the note that all is copied. The
+    note must be gone before the first call, and stay until the last one is over.
+    """
+    if isinstance(following, ObjectPath) and isinstance(folder, ObjectPath) and isinstance(old, ObjectPath):
+        _copy_in_place(following, folder, old / "copied")
+    elif isinstance(following, Path) and isinstance(folder, Path) and following.is_dir():
+        if folder.is_dir():
+            folder.replace(Path(str(old)))
+        following.replace(folder)
+
+
+def _copy_in_place(following: ObjectPath, folder: ObjectPath, copied: ObjectPath) -> None:
+    sources = list(following.rglob("*"))
+    if sources and not copied.is_file():
+        remove_tree(folder)
+        each(folder, lambda source: source.copy(folder / source.relative_to(following)), sources)
+        copied.write_bytes(b"")
+    remove_objects(sources)
+
+
+def rename(source: Place, target: Place) -> None:
+    """Give a file another name; in an object store by a copy and a deletion."""
+    if isinstance(source, ObjectPath) and isinstance(target, ObjectPath):
+        source.copy(target)
+        source.unlink()
+    elif isinstance(source, Path) and isinstance(target, Path):
+        source.replace(target)
+
+
+def files_in(folder: Place, pattern: str) -> list[Place]:
+    """Sorted files right in a folder whose names match."""
+    found: list[Place] = list(folder.glob(pattern))
+    return sorted(found, key=str)
+
+
+def files_below(folder: Place, pattern: str) -> list[Place]:
+    """Sorted files at any depth of a folder whose names match; in an object store by one listing."""
+    return sorted((path for path in folder.rglob(pattern) if path.is_file()), key=str)
+
+
+def name_below(path: Place, folder: Place) -> str:
+    """Name relative to a folder, with slashes."""
+    return str(path).removeprefix(f"{folder}/")
+
+
+def local_folder(place: Place, command: str) -> Path:
+    """Return a place that is a folder; raise a ValueError where it is a URL."""
+    if isinstance(place, ObjectPath):
+        raise ValueError(f"--run {place}: `{command}` makes photos or checkpoints, which are files; expected a local directory")
+    return place

@@ -1,0 +1,1 @@
+"""Checks of this machine, this installation and a run's object store."""

@@ -1,0 +1,157 @@
+"""Whether a checkpoint's features are complete, told from their marks: what every reader asks first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.disk.stamps import stamp
+from pipeline.features.overflow import describe_overflow
+from pipeline.features.replacing import is_swapping
+from pipeline.run.directory import MissingProductError, Run, StaleStoreError
+from pipeline.store.blocks import Block, blocks_of, runs_of
+from pipeline.store.group_store import GroupStore
+from pipeline.store.groups import checkpoint_order, known_groups
+
+
+def finished_checkpoints(run: Run, partial: bool = False) -> list[str]:
+    """Names of the extracted checkpoints, by series and epoch.
+
+    Raises
+    ------
+    MissingProductError
+        If there are none, or one is unfinished (and `partial` is not set).
+    """
+    attributes = {}
+    for name in known_groups(run.features_path):
+        store = run.features(name)
+        missing, total = (1, 1) if is_swapping(run, name) else missing_blocks(store)
+        if missing and not partial:
+            raise MissingProductError(
+                f"{store}: unfinished, {missing} of {total} blocks missing; run `atlas extract` again, or pass --partial (partial=True). "
+                f"If its checkpoint is not wanted any more: `atlas forget-checkpoint {name}`"
+            )
+        if not missing:
+            attributes[name] = store.attributes
+    if not attributes:
+        raise MissingProductError(f"{run.features_path}: no features; run `atlas extract` first")
+    return checkpoint_order(attributes)
+
+
+def missing_blocks(store: GroupStore) -> tuple[int, int]:
+    """Count the blocks that are not proven done, and all; the note of the whole, where there is one, speaks for all."""
+    if store.seal.is_open or not store.exists:
+        notes = {"samples": 1, "block_samples": 1, **store.seal.notes}
+        total = len(blocks_of(notes["samples"], notes["block_samples"]))
+        return (max(1, total - len(store.ledger.indices())) if store.exists else total), total
+    attributes, blocks = store.attributes, store.blocks
+    if not store.seal.exists and attributes.get("schema_version", 1) > 1:  # its seal is lost: `atlas extract` makes it anew
+        return 1, len(blocks)
+    if store.ledger.whole().get("stamp") == attributes["stamp"] and len(store.ledger.indices()) == len(blocks):
+        return 0, len(blocks)
+    stamps = dict.fromkeys(attributes["block_arrays"], attributes["stamp"])
+    held = store.held_blocks(stamps)
+    images = _images(store)
+    done = [block for block in blocks if block.index in held and store.ledger.is_done(block, stamps, images=images and images[block.rows])]
+    return len(blocks) - len(done), len(blocks)
+
+
+def mark_features_whole(store: GroupStore) -> None:
+    """Note that all blocks are done, with what a reader would have to look for in every mark; and who made them, as attributes."""
+    attributes = store.attributes
+    if store.ledger.whole().get("stamp") == attributes["stamp"]:
+        return
+    records = [store.ledger.record(block) for block in store.blocks]
+    store.update_attributes({"made_by": _writers(records), "finished": max((r["finished"] for r in records if "finished" in r), default="")})
+    store.ledger.mark_whole(
+        {
+            "stamp": attributes["stamp"],
+            "content": _content(records),
+            "reference": _reference(store, records),
+            "bytes": sum(made["bytes"] for record in records for made in record["arrays"].values()),
+            "non_finite": describe_overflow(store, records),
+            "quarantined": {name: fault for record in records for name, fault in record.get("quarantined", {}).items()},
+            "noted": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    )
+
+
+def content_stamp(store: GroupStore) -> str:
+    """Digest of the values of all blocks: what was made of equal features need not be made again."""
+    return str(store.ledger.whole().get("content") or _content([store.ledger.record(block) for block in store.blocks]))
+
+
+def reference_stamp(store: GroupStore) -> str:
+    """Digest of what the similarity targets of *every* sample depend on: the embeddings, and which sample shows which place."""
+    return str(store.ledger.whole().get("reference") or _reference(store, [store.ledger.record(block) for block in store.blocks]))
+
+
+def block_content(store: GroupStore, block: Block) -> str:
+    """Digest of the values of one block."""
+    return _content([store.ledger.record(block)])
+
+
+def proven_rows(store: GroupStore) -> dict[tuple[str, str], tuple[Block, int]]:
+    """(id, digest) of an image -> (block, row within it), of every photo that a store has proven features of."""
+    found: dict[tuple[str, str], tuple[Block, int]] = {}
+    stamps = dict.fromkeys(store.attributes["block_arrays"], store.attributes["stamp"])
+    held, names = store.held_blocks(stamps), store.read(["sample_id"])["sample_id"].values.tolist()
+    for block in store.blocks:
+        record = store.ledger.record(block)
+        if block.index in held and store.ledger.is_done(block, stamps):
+            void, images = record.get("quarantined", {}), record.get("images", ())
+            samples = enumerate(zip(names[block.rows], images, strict=False))
+            found |= {(name, digest): (block, row) for row, (name, digest) in samples if digest and name not in void}
+    return found
+
+
+def check_same_images(run: Run, name: str) -> None:
+    """Raise a StaleStoreError if a checkpoint's features were made of another list of images than the manifest's."""
+    store = run.features(name)
+    images = _images(store)
+    same = store.attributes["made_with"]["manifest"] == run.manifest_digest if images is None else images == list(run.manifest["digest"])
+    if not same:
+        raise StaleStoreError(
+            f"{store}: made of another list of images than {run.manifest_path} now holds. Run `atlas extract`, or index the former images again"
+        )
+
+
+def images_stamp(store: GroupStore) -> str:
+    """Digest of the list of images that a store's samples are."""
+    images = _images(store)
+    return str(store.attributes["made_with"]["manifest"]) if images is None else stamp(images)
+
+
+def _images(store: GroupStore) -> list[str] | None:
+    """Digest of each sample's image; None for schema version 1, which stored one digest of them all."""
+    return store.read(["digest"])["digest"].values.tolist() if store.has("digest") else None
+
+
+def _content(records: Sequence[Mapping[str, Any]]) -> str:
+    return stamp([{name: made["crc32c"] for name, made in sorted(record.get("arrays", {}).items())} for record in records])
+
+
+def _reference(store: GroupStore, records: Sequence[Mapping[str, Any]]) -> str:
+    texts = store.read(["place", "view", "split", "roles"])
+    checks = [[record["arrays"][name]["crc32c"] for name in ("embedding", "valid")] for record in records if record]
+    return stamp([checks, *(texts[name].values.tolist() for name in texts)])
+
+
+def _writers(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Who made which blocks: one row a process."""
+    made: dict[tuple[Any, ...], list[tuple[int, str]]] = {}
+    for index, record in enumerate(records):
+        who = tuple(record.get(key, "") for key in ("host", "pid", "device"))
+        made.setdefault(who, []).append((index, record.get("finished", "")))
+    return [
+        {
+            "host": host,
+            "pid": pid,
+            "device": device,
+            "blocks": ", ".join(f"{first}-{last}" if first != last else f"{first}" for first, last in runs_of([index for index, _ in found])),
+            "first_finished": min(time for _, time in found),
+            "last_finished": max(time for _, time in found),
+        }
+        for (host, pid, device), found in made.items()
+    ]

@@ -1,0 +1,1 @@
+"""The stages as jobs of a SLURM cluster."""

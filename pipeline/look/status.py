@@ -1,0 +1,87 @@
+"""A run at a glance, from its stores alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.cam.stage import current_maps
+from pipeline.disk.space import human_bytes
+from pipeline.features.finished import missing_blocks
+from pipeline.features.overflow import overflow_words, overflowing_images, remedy
+from pipeline.run.directory import Run
+from pipeline.store.group_store import JOINED, GroupStore, group_attributes
+from pipeline.store.groups import bytes_on_disk, checkpoint_order, known_groups
+
+
+def run_status(run: Run) -> list[dict[str, str]]:
+    """Return one row a checkpoint: the share of each stage that is done, bytes, void images, values that are not finite, age."""
+    stores = {name: run.features(name) for name in known_groups(run.features_path)}
+    told = {name: {} if store.seal.is_open or not store.exists else store.attributes for name, store in stores.items()}
+    return [_row(run, stores[name], told[name]) for name in checkpoint_order(told)]
+
+
+def run_overflow(run: Run) -> dict[str, list[str]]:
+    """Sample id -> where its values are not finite, a text a checkpoint, with the remedy; of checkpoints whose features are noted as whole."""
+    found: dict[str, list[str]] = {}
+    for store in _overflowing(run):
+        for identity, variables in overflowing_images(store).items():
+            found.setdefault(identity, []).append(f"not finite in {store.name}: {', '.join(variables)}; {remedy(store, variables)}")
+    return found
+
+
+def overflow_lines(run: Run) -> list[str]:
+    """A line a checkpoint with values that are not finite, from its note of the whole alone."""
+    return [f"{store.name}: {overflow_words(store)}" for store in _overflowing(run)]
+
+
+def _overflowing(run: Run) -> list[GroupStore]:
+    stores = [run.features(name) for name in known_groups(run.features_path)]
+    return [store for store in stores if store.ledger.whole().get("non_finite") and store.exists and not store.seal.is_open]
+
+
+def _row(run: Run, features: GroupStore, told: Mapping[str, Any]) -> dict[str, str]:
+    cams, name = run.cams(features.name), features.name
+    missing, total = missing_blocks(features)
+    overflow = features.ledger.whole().get("non_finite", {})
+    return {
+        "checkpoint": name,
+        "series": told.get("series") or "-",
+        "epoch": "-" if told.get("epoch") is None else str(told["epoch"]),
+        "features": f"{total - missing}/{total} blocks",
+        "heat maps": _maps(features, cams),
+        "figures": "yes" if group_attributes(run.stats_path, name) and name != JOINED else "no",
+        "size": human_bytes(_size(features, cams)),
+        "not finite": f"{overflow.get('count', 0):,}",
+        "age": _age(features),
+    }
+
+
+def _maps(features: GroupStore, cams: GroupStore) -> str:
+    """How many kinds there are; whether they are of these features is for `atlas plan` to say in full."""
+    if not cams.exists or cams.seal.is_open:
+        return "0 kinds"
+    whole = cams.ledger.whole()
+    kinds = len(whole.get("products", ())) if cams.seal.exists else len(cams.all_keys())
+    current = current_maps(features, cams) if features.exists and not features.seal.is_open else set()
+    return f"{kinds} kinds" + (" (stale)" if whole and len(current) < kinds else "")
+
+
+def _size(features: GroupStore, cams: GroupStore) -> int:
+    """Bytes of features and heat maps; of whole features by their note, as looking at every file takes long."""
+    return (features.ledger.whole().get("bytes") or bytes_on_disk(features.root)) + bytes_on_disk(cams.root)
+
+
+def _age(features: GroupStore) -> str:
+    """Time since the last block was written."""
+    noted = features.ledger.whole().get("noted")
+    times = [datetime.fromisoformat(noted).timestamp()] if noted else [path.stat().st_mtime for path in features.ledger.directory.glob("[0-9]*.json")]
+    return _span(datetime.now(UTC).timestamp() - max(times)) if times else "-"
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

@@ -1,0 +1,332 @@
+"""Reading a run's stores against their marks and seals: which blocks and files are damaged, missing or foreign; and undoing just those."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline.disk.places import Place, files_below, files_in, name_below, remove_tree, rename
+from pipeline.disk.records import PARTIAL, DamagedRecordError, read_record
+from pipeline.extract.photos import is_whole_png
+from pipeline.features.replacing import is_swapping
+from pipeline.render.stage import INDEX, index_seal
+from pipeline.report.stage import page_seal
+from pipeline.run.directory import Run
+from pipeline.run.manifest import manifest_seal
+from pipeline.store.blocks import Block, checksum_of
+from pipeline.store.chunk_files import is_intact
+from pipeline.store.group_store import DamagedStoreError, GroupStore, dataset_seal
+from pipeline.store.groups import is_whole_root, known_groups, make_root, read_json
+from pipeline.store.seals import Fault, Seal
+from pipeline.work.executors import run_blocks
+from pipeline.work.stops import check_stop
+from stages.cam.products import FACTS_PREFIX
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was looked at, and what was wrong with it."""
+
+    checked_blocks: int
+    checked_bytes: int
+    faults: Sequence[Fault]
+    notes: Sequence[str] = ()
+    beyond_repair: Sequence[Fault] = ()
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """One array of one block, to be read."""
+
+    store: GroupStore
+    block: Block
+    key: str
+    proof: Mapping[str, int]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its values."""
+        return self.proof["bytes"]
+
+
+@dataclass
+class _Findings:
+    """Faults, and what undoes each."""
+
+    faults: list[Fault] = field(default_factory=list)
+    blocks: list[tuple[GroupStore, Block, str]] = field(default_factory=list)
+    layouts: list[GroupStore] = field(default_factory=list)
+    gone: list[GroupStore] = field(default_factory=list)
+    seals: list[Seal] = field(default_factory=list)
+    files: list[Place] = field(default_factory=list)
+    roots: list[Place] = field(default_factory=list)
+    strays: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verification:
+    """Re-read a run against its marks.
+
+    Parameters
+    ----------
+    run : Run
+    sample : float
+        Share of the blocks to read, 0 to 1, drawn anew at every call; everything that is no block is always read.
+    repair : bool
+        Take the mark from what is wrong, so that the next call of its stage makes it again. Nothing else is touched.
+
+    Raises
+    ------
+    LockedError
+        If `repair` is set and another process writes one of the products.
+
+    Returns
+    -------
+    Verification
+        Damaged: the bytes do not match their checksum. Missing: marked as done, and not there. Foreign: there, and
+        unknown to every mark, or not what was marked.
+    """
+    stores = [GroupStore(path, name) for path in (run.features_path, run.cams_path) for name in known_groups(path)]
+    if not stores and not run.manifest_path.exists():
+        raise FileNotFoundError(f"{run.directory}: no run here: neither a manifest nor a store. Check --run")
+    found, blocks, size = _Findings(), 0, 0
+    with ExitStack() as held:
+        others = ("manifest", "stats", "pixels", "mosaics", "report")
+        for product in (*(f"{store.path.stem}/{store.name}" for store in stores), *others) if repair else ():
+            held.enter_context(run.locked(product))
+        for store in stores:
+            if store.path == run.features_path and is_swapping(run, store.name):
+                found.notes.append(f"{store}: it is just being replaced; `atlas extract` finishes that")
+            elif _check_group(store, found):
+                units = list(_units(store, found))
+                drawn = {block for block in dict.fromkeys(unit.block for unit in units) if sample >= 1 or random.random() < sample}
+                chosen = [unit for unit in units if unit.block in drawn]
+                _read_units(run, store, chosen, found)
+                blocks, size = blocks + len(drawn), size + sum(unit.size for unit in chosen)
+        _check_files(run, found)
+        if repair:
+            _repair(run, found)
+    faults = [*found.faults, *found.strays]
+    return Verification(blocks, size, faults, found.notes, found.strays)
+
+
+def _check_group(store: GroupStore, found: _Findings) -> bool:
+    """Check metadata, heads and texts; return whether the blocks can be read."""
+    if not store.exists and not (store.seal.exists and _is_open(store)):
+        found.faults.append(Fault(str(store), "missing", "its marks are there, and the group is not"))
+        found.gone.append(store)
+        return False
+    try:
+        if store.seal.is_open:
+            found.notes.append(f"{store}: its layout is unfinished; the stage that writes it will finish it")
+            return False
+        faults = store.seal.faults()
+    except DamagedRecordError as error:
+        faults = [Fault(str(store.seal.path), "damaged", str(error))]
+    if not store.seal.exists and store.attributes.get("schema_version", 1) == 1:
+        command = "cam" if store.path.stem == "cams" else "extract"
+        found.notes.append(f"{store}: schema version 1: its metadata has no checksums; `atlas {command}` brings it up to date")
+    elif not store.seal.exists:
+        faults = [Fault(str(store.seal.path), "missing", "the seal of the metadata is not there")]
+    if faults:
+        found.faults += faults
+        found.layouts.append(store)
+    return not faults
+
+
+def _is_open(store: GroupStore) -> bool:
+    try:
+        return store.seal.is_open
+    except DamagedRecordError:
+        return False
+
+
+def _units(store: GroupStore, found: _Findings) -> Iterator[_Unit]:
+    """Everything that a mark vouches for; and tell of files and marks that do not belong to each other."""
+    blocks = {block.index: block for block in store.blocks}
+    keys = [key for key in store.all_keys() if store.is_cut_in_blocks(key)]
+    records = dict(_records(store, blocks, found))
+    held = {key: store.held_blocks([key]) for key in keys}  # after the marks: a block that was finished in between is not missing
+    marked: dict[str, set[int]] = {key: set() for key in keys}
+    for index, record in records.items():
+        block = Block(index, *record["rows"])
+        for key, made in record["arrays"].items():
+            if key not in held or store.array_attributes(key).get("stamp", made["stamp"]) != made["stamp"]:
+                continue  # an array that was made anew since: its old marks count for nothing
+            marked[key].add(index)
+            if index in held[key]:
+                yield _Unit(store, block, key, made)
+            else:
+                found.faults.append(Fault(f"{store}/{key}, block {index}", "missing", f"{store.chunk_file(key, index).name} is not there"))
+                found.blocks.append((store, block, key))
+    marks_are_whole = "block_arrays" in store.attributes  # a block's heat maps are marked one by one: one without a mark was just being written
+    for key in keys:
+        for index in sorted(held[key] - marked[key]):
+            if index not in blocks or (index in records and marks_are_whole):
+                found.faults.append(Fault(f"{store}/{key}, block {index}", "foreign", "the file is there, and no mark knows it"))
+                found.files.append(store.chunk_file(key, index))
+    _tell_leftovers(store, keys, set(blocks) - set(records), found)
+
+
+def _records(store: GroupStore, blocks: Mapping[int, Block], found: _Findings) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Marks that vouch for something: whole blocks, and what the last block was before the dataset grew."""
+    for index in store.ledger.indices():
+        try:
+            record = store.ledger.read_strictly(index)
+        except DamagedRecordError as error:
+            found.faults.append(Fault(f"{store}, block {index}", "damaged", str(error)))
+            found.files.append(store.ledger.directory / f"{index:06d}.json")
+            continue
+        block = blocks.get(index)
+        if block is not None and record["rows"][0] == block.start and record["rows"][1] <= block.stop:
+            yield index, record
+        else:
+            found.notes.append(f"{store}, block {index}: its mark is of rows {record['rows']}, from when the dataset was larger; its stage goes on")
+
+
+def _tell_leftovers(store: GroupStore, keys: Sequence[str], undone: set[int], found: _Findings) -> None:
+    """Unfinished work is no fault; a file that no stage writes is."""
+    left = files_below(store.root, f"*{PARTIAL}")
+    found.notes += [f"{store}: {len(left)} half-written files of a killed process; its stage sweeps them"] if left else []
+    found.notes += [f"{store}: {len(undone)} of {len(store.blocks)} blocks are not done; its stage does them"] if undone else []
+    known = {store.root / name for name in store.seal.names} | set(left)
+    unsealed = [path for path in files_below(store.root, "zarr.json") if path not in known]
+    if unsealed and store.seal.exists:
+        found.notes.append(f"{store}: {len(unsealed)} arrays or groups were just being made; their stage makes them again")
+    known |= {file for path in unsealed for file in files_in(path.parent, "*")}
+    for path in files_below(store.root, "*"):
+        in_blocks = path.name.startswith("c.") and name_below(path.parent, store.root) in keys
+        if store.seal.exists and path not in known and not in_blocks:
+            found.strays.append(Fault(str(path), "foreign", "no stage wrote this file; look at it, and delete it"))
+
+
+def _read_units(run: Run, store: GroupStore, units: Sequence[_Unit], found: _Findings) -> None:
+    """Read each array of each block, in parallel: its file as it is, and what is not plainly right as the stages read it."""
+
+    def read(unit: _Unit) -> str:
+        try:
+            if is_intact(unit.store.chunk_file(unit.key, unit.block.index).read_bytes(), unit.proof):
+                return ""
+            values = unit.store.read([unit.key], unit.block.rows)[unit.key].values
+            if checksum_of(values) != unit.proof["crc32c"]:
+                return "are foreign: not the values that were marked as written"
+        except (DamagedStoreError, OSError) as error:
+            return str(error)
+        return ""
+
+    compute = run.settings.compute
+    total = sum(unit.size for unit in units)
+    with tqdm(total=total, desc=f"{store.path.stem}/{store.name}", unit="B", unit_scale=True, disable=not run.progress) as bar:
+        for unit, text in zip(units, run_blocks(compute, read, units), strict=True):
+            check_stop()
+            bar.update(unit.size)
+            if text:
+                kind = "foreign" if "are foreign" in text else "damaged"
+                found.faults.append(Fault(f"{unit.store}/{unit.key}, block {unit.block.index}", kind, text.split(". Run")[0]))
+                found.blocks.append((unit.store, unit.block, unit.key))
+
+
+def _check_files(run: Run, found: _Findings) -> None:
+    """Figures, pictures, page, manifest, and what holds the groups together."""
+    for path in (run.features_path, run.cams_path, run.stats_path, run.pixels_path):
+        if (known_groups(path) or (path / "zarr.json").exists()) and not is_whole_root(path):  # an empty folder was just being made
+            found.faults.append(Fault(str(path / "zarr.json"), "damaged", "it is not the metadata of a group of checkpoints"))
+            found.roots.append(path)
+    seals = [dataset_seal(path, name) for path in (run.stats_path, run.pixels_path) for name in known_groups(path)]
+    for seal in (*seals, index_seal(run), page_seal(run), manifest_seal(run.manifest_path)):
+        try:
+            faults = seal.faults()
+        except DamagedRecordError as error:
+            faults = [Fault(str(seal.path), "damaged", str(error))]
+        if not seal.exists and _is_of_today(run, seal):
+            faults = [Fault(str(seal.path), "missing", "the seal is not there")]
+        found.faults += faults
+        found.seals += [seal] if faults else []
+    listed = _listed_pictures(run)
+    found.faults += [Fault(str(path), "missing", "this mosaic is not there") for path in listed if not path.is_file()]
+    for path in files_below(run.mosaics_path, "*.png"):
+        if not is_whole_png(path.read_bytes()):
+            found.faults.append(Fault(str(path), "damaged", "a chunk of this PNG does not match its checksum"))
+            found.files.append(path)
+    for path in files_below(run.directory / "ledger", "*.json"):
+        if not path.name[0].isdigit() and path.name != "layout.json":
+            try:
+                read_record(path)
+            except DamagedRecordError as error:
+                if not any(fault.where == str(path) for fault in found.faults):
+                    found.faults.append(Fault(str(path), "damaged", str(error)))
+                    found.files.append(path)
+
+
+def _is_of_today(run: Run, seal: Seal) -> bool:
+    """Whether what has no seal was made by a version that seals; schema version 1 did not."""
+    if seal.root.parent in (run.stats_path, run.pixels_path):
+        return dict(read_json(seal.root / "zarr.json") or {}).get("attributes", {}).get("schema_version", 1) > 1
+    if seal.root == run.directory:
+        return run.manifest_path.is_file() and "listing" in run.manifest.attrs
+    made = run.mosaics_path / INDEX if seal.root == run.mosaics_path else run.report_path
+    return made.is_file() and manifest_seal(run.manifest_path).exists
+
+
+def _listed_pictures(run: Run) -> list[Place]:
+    try:
+        return [run.mosaics_path / entry["path"] for entry in json.loads((run.mosaics_path / INDEX).read_bytes())]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # not there, or damaged, which its seal tells
+
+
+def _repair(run: Run, found: _Findings) -> None:
+    """Undo what is wrong, and nothing else; the next call of each stage makes it again."""
+    for store, block, key in found.blocks:
+        store.ledger.forget(block, None if store.path == run.features_path else [key])  # a network gives all its tensors at once
+    for store in found.gone:
+        store.clear()
+        remove_tree(store.ledger.directory)
+    for store in found.layouts:
+        store.ledger.forget_whole()
+        if store.path != run.features_path:
+            _drop_arrays(store)
+        elif any(fault.where == str(store.seal.path) for fault in found.faults):
+            store.seal.remove()
+        else:
+            store.seal.open()
+    for seal in found.seals:
+        seal.remove()
+        if seal.root.parent in (run.stats_path, run.pixels_path):
+            if seal.root.is_dir():
+                seal.open()
+            else:
+                remove_tree(seal.path.parent)
+        elif seal.root == run.mosaics_path:
+            (seal.root / INDEX).unlink(missing_ok=True)
+        elif seal.root == run.directory and run.manifest_path.is_file():  # without its seal it would be believed; kept, as it is the user's
+            rename(run.manifest_path, run.manifest_path.with_suffix(".damaged"))
+    for path in found.roots:
+        make_root(path)
+    for path in found.files:
+        path.unlink(missing_ok=True)
+
+
+def _drop_arrays(store: GroupStore) -> None:
+    """Delete the heat maps whose metadata is damaged; all of them where it is the group's."""
+    try:
+        faults = store.seal.faults()
+    except DamagedRecordError:
+        faults = []
+    if not faults:  # it is the seal itself that is damaged or gone
+        store.clear()
+        return
+    names = {fault.where.removeprefix(f"{store.root}/") for fault in faults}
+    if any(name.removeprefix(FACTS_PREFIX).count("/") < 3 for name in names):  # of a group of arrays
+        store.clear()
+        return
+    store.unconsolidate()
+    for name in names:
+        remove_tree((store.root / name).parent)
+        store.seal.drop([name])

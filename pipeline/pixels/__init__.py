@@ -1,0 +1,1 @@
+"""The optional pixels stage: photos, checkpoints and heat maps -> pixels.zarr."""

@@ -1,0 +1,1 @@
+"""The render stage: heat maps and photos -> mosaics."""

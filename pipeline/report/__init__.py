@@ -1,0 +1,1 @@
+"""The report stage: figures and mosaics -> report/index.html."""

@@ -1,0 +1,193 @@
+"""A run's directory: where its products lie, and how to open them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from pipeline.disk.locks import LockedError, locked
+from pipeline.disk.places import Place, place_of
+from pipeline.disk.stamps import stamp
+from pipeline.run.manifest import manifest_digest, read_manifest
+from pipeline.settings.all import Settings
+from pipeline.store.blocks import Block
+from pipeline.store.group_store import GroupStore
+from pipeline.work.share import WHOLE, Part
+from stages.schema import SAMPLE_TEXTS
+
+
+class MissingProductError(FileNotFoundError):
+    """A stage's input is not there or not whole; the message names the command that makes it."""
+
+
+class StaleStoreError(ValueError):
+    """Stored features were made with other settings; they are never overwritten unasked."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage did, in a line."""
+
+    stage: str
+    computed: int
+    fresh: int
+    unit: str
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        work = f"{self.computed} {self.unit} computed" if self.computed else "nothing to compute"
+        return f"{self.stage}: {work}, {self.fresh} up to date" + "".join(f"\n  {note}" for note in self.notes)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a part that comes may do to products that other parts may be writing.
+
+    Attributes
+    ----------
+    alone : frozenset of str
+        Products that nobody else writes: only these may be swept or laid out.
+    let_in : callable
+        To be called when all is laid out: the next part may look.
+    """
+
+    alone: frozenset[str]
+    let_in: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run.
+
+    Parameters
+    ----------
+    directory : Path or ObjectPath
+        A text may be given as well, and be a URL.
+    settings : Settings
+    progress : bool
+        Show progress bars.
+    part : Part
+        The share of the work that this process does.
+    """
+
+    directory: Place
+    settings: Settings
+    progress: bool = True
+    part: Part = WHOLE
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without what was read: another process reads its own."""
+        return Run, (self.directory, self.settings, self.progress, self.part)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "directory", place_of(self.directory))
+
+    def say(self, text: str) -> None:
+        """Tell the user; standard output is for results, progress bars go to standard error."""
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+    @property
+    def manifest_path(self) -> Place:
+        """One row an image."""
+        return self.directory / "manifest.parquet"
+
+    @property
+    def features_path(self) -> Place:
+        """Zarr store of features."""
+        return self.directory / "features.zarr"
+
+    @property
+    def cams_path(self) -> Place:
+        """Zarr store of heat maps."""
+        return self.directory / "cams.zarr"
+
+    @property
+    def stats_path(self) -> Place:
+        """Zarr store of figures."""
+        return self.directory / "stats.zarr"
+
+    @property
+    def pixels_path(self) -> Place:
+        """Zarr store of curves in pixel space, of the optional stage."""
+        return self.directory / "pixels.zarr"
+
+    @property
+    def mosaics_path(self) -> Place:
+        """Folder of pictures."""
+        return self.directory / "mosaics"
+
+    @property
+    def report_path(self) -> Place:
+        """The page."""
+        return self.directory / "report" / "index.html"
+
+    @cached_property
+    def manifest(self) -> pd.DataFrame:
+        """The manifest; FileNotFoundError where there is none."""
+        return read_manifest(self.manifest_path)
+
+    @cached_property
+    def manifest_digest(self) -> str:
+        """Digest of what defines the samples."""
+        return manifest_digest(self.manifest)
+
+    def images(self, block: Block) -> list[str]:
+        """Digests of a block's images."""
+        return self.columns["digest"][block.rows]
+
+    @cached_property
+    def columns(self) -> dict[str, list[str]]:
+        """The manifest's columns of text as lists, for what is asked block by block."""
+        return {name: self.manifest[name].tolist() for name in ("id", "digest", "problem", "variant")}
+
+    @cached_property
+    def texts_stamp(self) -> str:
+        """Digest of what stores tell of their samples in words."""
+        return stamp(self.manifest[list(SAMPLE_TEXTS.values())].to_numpy(dtype=object).tolist())
+
+    def locked(self, product: str, *, wait: bool = False, shared: bool = False) -> AbstractContextManager[None]:
+        """Hold the lock of a product, such as "manifest" or "features/net_000"; one process at a time may write it, or several that share."""
+        return locked(self.directory / "locks" / f"{product}.lock", f"{self.directory}: {product}", wait=wait, shared=shared)
+
+    @contextmanager
+    def preparing(self, stage: str, names: Sequence[str] | None = None) -> Iterator[Preparation]:
+        """Hold a product's locks while it is laid out and written, or those of its checkpoints; parts hold them together, and lay out one by one."""
+        products = [stage] if names is None else [f"{stage}/{name}" for name in names]
+        with ExitStack() as held, ExitStack() as laying_out:
+            if self.part.is_whole:
+                for product in products:
+                    held.enter_context(self.locked(product))
+                yield Preparation(frozenset(products), laying_out.close)
+                return
+            held.enter_context(self.locked(f"{stage}.part-{self.part.number}-of-{self.part.count}"))
+            laying_out.enter_context(self.locked(f"{stage}.layout", wait=True))
+            alone = frozenset(product for product in products if self._is_idle(product))
+            for product in products:
+                held.enter_context(self.locked(product, shared=True))
+            yield Preparation(alone, laying_out.close)
+
+    def _is_idle(self, product: str) -> bool:
+        try:
+            with self.locked(product):
+                return True
+        except LockedError:
+            return False
+
+    def finishing(self, stage: str) -> AbstractContextManager[object]:
+        """Parts look whether all is done, and note it, one after the other."""
+        return nullcontext() if self.part.is_whole else self.locked(f"{stage}.layout", wait=True)
+
+    def features(self, name: str) -> GroupStore:
+        """Feature store of a checkpoint."""
+        return GroupStore(self.features_path, name)
+
+    def cams(self, name: str) -> GroupStore:
+        """Heat-map store of a checkpoint."""
+        return GroupStore(self.cams_path, name)

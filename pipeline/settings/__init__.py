@@ -1,0 +1,1 @@
+"""TOML files become frozen settings; an unknown key is refused with the nearest known one."""

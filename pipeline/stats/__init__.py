@@ -1,0 +1,1 @@
+"""The stats stage: cams.zarr and small features -> stats.zarr."""

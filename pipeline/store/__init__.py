@@ -1,0 +1,1 @@
+"""The Zarr stores: their layout, blocks, marks and seals; a store knows nothing of runs or stages."""

@@ -1,0 +1,197 @@
+"""Blocks of samples, the unit of work, and the ledger that proves which are done.
+
+A block counts as done only when its mark says so. The mark is written when the block's data is on the disk, and
+appears whole or not at all, so that a process killed at any instant leaves either no mark or a true one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from pipeline.disk.places import Place
+from pipeline.disk.records import DamagedRecordError, read_record, sweep, write_record
+from stages.finite import finite_rows
+
+_WHOLE = "whole.json"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Samples `start` ... `stop` - 1: one file an array of a store."""
+
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> slice:
+        """As an index."""
+        return slice(self.start, self.stop)
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def blocks_of(samples: int, block_samples: int) -> list[Block]:
+    """Cut the samples into blocks; the last may be shorter."""
+    starts = range(0, samples, block_samples)
+    return [Block(index, start, min(start + block_samples, samples)) for index, start in enumerate(starts)]
+
+
+class Ledger:
+    """The records of one group of a store: a mark for each block, `<directory>/<block>.json`, and one for the whole.
+
+    A mark holds for every array of the block the stamp it was made under, the crc32c of its values, their size in bytes
+    and how many are not finite; what the values were made of; and who wrote them, and when.
+    """
+
+    def __init__(self, directory: Place) -> None:
+        self.directory = directory
+
+    # ---- blocks
+
+    def record(self, block: Block) -> dict[str, Any]:
+        """Return a block's mark, empty where there is none, or a damaged one, or one of other rows."""
+        content = self.record_of(block.index)
+        return content if content.get("rows") == [block.start, block.stop] else {}
+
+    def shorter_record(self, block: Block) -> dict[str, Any]:
+        """Return the mark that the block had when the dataset was smaller: of its first rows; empty where there is none."""
+        content = self.record_of(block.index)
+        start, stop = content.get("rows", (0, 0))
+        return content if start == block.start and start < stop < block.stop else {}
+
+    def is_done(self, block: Block, stamps: Mapping[str, str], **made_of: Any) -> bool:
+        """Whether every named array of the block was written under its stamp, of what the keywords say.
+
+        A keyword that is None is not compared: schema version 1 noted none.
+        """
+        record = self.record(block)
+        made = record.get("arrays", {})
+        same_origin = all(wanted is None or record.get(name) == wanted for name, wanted in made_of.items())
+        return same_origin and all(made.get(name, {}).get("stamp") == wanted for name, wanted in stamps.items())
+
+    def mark(self, block: Block, proofs: Mapping[str, Mapping[str, int]], stamps: Mapping[str, str], **notes: Any) -> None:
+        """Record a block whose arrays are on the disk. Marks of its other arrays are kept, if they were made of the same."""
+        record = self.record(block)
+        kept = record.get("arrays", {}) if record.get("made_of") == notes.get("made_of") else {}
+        arrays = {**kept, **{name: {"stamp": stamps[name], **proof} for name, proof in proofs.items()}}
+        who = {"host": socket.gethostname(), "pid": os.getpid(), "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+        content = {"rows": [block.start, block.stop], "arrays": arrays, **notes, **who}
+        write_record(self._path(block), content, durable_name=False)  # `mark_whole` makes all names durable
+
+    def forget(self, block: Block, names: Iterable[str] | None = None) -> None:
+        """Take arrays (None: all) out of a block's mark, because their data is not to be trusted; a shorter mark is of that block, too."""
+        self.forget_whole()
+        record = self.record(block)
+        arrays = {name: made for name, made in record.get("arrays", {}).items() if names is not None and name not in set(names)}
+        if arrays:
+            write_record(self._path(block), {**record, "arrays": arrays})
+        else:
+            self._path(block).unlink(missing_ok=True)
+
+    def indices(self) -> list[int]:
+        """Numbers of the blocks that have a mark, damaged ones included."""
+        return sorted(int(path.stem) for path in self.directory.glob("[0-9]*.json") if path.stem.isdecimal())
+
+    def indices_since(self, time: float) -> list[int]:
+        """Numbers of the blocks that were marked at `time` (seconds since 1970) or later."""
+        return sorted(int(path.stem) for path in self.directory.glob("[0-9]*.json") if path.stem.isdecimal() and path.stat().st_mtime >= time)
+
+    def record_of(self, index: int) -> dict[str, Any]:
+        """Return the mark of the block of that number, whatever its rows; empty where there is none, or a damaged one."""
+        try:
+            return self.read_strictly(index)
+        except DamagedRecordError:
+            return {}
+
+    def read_strictly(self, index: int) -> dict[str, Any]:
+        """Return a mark; raise a DamagedRecordError where `record` would take a damaged one for none."""
+        return read_record(self._path_of(index))
+
+    # ---- the whole
+
+    def whole(self) -> dict[str, Any]:
+        """Return what was noted when all blocks were done; empty where they are not, or are not any more."""
+        try:
+            return read_record(self.directory / _WHOLE)
+        except DamagedRecordError:
+            return {}
+
+    def mark_whole(self, content: Mapping[str, Any]) -> None:
+        """Note that all blocks are done, so that a reader need not look at each."""
+        if self.whole() != content:
+            write_record(self.directory / _WHOLE, content)
+
+    def forget_whole(self) -> None:
+        """Some block is to be written again."""
+        (self.directory / _WHOLE).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Forget every block, and sweep what a killed process left."""
+        self.forget_whole()
+        for index in self.indices():
+            self._path_of(index).unlink()
+        sweep(self.directory)
+
+    def _path(self, block: Block) -> Place:
+        return self._path_of(block.index)
+
+    def _path_of(self, index: int) -> Place:
+        return self.directory / f"{index:06d}.json"
+
+
+def proof_of(values: NDArray[Any]) -> dict[str, Any]:
+    """Return what a mark says of an array.
+
+    crc32c of its values (row-major, little-endian), bytes, how many values are not finite; and where some are not, in which rows (a list, or "all"),
+    and the same of those that are infinite.
+    """
+    proof = {"crc32c": checksum_of(values), "bytes": values.nbytes, "non_finite": _count_non_finite(values)}
+    if not proof["non_finite"]:
+        return proof
+    infinite = np.isinf(values)
+    in_rows = infinite.any(axis=tuple(range(1, values.ndim)))
+    return {**proof, "odd_rows": _row_list(~finite_rows(values)), "infinite": int(infinite.sum()), "infinite_rows": _row_list(in_rows)}
+
+
+def _row_list(chosen: NDArray[np.bool_]) -> list[int] | str:
+    return "all" if chosen.all() else np.flatnonzero(chosen).tolist()
+
+
+def checksum_of(values: NDArray[Any]) -> int:
+    """Return the crc32c of an array's values, row-major."""
+    return int(crc32c(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data))
+
+
+def runs_of(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Join ascending numbers into runs: 1 2 3 7 -> (1, 3), (7, 7)."""
+    first = previous = None
+    for number in numbers:
+        if first is None or previous is None or number != previous + 1:
+            if first is not None and previous is not None:
+                yield first, previous
+            first = number
+        previous = number
+    if first is not None and previous is not None:
+        yield first, previous
+
+
+def _count_non_finite(values: NDArray[Any]) -> int:
+    """Two maxima over the bits tell at memory speed that all is finite, which is nearly always so; numpy's isfinite is ten times slower."""
+    if values.dtype.kind != "f" or not values.size:
+        return 0
+    bits, infinity = np.ascontiguousarray(values), np.array(np.inf, values.dtype)
+    signed, unsigned = (np.dtype(f"{kind}{values.dtype.itemsize}") for kind in "iu")
+    if bits.view(signed).max() < infinity.view(signed) and bits.view(unsigned).max() < (-infinity).view(unsigned):
+        return 0  # the bits of inf and NaN are the greatest of their sign
+    return int(values.size - np.count_nonzero(np.isfinite(values)))

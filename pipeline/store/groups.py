@@ -1,0 +1,72 @@
+"""The groups of a store: their names and order, and the store's own metadata. Plain files: no zarr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.disk.locks import locked
+from pipeline.disk.places import Place, files_below
+from pipeline.disk.records import PARTIAL, write_atomically
+
+METADATA = "zarr.json"
+_ROOT = b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}'
+
+
+def make_root(path: Place) -> None:
+    """Make the store itself, a group of groups. Checkpoints may be written by several processes: one of them does it at a time."""
+    with locked(path.parent / "locks" / f"{path.stem}.root.lock", str(path), wait=True):
+        for left in path.glob(f"*{PARTIAL}"):
+            left.unlink()
+        if not is_whole_root(path):
+            write_atomically(path / METADATA, _ROOT)
+
+
+def is_whole_root(path: Place) -> bool:
+    """Whether the store's own metadata is there and undamaged; it is the same in every store."""
+    return (path / METADATA).is_file() and json.loads(_ROOT) == read_json(path / METADATA)
+
+
+def read_json(path: Place) -> Any:
+    """Read a file of JSON; None where it is not there, or not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def read_attributes(group: Place) -> dict[str, Any]:
+    """Read a group's attributes as they are, checked against no seal; empty where they cannot be read."""
+    content = read_json(group / METADATA)
+    found = content.get("attributes") if isinstance(content, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def known_groups(path: Place) -> list[str]:
+    """Names of the groups that are there, and of those that have marks or a seal: one whose folder is gone is missing, not unknown."""
+    ledger = path.parent / "ledger" / path.stem
+    noted = {entry.name for entry in ledger.iterdir() if entry.is_dir() and any(entry.glob("*.json"))} if ledger.is_dir() else set()
+    return sorted({*group_names(path), *(name for name in noted if not name.startswith("."))})
+
+
+def group_names(path: Place) -> list[str]:
+    """Names of the groups right under the store's root; those that begin with a dot are being made."""
+    if not path.is_dir():
+        return []
+    return sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".") and (entry / METADATA).is_file())
+
+
+def bytes_on_disk(path: Place) -> int:
+    """Size of all files under `path`."""
+    return sum(file.stat().st_size for file in files_below(path, "*"))
+
+
+def checkpoint_order(attributes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Sort checkpoint names by the series, then the epoch that their attributes tell, then by name; those without one come last."""
+
+    def key(name: str) -> tuple[Any, ...]:
+        series, epoch = (attributes[name].get(what) for what in ("series", "epoch"))
+        return series is None, series or "", epoch is None, epoch or 0, name
+
+    return sorted(attributes, key=key)

@@ -1,0 +1,154 @@
+"""Seals: the checksum of every file that is no block of samples, kept apart from the files, so that a flipped bit is noticed.
+
+A seal vouches for small files: the metadata of a store, its heads and texts, figures, the manifest, the page. Blocks of
+samples have their own proof in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crc32c import crc32c
+
+from pipeline.disk.places import Place, each
+from pipeline.disk.records import PARTIAL, read_record, write_atomically, write_record
+
+
+class BrokenSealError(ValueError):
+    """A file that is not the one that was sealed."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a store: where, what kind of wrong (damaged, missing, foreign), and what was found."""
+
+    where: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Seal:
+    """The sealed files of one folder.
+
+    Parameters
+    ----------
+    path : Place
+        The record that holds the checksums.
+    root : Place
+        The folder; files are named relative to it.
+
+    Notes
+    -----
+    A file may have two checksums while it is replaced, the old and the new one, so that a kill between file and record
+    never makes a whole file look damaged. Where there is no record nothing is checked: runs of schema version 1 have none.
+    """
+
+    path: Place
+    root: Place
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever sealed."""
+        return self.path.is_file()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the files are just being written, or were when the writer was killed."""
+        return bool(read_record(self.path).get("open"))
+
+    @property
+    def names(self) -> list[str]:
+        """The sealed files."""
+        return sorted(read_record(self.path).get("files", {}))
+
+    def open(self, **notes: object) -> None:
+        """Declare that the files are about to change; without notes, what was noted before is kept."""
+        write_record(self.path, {"notes": notes or self.notes, "open": True, "files": {}})
+
+    def close(self, names: Iterable[str]) -> None:
+        """Seal these files as they are now, and no others."""
+        write_record(self.path, {"notes": self.notes, "files": self._as_they_are(sorted(names))})
+
+    def add(self, names: Iterable[str]) -> None:
+        """Seal more files as they are now."""
+        files = read_record(self.path).get("files", {})
+        new = self._as_they_are(names)
+        if any(files.get(name) != found for name, found in new.items()):
+            write_record(self.path, {"notes": self.notes, "files": {**files, **new}})
+
+    def replace(self, name: str, content: bytes, **notes: object) -> None:
+        """Write one file anew and seal it; killed at any instant, the file is whole and the seal accepts it."""
+        record = read_record(self.path)
+        files, new = record.get("files", {}), _checksum(content)
+        target = self.root / name
+        if target.is_file():
+            old = files.get(name, [_checksum(target.read_bytes())])
+            write_record(self.path, {**record, "files": {**files, name: [*old, new]}})
+        else:
+            write_record(self.path, {**record, "files": files, "open": True})  # a new file that is not sealed yet is unfinished, not damaged
+        write_atomically(target, content)
+        write_record(self.path, {"notes": notes or self.notes, "files": {**files, name: [new]}})
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Forget some files."""
+        record, gone = read_record(self.path), set(names)
+        write_record(self.path, {**record, "files": {key: found for key, found in record.get("files", {}).items() if key not in gone}})
+
+    def sweep(self) -> None:
+        """Delete what a killed writer left half-written of the record and beside the files; the product's lock must be held."""
+        for left in [*self.path.parent.glob(f"{self.path.name}.*{PARTIAL}"), *self.root.glob(f"*{PARTIAL}")]:
+            left.unlink()
+
+    def remove(self) -> None:
+        """Forget the seal: its files count as not made."""
+        self.path.unlink(missing_ok=True)
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the writer noted beside the checksums: what the files were made of."""
+        return dict(read_record(self.path).get("notes", {}))
+
+    def holds(self, name: str) -> bool:
+        """Whether a file is there and is the sealed one; false where it was never sealed."""
+        return name in read_record(self.path).get("files", {}) and self.fault(name) is None
+
+    def check(self, name: str) -> None:
+        """Raise a BrokenSealError if a file is not the sealed one."""
+        if (found := self.fault(name)) is not None:
+            raise BrokenSealError(f"{found.where}: {found.kind}: {found.text}.")
+
+    def fault(self, name: str) -> Fault | None:
+        """Say what is wrong with a file, if anything is."""
+        return self._fault(name, read_record(self.path))
+
+    def _fault(self, name: str, record: Mapping[str, Any]) -> Fault | None:
+        if not record or record.get("open"):
+            return None
+        expected = record["files"].get(name)
+        where = str(self.root / name)
+        if expected is None:
+            return Fault(where, "foreign", "it was never sealed: it was not written by a finished stage")
+        try:
+            found = _checksum((self.root / name).read_bytes())
+        except FileNotFoundError:
+            return Fault(where, "missing", "the file is not there")
+        if found not in expected:
+            return Fault(where, "damaged", "its bytes do not match the checksum that was noted when it was written")
+        return None
+
+    def faults(self) -> list[Fault]:
+        """Check every sealed file."""
+        record = read_record(self.path)
+        found = each(self.root, lambda name: self._fault(name, record), sorted(record.get("files", {})))
+        return [fault for fault in found if fault is not None]
+
+    def _as_they_are(self, names: Iterable[str]) -> dict[str, list[list[int]]]:
+        listed = list(names)
+        return dict(zip(listed, each(self.root, lambda name: [_checksum((self.root / name).read_bytes())], listed), strict=True))
+
+
+def _checksum(content: bytes) -> list[int]:
+    return [crc32c(content), len(content)]

@@ -1,0 +1,1 @@
+"""Who does the work: shares, executors, Dask workers, signals and progress; nothing of what the work is."""

@@ -1,0 +1,166 @@
+"""Ways to run independent pieces of work, one row each; all give the same results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import chain
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import dask
+from threadpoolctl import threadpool_limits
+
+from pipeline.disk.places import Place
+from pipeline.settings.compute import ComputeSettings
+from pipeline.work import clusters
+from pipeline.work.clusters import Needs
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from pipeline.run.directory import Run
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_WAVE = 4  # pieces a thread holds at once: results stream out, and memory stays flat in their number
+
+
+class Work(Protocol):
+    """What a stage does, as plain values, so that it can be sent to another process."""
+
+    def open(self) -> Callable[[Any], Any]:
+        """Make what all pieces share; called once in each process."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pieces that share what is dear to make, such as a checkpoint's network: a process stays with a group as long as it can."""
+
+    name: str
+    items: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A piece that is done: its group, itself, its result, and who took how long for it."""
+
+    group: str
+    item: Any
+    result: Any
+    worker: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Executor:
+    """A row of EXECUTORS.
+
+    Parameters
+    ----------
+    summary : str
+        For `--help`.
+    run_here : callable, optional
+        (work, items, workers): in this process, results in the items' order.
+    cluster : callable, optional
+        (settings, needs, run's directory): opens a Dask cluster and gives its client.
+    is_here : bool
+        Whether the cluster's processes are on this machine, and so have its devices.
+    """
+
+    summary: str
+    run_here: Callable[[Callable[[Any], Any], Sequence[Any], int], Iterator[Any]] | None = None
+    cluster: Callable[[ComputeSettings, Needs, Place], AbstractContextManager[Client]] | None = None
+    is_here: bool = False
+
+
+def serial(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    """One after the other, in this thread: what a debugger wants."""
+    yield from map(work, items)
+
+
+def threads(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    """Dask's threaded scheduler, a wave of blocks at a time; numpy, torch and zarr let go of the interpreter lock.
+
+    Each thread computes alone: matrix products that start threads of their own would fight over the cores.
+    """
+    size = workers * _WAVE
+    for start in range(0, len(items), size):
+        tasks = [dask.delayed(work, pure=False)(item) for item in items[start : start + size]]
+        with threadpool_limits(1):
+            found = dask.compute(*tasks, scheduler="threads", num_workers=workers)
+        yield from found
+
+
+EXECUTORS: Mapping[str, Executor] = MappingProxyType(
+    {
+        "serial": Executor("one piece after the other, in this process", run_here=serial),
+        "threads": Executor("threads of this process", run_here=threads),
+        "local": Executor("processes on this machine", cluster=clusters.local, is_here=True),
+        "cuda": Executor("one process a GPU of this machine", cluster=clusters.cuda, is_here=True),
+        "slurm": Executor("SLURM jobs", cluster=clusters.jobs_of("SLURMCluster", "account")),
+        "pbs": Executor("PBS jobs", cluster=clusters.jobs_of("PBSCluster", "account")),
+        "lsf": Executor("LSF jobs", cluster=clusters.jobs_of("LSFCluster", "project")),
+        "sge": Executor("SGE jobs", cluster=clusters.jobs_of("SGECluster", "project")),
+        "scheduler": Executor("a Dask scheduler that runs already: Kubernetes, Coiled, anything", cluster=clusters.running),
+    }
+)
+
+
+def runs_here(settings: ComputeSettings) -> bool:
+    """Whether the executor uses this process alone."""
+    return EXECUTORS[settings.executor].run_here is not None
+
+
+def check_precision(settings: ComputeSettings, precision: str) -> None:
+    """Refuse a precision that depends on the device, where the devices are other machines': the stamp would be of this one's."""
+    row = EXECUTORS[settings.executor]
+    if precision == "auto" and row.run_here is None and not row.is_here:
+        raise ValueError(
+            f"extract.precision = 'auto' with compute.executor = '{settings.executor}': it depends on the device, and this machine's may not be the "
+            f"workers'. Set 'bfloat16' (of GPUs that have it) or 'float32'"
+        )
+
+
+def run_blocks(settings: ComputeSettings, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Run `work` on every item within this process; results come in the items' order.
+
+    An executor that uses other processes does its blocks by threads within each.
+    """
+    row = EXECUTORS[settings.executor]
+    run_here, workers = (row.run_here, settings.workers) if row.run_here is not None else (threads, settings.threads)
+    return run_here(work, items, workers or os.cpu_count() or 1)
+
+
+def run_groups(run: Run, work: Work, groups: Iterable[Group], *, needs: Needs = "cpu") -> Iterator[Done]:
+    """Run a stage's work on all items of all groups, where the settings say; pieces come back as they are done, in any order.
+
+    Parameters
+    ----------
+    run : Run
+    work : Work
+    groups : iterable of Group
+        Taken one after the other, when there is a process for them.
+    needs : {"cpu", "gpu"}
+    """
+    settings = run.settings.compute
+    row = EXECUTORS[settings.executor]
+    if row.run_here is not None:
+        do, workers = work.open(), settings.workers or os.cpu_count() or 1
+        for group in groups:
+            run_here = row.run_here if len(group.items) > 1 else serial  # one piece has this thread to itself, and may start threads of its own
+            for item, result in zip(group.items, run_here(do, group.items, workers), strict=True):
+                yield Done(group.name, item, result)
+        return
+    waiting = (group for group in groups if group.items)
+    first = next(waiting, None)
+    if first is None:  # nothing to do: no cluster is started for it
+        return
+    from pipeline.work.farm import dispatch  # here: it takes a second to import, and most commands do without
+
+    assert row.cluster is not None
+    with row.cluster(settings, needs, run.directory) as client:
+        yield from dispatch(client, run, work, chain([first], waiting), needs)

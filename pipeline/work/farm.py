@@ -1,0 +1,222 @@
+"""Pieces of a stage onto the workers of a Dask cluster, a few at a time.
+
+Dask moves tasks and notices lost workers. What it cannot know is that a worker which has a checkpoint's network at hand
+should get that checkpoint's next piece: that is a hint which is given here. Because of the hint a lost worker's pieces are
+sent again from here, too. Only what the workers can hold is submitted, so that neither the scheduler nor this process ever
+holds the whole work.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from pipeline.disk.places import Place
+from pipeline.disk.records import write_atomically
+from pipeline.work.farm_worker import Answer, Order, carry_out
+from pipeline.work.stops import check_stop
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+    from pipeline.run.directory import Run
+    from pipeline.work.clusters import Needs
+    from pipeline.work.executors import Done, Group, Work
+
+AHEAD = 1  # pieces that wait at a worker, so that it need not wait for the next
+_LOOK_S = 0.5  # how often the list of workers is read
+MOST_LOSSES = 3  # workers that one piece may cost
+_GATHER_S = 10  # for an answer that is said to be there
+_PATIENCE_S = 20  # without a worker, before that is said
+
+
+class LostWorkersError(OSError):
+    """Every worker that took a piece was lost."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """An item of a group, and how many workers were lost with it."""
+
+    group: str
+    item: Any
+    losses: int = 0
+
+
+@dataclass
+class Queue:
+    """Pieces that are not submitted yet, by group; groups are opened when a worker has nothing of its own left.
+
+    Parameters
+    ----------
+    groups : iterator of Group
+    """
+
+    groups: Iterator[Group]
+    open: dict[str, deque[Piece]] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)  # worker -> the group it is at
+
+    def next_for(self, worker: str) -> Piece | None:
+        """Take a piece for a worker: of its own group, else of a new one, else of that which has most left. None: all are taken."""
+        name = self.owners.get(worker, "")
+        if name not in self.open:
+            name = self._open_next() or max(self.open, key=lambda key: len(self.open[key]), default="")
+        if not name:
+            return None
+        self.owners[worker] = name
+        piece = self.open[name].popleft()
+        if not self.open[name]:
+            del self.open[name]
+        return piece
+
+    def put_back(self, piece: Piece) -> None:
+        """It is to be done once more: what it has written already is found by its marks."""
+        self.open.setdefault(piece.group, deque()).append(replace(piece, losses=piece.losses + 1))
+
+    def _open_next(self) -> str:
+        for group in self.groups:
+            if group.items:
+                self.open[group.name] = deque(Piece(group.name, item) for item in group.items)
+                return group.name
+        return ""
+
+
+def dispatch(client: Client, run: Run, work: Work, groups: Iterable[Group], needs: Needs) -> Iterator[Done]:
+    """Run all pieces on the cluster's workers.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    run, work, groups, needs
+        As `run_groups` takes them.
+
+    Yields
+    ------
+    Done
+        In the order in which they are done.
+
+    Raises
+    ------
+    LostWorkersError
+        If one piece has cost several workers their life.
+    """
+    with ExitStack() as stack:
+        if run.settings.compute.performance_report:
+            stack.enter_context(_reporting(run.directory / "logs" / f"{type(work).__name__}-performance.html"))
+        run.say(f"dask: scheduler {client.scheduler.address}, dashboard {client.dashboard_link}")
+        yield from _Dispatcher(client, run, work, Queue(iter(groups)), needs).results()
+
+
+@contextmanager
+def _reporting(path: Place) -> Iterator[None]:
+    """Dask's own report of what the workers did, as a page."""
+    from distributed import performance_report
+
+    with TemporaryDirectory() as folder:
+        page = Path(folder) / "report.html"
+        with performance_report(filename=str(page)):
+            yield
+        write_atomically(path, page.read_bytes())
+
+
+class _Dispatcher:
+    def __init__(self, client: Client, run: Run, work: Work, waiting: Queue, needs: Needs) -> None:
+        self._client, self._run, self._work, self._waiting, self._needs = client, run, work, waiting, needs
+        self._token = uuid4().hex
+        self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._sent: dict[str, tuple[Future, str, Piece]] = {}  # by the future's key, with the worker that it was sent to
+        self._load: Counter[str] = Counter()
+        self._slots: dict[str, int] = {}
+        self._looked = self._seen = monotonic()
+        self._told = False
+
+    def results(self) -> Iterator[Done]:
+        from pipeline.work.executors import Done
+
+        self._look()
+        while True:
+            self._send()
+            if not self._sent and self._slots:
+                return
+            check_stop()
+            try:
+                future = self._done.get(timeout=_LOOK_S)
+            except queue.Empty:
+                self._look()
+                continue
+            if str(future.key) not in self._sent:  # of a worker that is gone: sent to another since
+                continue
+            _, worker, piece = self._sent.pop(str(future.key))
+            self._load[worker] -= 1
+            if (answer := self._answer(future)) is None:
+                self._again(piece)
+            else:
+                yield Done(piece.group, piece.item, answer.result, answer.worker, answer.seconds)
+            if monotonic() - self._looked > _LOOK_S:
+                self._look()
+
+    def _look(self) -> None:
+        """Read which workers there are; those that are gone take no more."""
+        found = self._client.scheduler_info(n_workers=-1)["workers"]
+        self._slots = {address: about["nthreads"] for address, about in found.items()}
+        self._looked = monotonic()
+        for key, (future, worker, piece) in list(self._sent.items()):
+            if worker not in self._slots:  # Dask would wait for that very worker, if there was no other when it went
+                del self._sent[key]
+                self._client.cancel([future], force=True)
+                self._load.pop(worker, None)
+                self._again(piece)
+        if self._slots:
+            self._seen = self._looked
+        elif self._looked - self._seen > _PATIENCE_S and not self._told:
+            self._told = True
+            self._run.say(f"no worker for {_PATIENCE_S} s; waiting for the cluster to give some")
+
+    def _send(self) -> None:
+        """Give every worker what it can hold, round by round, so that none is served twice before all are served once."""
+        hungry = True
+        while hungry:
+            hungry = False
+            for worker, slots in self._slots.items():
+                if self._load[worker] < slots + AHEAD and (found := self._waiting.next_for(worker)) is not None:
+                    self._submit(worker, found)
+                    hungry = True
+
+    def _again(self, piece: Piece) -> None:
+        if piece.losses >= MOST_LOSSES:
+            raise LostWorkersError(
+                f"a piece of {piece.group} was lost with each of {piece.losses + 1} workers, often for want of memory. What is done is kept; "
+                f"see {self._run.directory / 'logs'}, give workers more memory or a smaller extract.batch_size, and call again"
+            )
+        self._waiting.put_back(piece)
+
+    def _submit(self, worker: str, piece: Piece) -> None:
+        order = Order(self._token, self._work, piece.item, str(self._run.directory), self._needs)
+        key = f"{type(self._work).__name__}-{piece.group}-{uuid4().hex}"
+        future = self._client.submit(carry_out, order, key=key, workers=[worker], allow_other_workers=True, pure=False)
+        self._sent[key] = future, worker, piece
+        self._load[worker] += 1
+        future.add_done_callback(self._done.put)
+
+    def _answer(self, future: Future) -> Answer | None:
+        """What came back; None where the worker was lost, before it was done or with what it had done."""
+        from distributed import CancelledError, KilledWorker
+
+        if future.status == "error":
+            error = future.exception()
+            if isinstance(error, KilledWorker):
+                return None
+            raise error
+        try:
+            answer: Answer = future.result(timeout=_GATHER_S)
+        except (TimeoutError, CancelledError):
+            return None
+        return answer

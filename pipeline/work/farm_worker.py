@@ -1,0 +1,79 @@
+"""What a process of a cluster does with a piece of work: makes what its pieces share once, and notes what it did."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from threadpoolctl import threadpool_limits
+
+from pipeline.disk.places import place_of
+from pipeline.work.log import log, open_work_log
+
+if TYPE_CHECKING:
+    from pipeline.work.clusters import Needs
+    from pipeline.work.executors import Work
+
+
+@dataclass(frozen=True)
+class Order:
+    """A piece of work, as it is sent. Pieces with one `token` share one opened `work`."""
+
+    token: str
+    work: Work
+    item: Any
+    directory: str
+    needs: Needs
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What comes back: small, as it passes through the scheduler."""
+
+    result: Any
+    worker: str
+    seconds: float
+
+
+_lock = threading.Lock()
+_opened: dict[str, Callable[[Any], Any]] = {}
+
+
+def carry_out(order: Order) -> Answer:
+    """Do one piece; runs in a worker, in one of its threads."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    name = f"{worker.name}" if isinstance(worker.name, str) and "://" not in worker.name else worker.address
+    began = perf_counter()
+    try:
+        result = _open(order)(order.item)
+    except Exception as error:
+        log(f"failed: {type(error).__name__}: {error}")
+        raise
+    return Answer(result, name, perf_counter() - began)
+
+
+def _open(order: Order) -> Callable[[Any], Any]:
+    """One stage at a time: what the last one had opened is let go."""
+    with _lock:
+        if order.token not in _opened:
+            _opened.clear()
+            open_work_log(place_of(order.directory))
+            _limit_threads(order.needs)
+            _opened[order.token] = order.work.open()
+        return _opened[order.token]
+
+
+def _limit_threads(needs: Needs) -> None:
+    """Blocks of maps are many at a time: each computes alone. OpenCV reads no environment variable."""
+    import cv2
+    import torch
+
+    if needs == "cpu":
+        cv2.setNumThreads(1)
+        torch.set_num_threads(1)
+        threadpool_limits(1)

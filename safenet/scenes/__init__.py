@@ -1,0 +1,1 @@
+"""Procedural scenes: drone and satellite views of made-up buildings, with masks."""

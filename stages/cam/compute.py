@@ -1,0 +1,304 @@
+"""Features -> heat maps at every position, target and method asked for; lazily where the features are lazy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from safenet.architecture import Pooling, Sampling
+from stages.cam.facts import FACTS, LOW_CONTRAST_BELOW, map_facts
+from stages.cam.methods import METHODS, CamInput, CamMethod, Cells
+from stages.cam.positions import NEEDS_OF_SOURCE, POSITIONS, PositionView, block_number, open_block, open_source
+from stages.cam.products import Product
+from stages.cam.rounding import relative_error
+from stages.finite import neutral
+from stages.schema import Arrays, check
+from stages.targets.names import NO_TARGET, TargetName, parse_target
+from stages.targets.references import reference_name
+from stages.targets.scores import ChannelRemoval, Score
+from stages.targets.scoring import RIVAL_WEIGHT, TargetContext, open_score, rival_direction, without_rivals
+
+_COLUMNS = 16
+_OTHER_KIND = {"class": {"embedding", "flip_embedding"}, "similarity": {"logit"}}  # read for all targets, needed by those of the other kind alone
+_AT_ONCE = 8  # samples whose cells are in the processor's cache together; every number is the same for any other choice
+
+
+@dataclass(frozen=True)
+class CamContext:
+    """What the maps of a checkpoint need beyond a block's own features.
+
+    Parameters
+    ----------
+    targets : TargetContext
+    sampling : {"nearest", "bilinear"}
+        FAM's.
+    pooling : {"mean", "max"}
+        FPM's.
+    precision : {"float32", "bfloat16", "float16"}
+        The transformer's, when the features were made: what part of a map is rounding depends on it.
+    """
+
+    targets: TargetContext
+    sampling: Sampling
+    pooling: Pooling = "mean"
+    precision: str = "float32"
+
+
+def needed_features(products: Iterable[Product]) -> set[str]:
+    """Name the feature variables that the products are made of."""
+    needed = {"valid", "source_cell"}
+    for product in products:
+        position, method = POSITIONS.get(product.position), METHODS[product.method]
+        if product.is_stored_gradient:
+            needed |= {"block_cam", "gradient_target", "gradient_block", "gradient_method"}
+        elif method.reads:
+            needed.add(method.reads)
+        elif position is None:
+            needed |= {"block_map", "block"}
+        else:
+            needed |= {*position.needs, *(NEEDS_OF_SOURCE if method.where == "aligned" else ())}
+        if position is not None and product.target != NO_TARGET:
+            needed |= {"logit", "embedding", "part_feature", *position.needs_for_gradient}
+            needed |= {"flip_embedding"} if parse_target(product.target).flip else set()
+    return needed
+
+
+def needed_references(products: Iterable[Product]) -> dict[str, TargetName]:
+    """Name of each reference variable (see stages/targets/references.py) that the products need -> a target that reads it."""
+    found: dict[str, TargetName] = {}
+    for product in products:
+        target = None if product.target == NO_TARGET or product.is_stored_gradient else parse_target(product.target)
+        if target is not None and target.row.kind == "similarity":
+            roles = ["own", *(["all"] if target.row.reading == "contrast" else []), *(["rivals"] if product.method == "finer_cam" else [])]
+            found |= {reference_name(target, role): target for role in roles}  # type: ignore[arg-type]
+    return found
+
+
+def compute_cams(features: xr.Dataset, products: Iterable[Product], context: CamContext) -> xr.Dataset:
+    """Return one variable a product, named by its key, and its facts, named by its `facts_key`.
+
+    Parameters
+    ----------
+    features : Dataset
+        The variables of `needed_features`, for gradient methods the int variable `class_index` along `sample` (-1: undefined), and the variables
+        of `needed_references`, dims (sample, head, embed). In memory, or chunked in any way.
+    products : iterable of Product
+    context : CamContext
+
+    Returns
+    -------
+    Dataset
+        float32 (sample, y, x), raw and signed, and float32 (sample, fact); lazy where `features` is lazy, chunked along `sample` alone. Maps are all
+        NaN for samples that are not valid or have no such target. `aligned` and `part` maps lie on the aligned grid, the others on the patch grid.
+
+    Raises
+    ------
+    ValueError
+        If a needed variable is absent.
+    """
+    products = tuple(products)
+    needed, references = needed_features(products), sorted(needed_references(products))
+    check(features, needed, "the feature store")
+    missing = [name for name in references if name not in features]
+    if missing:
+        raise ValueError(f"the features lack {missing[0]}: what the samples are compared with; attach it along sample, head and embed")
+    chosen = features[sorted({*needed, *references, *({"class_index"} & set(features))})].reset_coords(drop=True)
+    if not chosen.chunks:
+        return _compute_block(chosen, products, context)
+    whole = {dim: -1 for dim in chosen.dims if dim != "sample"}
+    chosen = chosen.chunk(whole).unify_chunks()
+    one_map = xr.zeros_like(chosen["source_cell"], dtype=np.float32)
+    facts = xr.zeros_like(chosen["valid"], dtype=np.float32).expand_dims(fact=len(FACTS), axis=1).chunk(fact=-1)
+    template = xr.Dataset({key: value for p in products for key, value in ((p.key, one_map), (p.facts_key, facts))})
+    return chosen.map_blocks(_compute_block, (products, context), template=template)
+
+
+def _compute_block(features: xr.Dataset, products: tuple[Product, ...], context: CamContext) -> xr.Dataset:
+    """Make all products of one block in one pass, so that each stored map is read and converted once."""
+    stored = {str(name): features[name].values for name in features.variables}  # what a dim holds, such as `block`, is a coordinate
+    per_sample = {name for name in stored if features[name].dims[:1] == ("sample",)}
+    arrays, spoilt = neutral(stored, per_sample)
+    scores = {name: open_score(arrays, parse_target(name), context.targets) for name in _targets(products)}
+    made: dict[Product, list[_Made]] = {product: [] for product in products}
+    for start in range(0, max(features.sizes["sample"], 1), _AT_ONCE):
+        few = {name: value[start : start + _AT_ONCE] if name in per_sample else value for name, value in arrays.items()}
+        for product, one in _compute_few(few, products, context):
+            made[product].append(one)
+    void = ~arrays["valid"].astype(bool)
+    found: dict[str, tuple[tuple[str, ...], NDArray]] = {}
+    for product, parts in made.items():
+        not_finite = np.logical_or.reduce([np.zeros(len(void), bool), *(spoilt[name] for name in needed_finite(product) & set(spoilt))])
+        without = _without_target(product, arrays, scores.get(product.target)) & ~(not_finite & _unknown_without(product))
+        alone = _without_rivals(product, arrays, context) & ~not_finite
+        maps, facts = _with_facts(product, parts, void | without, alone, not_finite, scores.get(product.target))
+        found |= {product.key: (("sample", "y", "x"), maps), product.facts_key: (("sample", "fact"), facts)}
+    return xr.Dataset(found)
+
+
+def needed_finite(product: Product) -> set[str]:
+    """Variables that must be finite for a map to be."""
+    if product.target == NO_TARGET or product.is_stored_gradient:
+        return needed_features([product])
+    return needed_features([product]) - _OTHER_KIND[parse_target(product.target).row.kind]
+
+
+def _without_target(product: Product, block: Arrays, score: Score | None) -> NDArray[np.bool_]:
+    """Which samples have no such target; what `extract` made of a class tells only by the class."""
+    if score is not None:
+        return score.absent
+    if product.is_stored_gradient and parse_target(product.target).base == "label":
+        return np.asarray(block["class_index"] < 0)
+    return np.zeros(len(block["valid"]), bool)
+
+
+def _unknown_without(product: Product) -> bool:
+    """Whether an image that is not finite may have such a target: all but those that other images, or the dataset, are enough to tell of."""
+    return product.target != NO_TARGET and parse_target(product.target).row.who not in ("pair", "label")
+
+
+def _without_rivals(product: Product, block: Arrays, context: CamContext) -> NDArray[np.bool_]:
+    if product.method != "finer_cam":
+        return np.zeros(len(block["valid"]), bool)
+    return without_rivals(block, parse_target(product.target), context.targets)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Maps [B, y, x] of a product, which are not finite, [B]; their rounding, and the share of bad denominators of the method, both [B]."""
+
+    maps: NDArray[np.float32]
+    spoilt: NDArray[np.bool_]
+    rounding: NDArray[np.float64] | None = None
+    clipped: NDArray[np.floating] | None = None
+
+
+def _with_facts(
+    product: Product,
+    parts: Sequence[_Made],
+    absent: NDArray[np.bool_],
+    alone: NDArray[np.bool_],
+    not_finite: NDArray[np.bool_],
+    score: Score | None,
+) -> tuple[NDArray, NDArray]:
+    """Join the parts of a block, and look at every map once.
+
+    A map is all NaN where the target is absent, where it is `alone` (then the target has its score, but no rivals), or what it is made of not finite.
+    """
+    maps = np.concatenate([part.maps for part in parts])
+    nothing = absent | not_finite | np.concatenate([part.spoilt for part in parts])
+    maps[nothing | alone] = np.nan
+    rounding, clipped = (_joined([getattr(part, name) for part in parts]) for name in ("rounding", "clipped"))
+    value, constant = (None, None) if score is None else (np.where(nothing, np.nan, found) for found in (score.value, score.constant))
+    return maps, map_facts(maps, METHODS[product.method].kind, LOW_CONTRAST_BELOW, clipped, rounding, value, constant, absent | alone)
+
+
+def _joined(parts: Sequence[NDArray[np.floating] | None]) -> NDArray[np.floating] | None:
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if there else None
+
+
+def _compute_few(block: Arrays, products: Sequence[Product], context: CamContext) -> Iterator[tuple[Product, _Made]]:
+    scores = {name: open_score(block, parse_target(name), context.targets) for name in _targets(products)}
+    for position in dict.fromkeys(product.position for product in products):
+        here = [product for product in products if product.position == position]
+        yield from _at_map(block, here, scores, context) if position in POSITIONS else _at_block(block, here, context)
+
+
+def _targets(products: Iterable[Product]) -> list[str]:
+    return sorted({product.target for product in products if product.target != NO_TARGET and not product.is_stored_gradient})
+
+
+def _at_map(block: Arrays, products: Sequence[Product], scores: Mapping[str, Score], context: CamContext) -> Iterator[tuple[Product, _Made]]:
+    """Products of one position; those that are channel weights share one pass over the cells."""
+    position, of_source = POSITIONS[products[0].position], [product for product in products if METHODS[product.method].where == "aligned"]
+    frame = position.open(block, context.sampling, context.pooling, any(product.target != NO_TARGET for product in products))
+    views = {
+        target: _view(block, frame, target, scores.get(target), {p.method for p in products if p.target == target}, context)
+        for target in dict.fromkeys(product.target for product in products)
+    }
+    if of_source:
+        source, source_spoilt = open_source(block, context.sampling)
+        views[NO_TARGET] = replace(views[NO_TARGET], source=source)
+    weighted = [product for product in products if METHODS[product.method].gives == "weights"]
+    if weighted:
+        sums = _weighted_sums(frame.cells.values, [METHODS[product.method].formula(views[product.target]) for product in weighted])
+    dtype = str(block[position.needs[0]].dtype)
+    for product in products:
+        method, view = METHODS[product.method], views[product.target]
+        values = sums[:, :, weighted.index(product)] if product in weighted else method.formula(view)
+        clipped = method.clipped(view) if method.clipped else None
+        spoilt = source_spoilt if product in of_source else frame.spoilt
+        yield product, _Made(frame.paint(values), spoilt, _rounding(method, view, values, dtype, context), clipped)
+
+
+def _weighted_sums(cells: NDArray[np.float32], weights: Sequence[NDArray]) -> NDArray[np.float32]:
+    """sum_k w_k A_k for every w [B, K] of `weights`, [B, N, len(weights)].
+
+    Always so many columns at a time, the last ones zeros: a map must have the same bits whichever others are made with it.
+    """
+    found = []
+    for start in range(0, len(weights), _COLUMNS):
+        few = np.zeros((*weights[0].shape, _COLUMNS), np.float32)
+        for column, values in enumerate(weights[start : start + _COLUMNS]):
+            few[..., column] = values
+        with np.errstate(invalid="ignore"):  # infinite weights, of denominators that are zero
+            found.append(np.matmul(cells, few))
+    return np.concatenate(found, axis=2)
+
+
+def _view(block: Arrays, frame: PositionView, target: str, score: Score | None, methods: set[str], context: CamContext) -> CamInput:
+    """What the formulas see of one target."""
+    if score is None:
+        return CamInput(frame.cells)
+    rivals = None
+    if "finer_cam" in methods:
+        rivals = frame.gradient(score.direction - RIVAL_WEIGHT * rival_direction(block, parse_target(target), context.targets))
+    return CamInput(frame.cells, frame.gradient(score.direction), score, rivals, ChannelRemoval(block["part_feature"]), frame.tokens)
+
+
+def _at_block(block: Arrays, products: Sequence[Product], context: CamContext) -> Iterator[tuple[Product, _Made]]:
+    """Products of one transformer block: of its stored map, of stored attention, or stored as they are."""
+    number = block_number(products[0].position)
+    assert number is not None
+    frame = None
+    for product in products:
+        method = METHODS[product.method]
+        if product.is_stored_gradient:
+            asked = {"gradient_target": product.target, "gradient_block": number, "gradient_method": product.method}
+            target, at, how = (_place_of(key, block, name) for name, key in asked.items())  # type: ignore[arg-type]
+            maps = block["block_cam"][:, target, at, how].astype(np.float32)
+            yield product, _Made(maps, np.zeros(len(maps), bool))
+        elif method.reads:
+            stored = block[method.reads][:, number]
+            view = CamInput(_NO_CELLS, stored=stored.astype(np.float32))
+            values = method.formula(view)
+            yield product, _Made(values, np.zeros(len(values), bool), _rounding(method, view, values, str(stored.dtype), context))
+        else:
+            frame = frame or open_block(block["block_map"][:, _place_of(number, block, "block")])
+            view = CamInput(frame.cells)
+            values = method.formula(view)
+            if method.gives == "weights":
+                values = np.matmul(frame.cells.values, values[:, :, None])[:, :, 0]
+            yield product, _Made(frame.paint(values), frame.spoilt, _rounding(method, view, values, str(block["block_map"].dtype), context))
+
+
+def _rounding(method: CamMethod, view: CamInput, values: NDArray, dtype: str, context: CamContext) -> NDArray[np.float64] | None:
+    """Standard deviation of a cell's value, [B]."""
+    if method.rounding is None:
+        return None
+    error = relative_error(dtype, context.precision, max(view.cells.values.shape[2], 1))
+    return error * method.rounding(view, values.reshape(len(values), -1))
+
+
+def _place_of(key: str | int, block: Arrays, name: str) -> int:
+    stored = block[name].tolist()
+    if key not in stored:
+        raise ValueError(f"the feature store holds {name.replace('_', ' ')}s {stored}, not {key!r}; extract again with it, see [extract]")
+    return stored.index(key)
+
+
+_NO_CELLS = Cells(np.empty((0, 0, 0), np.float32))

@@ -1,0 +1,178 @@
+"""Which heat maps there are: the [cam] table, and the products that it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from urllib.parse import quote, unquote
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from stages.cam.methods import METHODS
+from stages.cam.positions import block_number, check_position
+from stages.naming import known
+from stages.targets.names import NO_TARGET, parse_target
+
+FACTS_PREFIX = "facts/"
+_LONGEST_NAME = 255  # bytes that file systems take for a folder's name
+_DEFAULT_METHODS = ("l2_norm", "max", "mean", "grad_cam", "hires_cam")
+
+
+class CamSettings(BaseModel):
+    """The [cam] table: every position is crossed with every method, and gradient methods with every target."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    positions: tuple[str, ...] = Field(("patch", "aligned", "part"), description="patch, aligned, part, block_N (0 first)")
+    methods: tuple[str, ...] = Field(_DEFAULT_METHODS, description=f"{', '.join(METHODS)}; `atlas methods` tells what each is")
+    targets: tuple[str, ...] = Field(
+        ("match",),
+        description=(
+            "of the gradient methods: label, predicted, counter, class_NAME, match, best, pair_ID, with _share and _contrast; modifiers .part_N, "
+            ".whole, .softmax, .flip; `atlas methods` tells what each is"
+        ),
+    )
+
+    @field_validator("methods")
+    @classmethod
+    def _known_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(known(name, METHODS, "cam.methods") for name in value)
+
+    @field_validator("targets")
+    @classmethod
+    def _known_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(_fits_a_folder(str(parse_target(name))) for name in value))
+
+    @field_validator("positions")
+    @classmethod
+    def _known_positions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_position(name, "cam.positions") for name in value)
+
+
+@dataclass(frozen=True, order=True)
+class Product:
+    """One stored map a sample: where, of what, how. Its key is its path in the store."""
+
+    position: str
+    target: str
+    method: str
+
+    @property
+    def key(self) -> str:
+        """position/target/method; a slash within a name is written %2F."""
+        return f"{self.position}/{_folder_of(self.target)}/{self.method}"
+
+    @property
+    def facts_key(self) -> str:
+        """Path of the figures beside the maps; see stages/cam/facts.py."""
+        return f"{FACTS_PREFIX}{self.key}"
+
+    @property
+    def additive(self) -> bool:
+        """Whether a cell's value is a share of the score; a part's value is painted on all cells of its ring, so there it is not."""
+        return METHODS[self.method].additive and self.position != "part"
+
+    @property
+    def exact(self) -> bool:
+        """Whether the cells add up to the score less its constant, for a head that is affine."""
+        linear = self.target != NO_TARGET and parse_target(self.target).is_linear
+        return METHODS[self.method].exact and self.position in ("patch", "aligned") and linear
+
+    @property
+    def is_stored_gradient(self) -> bool:
+        """Whether `extract` made it: a gradient at a block."""
+        return self.target != NO_TARGET and block_number(self.position) is not None
+
+    def checked(self) -> Product:
+        """Return itself, if there is such a map; else raise a ValueError that names the nearest known word."""
+        check_position(self.position, f"{self.key}: position")
+        method = METHODS[known(self.method, METHODS, f"{self.key}: method")]
+        if not method.exists_at(self.position, block_number(self.position) is not None):
+            raise ValueError(f"{self.key}: {self.method} does not exist at {self.position}; `atlas methods` tells where it does")
+        if (self.target == NO_TARGET) != (method.kind == "statistic"):
+            wanted = "has no target; write 'none'" if method.kind == "statistic" else "needs a target"
+            raise ValueError(f"{self.key}: {self.method} {wanted}")
+        return self if self.target == NO_TARGET else replace(self, target=str(parse_target(self.target, f"{self.key}: target")))
+
+    @classmethod
+    def parse(cls, key: str) -> Product:
+        """Undo `key`; a slash within a target may be written as it is."""
+        position, rest = key.split("/", 1)
+        target, method = rest.rsplit("/", 1)
+        return cls(position, unquote(target), method)
+
+
+@dataclass(frozen=True)
+class StoredBlocks:
+    """What a feature store holds of the transformer blocks.
+
+    Parameters
+    ----------
+    maps : set of int
+        Blocks whose map is stored.
+    gradients : mapping
+        Target -> blocks whose gradient maps are stored.
+    variables : set of str
+        Variables on request that hold every block, such as cls_attention.
+    """
+
+    maps: frozenset[int] = frozenset()
+    gradients: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    variables: frozenset[str] = frozenset()
+
+
+def products_of(settings: CamSettings, stored: StoredBlocks | None = None) -> list[Product]:
+    """Cross positions, targets and methods; at blocks, what is stored of them.
+
+    Class-free methods have the target "none". Without `stored`, all maps of blocks are taken to be there, and no gradient.
+    """
+    return sorted({product for product in _asked_for(settings) if _why_absent(product, stored) == ""})
+
+
+def left_out(settings: CamSettings, stored: StoredBlocks | None = None) -> dict[Product, str]:
+    """Products that the settings ask for and these stores cannot give -> why not, and what to do."""
+    return {product: why for product in sorted(set(_asked_for(settings))) if (why := _why_absent(product, stored))}
+
+
+def _folder_of(target: str) -> str:
+    return quote(target, safe="")
+
+
+def _fits_a_folder(target: str) -> str:
+    size = len(_folder_of(target))
+    if size > _LONGEST_NAME:
+        shown = f"{target[:40]!r}..." if len(target) > 40 else repr(target)
+        raise ValueError(
+            f"cam.targets: {shown} makes a folder name of {size} bytes, and file systems hold {_LONGEST_NAME} (a character that is no plain letter "
+            f"or digit takes 3 to 12). Give the class or image a shorter name, or ask for 'label', 'predicted' or 'match', which hold none"
+        )
+    return target
+
+
+def _asked_for(settings: CamSettings) -> Iterator[Product]:
+    for position in settings.positions:
+        at_block = block_number(position) is not None
+        for name in settings.methods:
+            method = METHODS[name]
+            if not method.exists_at(position, at_block):
+                continue
+            targets: Sequence[str] = (NO_TARGET,) if method.kind == "statistic" else settings.targets
+            yield from (Product(position, target, name) for target in targets)
+
+
+def _why_absent(product: Product, stored: StoredBlocks | None) -> str:
+    number, method = block_number(product.position), METHODS[product.method]
+    if number is None:
+        return ""
+    if product.target != NO_TARGET:
+        held = stored.gradients.get(product.target, frozenset()) if stored else frozenset()
+        return "" if number in held else f"a gradient at a block needs the backbone: {_remedy(product.target)}"
+    if method.reads:
+        return "" if stored and method.reads in stored.variables else f"add {method.reads!r} to extract.store and extract again"
+    return "" if stored is None or number in stored.maps else f"add {number} to extract.blocks and extract again"
+
+
+def _remedy(target: str) -> str:
+    if parse_target(target).row.kind == "similarity":
+        return "a similarity cannot be had there, since it needs the other images' embeddings as well. Use a class, such as 'predicted'"
+    return f"add {target!r} to extract.gradient_targets and extract again"

@@ -1,0 +1,1 @@
+"""Figures -> plots, sentences and the page."""

@@ -1,0 +1,197 @@
+"""What the figures say, in sentences that a reader can check against them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import xarray as xr
+
+from stages.cam.products import Product
+from stages.labels import display_name, each_series
+from stages.report.trust import trust_sentences
+from stages.stats.modules import ROUNDING
+from stages.targets.names import NO_TARGET
+from stages.wording import counted
+
+BLENDED = 1.2  # from this ratio of their contrasts on, norms behind FAM show its blending
+ALIKE = 0.95  # mean correlation of the maps with their mean map from which they are called alike
+
+
+def findings(stats: xr.Dataset) -> list[str]:
+    """Return the sentences of the report's first section.
+
+    Parameters
+    ----------
+    stats : Dataset
+        The joined figures, dims (checkpoint, group, product, direction, ...), checkpoints in order. Each series is spoken of by itself.
+    """
+    return [_said_of(name, sentence) for name, part in each_series(stats) for rule in _RULES for sentence in rule(part)]
+
+
+def _said_of(series: str, sentence: str) -> str:
+    return f"{series}: {sentence}" if series else sentence
+
+
+def _alignment(stats: xr.Dataset) -> Iterator[str]:
+    change, known = float(stats["fam_change"].max()), np.flatnonzero(stats["fam_change"].max("group").notnull())
+    if not known.size:
+        yield "FAM's warp is not finite on any image: see the values that are not finite above."
+        return
+    if change < ROUNDING:
+        how = "bit for bit" if change == 0 else "but for rounding"
+        number = stats.sizes["checkpoint"]
+        which = "any checkpoint" if known.size == number else f"any checkpoint whose warp is finite ({known.size} of {number})"
+        yield (
+            f"FAM moves no cell in {which}: before and after are the same tensor, {how}. Patch and aligned pictures of the same map "
+            "must look alike. (Nearest sampling, as published, gives the localisation network no gradient; see kornia/kornia#827.)"
+        )
+        return
+    moved, first, end = _overall(stats, "moved_cells"), int(known[0]), int(known[-1])
+    last = stats.isel(checkpoint=end)
+    turned = last[["warp_mean", "warp_std"]].sel(warp="rotation_deg").dropna("group")
+    rotation = [
+        f"{float(turned['warp_mean'].sel(group=g)):+.1f} +- {float(turned['warp_std'].sel(group=g)):.1f} ({g})" for g in turned["group"].values
+    ]
+    early, late = float(moved[first]), float(moved[end])
+    text = f"FAM moves {early:.0%} of the cells at {display_name(stats, first)} and {late:.0%} at {display_name(stats, end)}"
+    yield f"{text}; at the end its rotation in degrees, mean and standard deviation over images, is {', '.join(rotation)}."
+    if _is_one_warp(last):
+        yield "FAM's warp is almost the same for every image: it does not align one view with the other, it applies one fixed warp."
+
+
+def _is_one_warp(last: xr.Dataset) -> bool:
+    """Whether the warps hardly differ, within the groups and between them; rotation is in degrees, the rest in units of the map."""
+    between = last["warp_mean"].max("group") - last["warp_mean"].min("group")
+    within = last["warp_std"].max("group")
+    allowed = xr.where(last["warp"] == "rotation_deg", 1.0, 0.02)
+    return bool((between < allowed).all() and (within < allowed).all())
+
+
+def _overall(stats: xr.Dataset, name: str) -> xr.DataArray:
+    """Mean over all images: the groups' means, weighted by their numbers of images; a group without the figure has no weight."""
+    weight = stats["count"].where(stats[name].notnull())
+    total = weight.sum("group")
+    return (stats[name] * weight).sum("group") / total.where(total > 0)
+
+
+def _contrast(stats: xr.Dataset) -> Iterator[str]:
+    if "low_contrast" not in stats:
+        return
+    share, last = _overall(stats, "low_contrast"), _overall(stats, "variation").isel(checkpoint=-1)
+    for product in stats["product"].values:
+        values = share.sel(product=product)
+        low = [display_name(stats, index) for index in range(values.sizes["checkpoint"]) if float(values[index]) > 0.5]
+        if low:
+            where = "every checkpoint" if len(low) == values.sizes["checkpoint"] else ", ".join(low)
+            at_end = float(last.sel(product=product))
+            mean = f" (mean coefficient of variation {at_end:.2g} at the end)" if np.isfinite(at_end) else ""
+            yield (
+                f"{product} has low contrast on most images in {where}{mean}. It is drawn from its minimum to its maximum; low contrast does not "
+                f"mean that it points at nothing."
+            )
+    yield from _blending(last)
+
+
+def _blending(variation: xr.DataArray) -> Iterator[str]:
+    """Norms that vary more behind FAM than before it: sampling has no other way to change them."""
+    before, after = "patch/none/l2_norm", "aligned/none/l2_norm"
+    if not {before, after} <= set(variation["product"].values):
+        return
+    own, source = (float(variation.sel(product=key)) for key in (after, before))
+    if own > BLENDED * source > 0:
+        yield (
+            f"{after} varies {own / source:.1f} times as much as {before}, the same map before FAM: blending neighbouring tokens shortens them, "
+            f"so that it shows where FAM's bilinear sampling blended. l2_norm_source is the norm of the patch tokens, carried by FAM."
+        )
+
+
+def _alike(stats: xr.Dataset) -> Iterator[str]:
+    """Maps that one mean map says nearly all of."""
+    if "alike" not in stats:
+        return
+    found = _overall(stats, "alike").isel(checkpoint=-1)
+    values = {str(product): float(found.sel(product=product)) for product in stats["product"].values}
+    alike = [f"{product} ({value:.3f})" for product, value in values.items() if value > ALIKE]
+    if alike:
+        yield (
+            f"All maps look alike at {display_name(stats, -1)}: {', '.join(alike)} (mean correlation of an image's map with the mean map of its "
+            f"group, over {ALIKE}). Such a map says where the network looks in any image, not in this one."
+        )
+
+
+def _partition(stats: xr.Dataset) -> Iterator[str]:
+    count = stats["boundary_count"].isel(checkpoint=-1).sum("group")
+    if not (count.sum("ring") > 0).all():
+        return  # no image has boundaries there
+    share = count / count.sum("ring")
+    typical = [f"{int(row.values.argmax()) + 1} ({float(row.max()):.0%})" for row in share]
+    yield f"FPM cuts most often at half-widths {', '.join(typical)} cells in {display_name(stats, -1)}."
+    if "boundary_changed_to_previous" in stats:
+        changed = _overall(stats, "boundary_changed_to_previous").isel(checkpoint=-1)
+        if np.isfinite(changed):
+            yield f"From the previous checkpoint to the last, the boundaries of {float(changed):.0%} of the images changed."
+
+
+def _retrieval(stats: xr.Dataset) -> Iterator[str]:
+    for direction in stats["direction"].values:
+        recall = stats["recall_1"].sel(direction=direction).values
+        if np.isfinite(recall).all():
+            best = int(recall.argmax())
+            yield (
+                f"Recall@1 {direction}: {recall[0]:.1%} at {display_name(stats, 0)}, {recall[-1]:.1%} at {display_name(stats, -1)}; "
+                f"best {recall[best]:.1%} at {display_name(stats, best)}."
+            )
+        yield from _left_out(stats, str(direction))
+
+
+def _left_out(stats: xr.Dataset, direction: str) -> Iterator[str]:
+    """Queries that cannot find anything, and gallery images that cannot be found."""
+    if "queries" not in stats:
+        return
+    at = stats.sel(direction=direction)
+    unmatched, queries = int(at["queries_unmatched"].max()), int(at["queries"].max())
+    if unmatched:
+        yield f"Queries {direction} without a gallery image of their place: {unmatched} of {queries}. They count as misses."
+    for index in range(stats.sizes["checkpoint"]):
+        asking, offered = (int(at[name][index]) for name in ("queries_not_finite", "gallery_not_finite"))
+        if asking or offered:
+            yield (
+                f"{display_name(stats, index)}, {direction}: {counted(asking, 'query', 'queries')} with an embedding that is not finite, counted as "
+                f"{'a miss' if asking == 1 else 'misses'}; {counted(offered, 'gallery image')} left out for the same reason."
+            )
+
+
+def _masks(stats: xr.Dataset) -> Iterator[str]:
+    if "pointing" not in stats or not np.isfinite(stats["pointing"]).any():
+        return
+    for product in filter(_is_told_with_masks, stats["product"].values):
+        for group in [name for name in stats["group"].values if str(name).startswith("test")] or stats["group"].values:
+            figures = stats[["pointing", "energy", "mask_area"]].sel(product=product, group=group)
+            pointing, energy, area = (figures[name].values for name in ("pointing", "energy", "mask_area"))
+            if not np.isfinite([pointing[0], pointing[-1], energy[0], energy[-1], area[-1]]).all():
+                continue  # no image of the group has such a map
+            yield (
+                f"{product}, {group}: the hottest point lies in the target on {pointing[0]:.0%} of the images at {display_name(stats, 0)} and "
+                f"{pointing[-1]:.0%} at {display_name(stats, -1)}; share of the heat in the target {energy[0]:.0%} and {energy[-1]:.0%} "
+                f"(the target covers {area[-1]:.0%} of the photo)."
+            )
+
+
+def _is_told_with_masks(key: str) -> bool:
+    """Whether a sentence is due to the product: gradient maps at aligned, and the norms, which are what is drawn most."""
+    product = Product.parse(str(key))
+    if product.target != NO_TARGET:
+        return product.position == "aligned"
+    return product.method in ("l2_norm", "l2_norm_source") and product.position in ("patch", "aligned")
+
+
+_RULES: tuple[Callable[[xr.Dataset], Iterator[str]], ...] = (
+    _alignment,
+    _retrieval,
+    _masks,
+    _contrast,
+    _alike,
+    _partition,
+    trust_sentences,
+)

@@ -1,0 +1,67 @@
+"""The head-randomisation check: a map that stays when the heads are drawn anew does not explain them.
+
+Adebayo et al. 2018, "Sanity checks for saliency maps", arXiv:1810.03292, section 3: here the heads alone, which all that a stored map can tell
+of the network hangs on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+from safenet.architecture import Architecture
+from safenet.heads import HEAD_ARRAYS, Head
+from stages.cam.products import Product
+from stages.schema import FEATURES, HEAD_PREFIX
+from stages.stats.faithfulness import rank_correlation
+from stages.targets.names import NO_TARGET, parse_target
+
+
+def fresh_heads(network: Architecture, seed: int) -> xr.Dataset:
+    """Heads as training starts from them, as the feature store holds heads.
+
+    Parameters
+    ----------
+    network : Architecture
+    seed : int
+
+    Returns
+    -------
+    Dataset
+        The variables head_<name>, dims (head, ...), parts first, the global head last.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        sizes = network.width, network.embedding, network.classes, network.head_activation
+        arrays = [Head(*sizes).arrays() for _ in network.head_names]
+    stacked = {f"{HEAD_PREFIX}{name}": np.stack([one[name] for one in arrays]) for name in HEAD_ARRAYS}
+    return xr.Dataset({name: (FEATURES[name].dims, values) for name, values in stacked.items()})
+
+
+def can_be_checked(product: Product) -> bool:
+    """Whether the map hangs on the heads, and other heads can be put in their place: not at blocks, nor with the flipped image's embedding."""
+    return product.target != NO_TARGET and not product.is_stored_gradient and not parse_target(product.target).flip
+
+
+def sanity_figures(maps: xr.Dataset, randomised: xr.Dataset, products: Sequence[Product]) -> xr.DataArray:
+    """Spearman's rank correlation of each map with the same under fresh heads.
+
+    Parameters
+    ----------
+    maps, randomised : Dataset
+        Variables named by the products' keys, (sample, y, x), in memory.
+    products : sequence of Product
+
+    Returns
+    -------
+    DataArray (sample, product)
+        Near 0: the map hangs on what the heads have learnt. Near 1: it would look the same with any heads. NaN where a map is undefined, and for
+        products that cannot be checked.
+    """
+    nothing: NDArray[np.float64] = np.full(maps.sizes["sample"], np.nan)
+    rows = [rank_correlation(maps[p.key].values, randomised[p.key].values) if can_be_checked(p) else nothing for p in products]
+    return xr.DataArray(np.stack(rows, axis=1), dims=("sample", "product"))

@@ -1,0 +1,1 @@
+"""What a gradient is taken of: names, scores, heads and references."""

@@ -1,0 +1,107 @@
+"""FPM: saliency, boundaries and ring pooling against their definitions and the golden table."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import references
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safenet.partition import find_boundaries, pool_rings, ring_numbers, ring_saliency, ring_weights
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_boundaries_match_the_golden_table(parts):
+    """1,000 saliency vectors with ties, monotone and constant ones; made by running the published code."""
+    table = np.load(GOLDEN / "fpm_boundary_table.npz")
+    found = find_boundaries(torch.from_numpy(table["saliency"]), parts)
+    np.testing.assert_array_equal(found, table[f"boundaries_block{parts}"])
+
+
+@pytest.mark.parametrize("rings", [4, 7, 8, 12])
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_boundaries_match_the_recursion(rings, parts):
+    rng = np.random.default_rng(rings * 10 + parts)
+    saliency = rng.choice(np.linspace(0, 1, 6), size=(300, rings)).astype(np.float32)  # few levels: many ties
+    expected = [references.recursive_boundaries(row, parts) for row in saliency]
+    np.testing.assert_array_equal(find_boundaries(torch.from_numpy(saliency), parts), expected)
+
+
+def test_boundaries_of_degenerate_saliencies():
+    """All NaN and constant vectors take the first index; as measured on the published code."""
+    degenerate = torch.stack([torch.full((8,), torch.nan), torch.full((8,), 3.0)])
+    assert find_boundaries(degenerate, 4).tolist() == [[1, 2, 3, 8], [1, 2, 3, 8]]
+
+
+def test_a_constant_map_is_cut_at_1_2_4_8():
+    assert find_boundaries(ring_saliency(torch.ones(1, 5, 16, 16)), 4).tolist() == [[1, 2, 4, 8]]
+
+
+@pytest.mark.parametrize("parts", [3, 5, 16])
+def test_impossible_parts_are_refused(parts):
+    with pytest.raises(ValueError, match=f"{parts} parts cannot be cut out of 8 rings; expected a power of two, at most 8"):
+        find_boundaries(torch.zeros(1, 8), parts)
+
+
+@pytest.mark.parametrize("side", [8, 15, 16])
+def test_saliency_matches_its_definition(side):
+    features = torch.randn(3, 6, side, side, generator=torch.Generator().manual_seed(side))
+    expected = [references.saliency(sample.double().numpy()) for sample in features]
+    np.testing.assert_allclose(ring_saliency(features), expected, atol=1e-6)  # float32 sums of up to 60 cells
+
+
+def test_constant_map_gives_the_decreasing_prior():
+    """S_r = (2r - 1) / r^2 for a map of ones."""
+    expected = [(2 * r - 1) / r**2 for r in range(1, 9)]
+    np.testing.assert_allclose(ring_saliency(torch.ones(1, 2, 16, 16))[0], expected, rtol=1e-6)
+
+
+def test_a_value_that_is_not_finite_spoils_its_ring_and_those_outside():
+    features = torch.ones(2, 1, 16, 16)
+    features[0, 0, 8, 8 + 3] = torch.nan  # ring 4
+    features[1, 0, 8, 8 + 3] = torch.inf
+    found = ring_saliency(features)
+    assert torch.isfinite(found[:, :3]).all()
+    assert torch.isnan(found[0, 3:]).all()
+    assert torch.isinf(found[1, 3])
+    assert torch.isnan(found[1, 4:]).all()
+
+
+@pytest.mark.parametrize("side", [8, 15, 16])
+def test_pooling_matches_its_definition(side):
+    features = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(side))
+    boundary = find_boundaries(ring_saliency(features), 4)
+    expected = [references.pooled_parts(sample.numpy(), cuts.tolist()) for sample, cuts in zip(features, boundary, strict=True)]
+    np.testing.assert_allclose(pool_rings(features, boundary), expected, atol=1e-6)
+
+
+def test_rings_cover_the_grid_once():
+    counts = torch.bincount(ring_numbers((16, 16)).flatten())
+    assert counts.tolist() == [0, *(8 * r - 4 for r in range(1, 9))]
+    assert (ring_numbers((15, 15))[-1] == 0).all(), "the last row of an odd grid lies in no ring"
+    with pytest.raises(ValueError, match="the map is 4 x 6 cells; FPM is defined on square grids"):
+        ring_numbers((4, 6))
+
+
+def test_ring_weights_add_up_to_the_ring_share():
+    """r_p = 1 - (b_(p-1) / b_p)^2."""
+    weight = ring_weights(torch.tensor([[1, 3, 4, 8]]), (16, 16)).sum(dim=(2, 3))[0]
+    np.testing.assert_allclose(weight, [1, 1 - 1 / 9, 1 - 9 / 16, 1 - 16 / 64], rtol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(cuts=st.sets(st.integers(1, 7), min_size=3, max_size=3), side=st.sampled_from([16, 17]))
+def test_rings_share_out_the_grid(cuts, side):
+    """Every cell within the largest square lies in just one part, and each part's weights add up to r_p = 1 - (inner / outer)^2."""
+    boundary = torch.tensor([[*sorted(cuts), 8]])
+    weights = ring_weights(boundary, (side, side))[0]
+    seen = (weights > 0).sum(dim=0)
+    assert (seen[:16, :16] == 1).all()
+    assert not seen[16:].any() and not seen[:, 16:].any()
+    inner = [0, *boundary[0, :-1].tolist()]
+    for part, (small, large) in enumerate(zip(inner, boundary[0].tolist(), strict=True)):
+        assert float(weights[part].sum()) == pytest.approx(1 - (small / large) ** 2, rel=1e-5)

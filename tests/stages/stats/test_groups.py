@@ -1,0 +1,184 @@
+"""Grouping, chunk-combine-finalize, and what changes between checkpoints."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import xarray as xr
+from feature_blocks import context_of, feature_block, random_net
+from scipy.stats import spearmanr
+
+from stages.cam.compute import compute_cams
+from stages.cam.products import CamSettings, products_of
+from stages.stats.groups import Groups, StatsSettings, changed_boundaries, combine, drift_block, finalize, finalize_drift, retrieval, summarise_block
+
+PRODUCTS = products_of(CamSettings(methods=("l2_norm", "hires_cam"), targets=("match",)))
+SETTINGS = StatsSettings()
+BILINEAR = random_net("bilinear").architecture
+COUNT = 9
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    model = random_net("bilinear")
+    undefined = {"reference_group": np.array([0, 1, 0, -1, 1, 0, 1, 0, 1]), "valid": np.arange(COUNT) != 4}
+    features = feature_block(model, COUNT, products=PRODUCTS, **undefined)
+    rng = np.random.default_rng(0)
+    share = rng.random((COUNT, 8, 8)).astype(np.float32)
+    features["mask_share"] = (("sample", "y", "x"), share)
+    features["mask_centre"] = (("sample", "y", "x"), (share > 0.7).astype(np.int8))
+    groups = Groups.of(["test"] * 5 + ["train"] * 4, ["drone", "satellite"] * 4 + ["drone"], features["valid"].values.tolist())
+    return features, compute_cams(features, PRODUCTS, context_of(model)), groups
+
+
+def summary(inputs, rows):
+    features, cams, groups = inputs
+    part = slice(*rows)
+    return summarise_block(cams.isel(sample=part), features.isel(sample=part), groups.index[part], len(groups.name), BILINEAR, SETTINGS)
+
+
+def whole(inputs):
+    return finalize(combine([summary(inputs, (0, COUNT))]), inputs[2], PRODUCTS, SETTINGS)
+
+
+def test_groups_are_split_and_view_of_valid_images(inputs):
+    groups = inputs[2]
+    assert groups.name == ("test drone", "test satellite", "train drone", "train satellite")
+    assert groups.index.tolist() == [0, 1, 0, 1, -1, 3, 2, 3, 2]
+
+
+@pytest.mark.parametrize("cuts", [(0, 1, 9), (0, 3, 4, 9), tuple(range(10))])
+def test_any_cut_into_blocks_gives_the_same_figures(inputs, cuts):
+    parts = [summary(inputs, pair) for pair in pairwise(cuts)]
+    xr.testing.assert_allclose(finalize(combine(parts), inputs[2], PRODUCTS, SETTINGS), whole(inputs), rtol=1e-12)
+
+
+def test_maps_are_averaged_over_the_groups_defined_samples(inputs):
+    _, cams, groups = inputs
+    found = whole(inputs)
+    for number, name in enumerate(groups.name):
+        for product in PRODUCTS:
+            maps = cams[product.key].values[groups.index == number].astype(np.float64)
+            maps = maps[np.isfinite(maps).all(axis=(1, 2))]
+            at = found.sel(group=name, product=product.key)
+            assert float(at["defined"]) == len(maps)
+            np.testing.assert_allclose(at["map_mean"], maps.mean(axis=0), rtol=1e-6)
+            np.testing.assert_allclose(at["map_std"], maps.std(axis=0), atol=1e-6)
+            assert float(at["range_high"]) == pytest.approx(np.quantile(maps.max(axis=(1, 2)), 0.99))
+            assert float(at["range_low"]) == pytest.approx(np.quantile(maps.min(axis=(1, 2)), 0.01))
+
+
+def test_maps_of_low_contrast_are_counted(inputs):
+    features, cams, groups = inputs
+    low = cams.copy(deep=True)
+    low["patch/none/l2_norm"][...] = 27.7128 + 1e-6 * np.random.default_rng(0).standard_normal((COUNT, 8, 8))
+    found = finalize(summarise_block(low, features, groups.index, 4, BILINEAR, SETTINGS), groups, PRODUCTS, SETTINGS)
+    assert (found["low_contrast"].sel(product="patch/none/l2_norm") == 1).all()
+    assert (found["low_contrast"].sel(product="patch/match/hires_cam") == 0).all()
+
+
+def test_module_figures(inputs):
+    features, _, groups = inputs
+    found = whole(inputs)
+    chosen = groups.index == 0
+    own = np.arange(64).reshape(8, 8)
+    assert float(found["moved_cells"].sel(group="test drone")) == pytest.approx((features["source_cell"].values[chosen] != own).mean())
+    assert float(found["fam_change"].sel(group="test drone")) == pytest.approx(features["fam_change"].values[chosen].mean())
+    assert found["boundary_count"].sel(group="test drone").sum("ring").values.tolist() == [2, 2]
+    assert found["count"].values.tolist() == [2, 2, 2, 2]
+
+
+def test_masks_are_used_where_there_are_some(inputs):
+    features, cams, groups = inputs
+    assert {"pointing", "energy", "mask_area"} <= set(whole(inputs))
+    bare = features.drop_vars(["mask_share", "mask_centre"])
+    assert "pointing" not in finalize(summarise_block(cams, bare, groups.index, 4, BILINEAR, SETTINGS), groups, PRODUCTS, SETTINGS)
+
+
+def test_drift_is_averaged_by_group(inputs):
+    _, cams, groups = inputs
+    cams = cams[[product.key for product in PRODUCTS]]
+    other = cams * 2
+    drift = finalize_drift(drift_block(cams, other, SETTINGS), groups, PRODUCTS, "last")
+    assert set(drift) == {"cosine_to_last", "spearman_to_last", "overlap_to_last"}
+    np.testing.assert_allclose(drift["cosine_to_last"].sel(product="aligned/none/l2_norm"), 1, rtol=1e-6)
+
+
+def test_changed_boundaries(inputs):
+    features, _, groups = inputs
+    other = features.copy(deep=True)
+    other["boundary"][0, 0] += 1
+    assert changed_boundaries(features, other, groups).values.tolist() == [0.5, 0, 0, 0]
+    other["saliency"][0] = np.nan  # what cut these boundaries is none
+    assert changed_boundaries(features, other, groups).values.tolist() == [0, 0, 0, 0]
+
+
+def test_maps_that_one_mean_map_explains_are_alike(inputs):
+    """The figure is the mean correlation of a map with the mean of the maps, each less its mean and over its length."""
+    features, cams, groups = inputs
+    found = finalize(summarise_block(cams, features, groups.index, 4, BILINEAR, SETTINGS), groups, PRODUCTS, SETTINGS)
+    key = PRODUCTS[0].key
+    for number, name in enumerate(groups.name):
+        maps = cams[key].values[groups.index == number].astype(np.float64)
+        units = [(heat - heat.mean()) / np.linalg.norm(heat - heat.mean()) for heat in maps if np.isfinite(heat).all()]
+        mean = np.mean(units, axis=0)
+        expected = np.mean([(unit * mean).sum() for unit in units]) / np.linalg.norm(mean) if len(units) > 1 else np.nan
+        np.testing.assert_allclose(found["alike"].sel(group=name, product=key), expected, rtol=1e-9)
+    same = cams.assign({key: cams[key] * 0 + np.arange(64.0).reshape(8, 8)})
+    found = finalize(summarise_block(same, features, groups.index, 4, BILINEAR, SETTINGS), groups, PRODUCTS, SETTINGS)
+    assert found["alike"].sel(product=key).dropna("group").values == pytest.approx(1)
+
+
+def test_retrieval_in_both_directions():
+    embedding = np.zeros((4, 2, 3), np.float32)
+    embedding[[0, 1]] = [1, 0, 0]
+    embedding[[2, 3]] = [0, 1, 0]
+    columns = (["a", "a", "b", "b"], ["drone", "satellite"] * 2, ["gallery+query"] * 4)
+    found = retrieval(embedding, *columns, [True] * 4)
+    assert found["recall_1"].values.tolist() == [1, 1]
+    blind = retrieval(embedding, *columns, [True, False, True, True])
+    assert blind["recall_1"].sel(direction="drone to satellite") == 0.5, "the satellite image of a is void"
+    none = retrieval(embedding, columns[0], ["drone"] * 4, columns[2], [True] * 4)
+    assert np.isnan(none["recall_1"]).all()
+
+
+def test_trust_figures_are_those_of_their_definition():
+    """Statuses, completeness, deletion and agreement, averaged over the groups; blanks where nothing is claimed."""
+    model = random_net("nearest", parts=4)
+    products = products_of(CamSettings(methods=("max", "hires_cam", "grad_cam"), targets=("predicted", "match")))
+    features = feature_block(model, 6, products=products, class_index=np.array([0, 1, -1, 0, 1, 2]))
+    cams = compute_cams(features, products, context_of(model))
+    groups = Groups.of(["test"] * 6, ["drone"] * 6, [True] * 6)
+    found = finalize(summarise_block(cams, features, groups.index, 1, model.architecture, SETTINGS), groups, products, SETTINGS).isel(group=0)
+    assert found["status_share"].sel(product="aligned/predicted/hires_cam", status="ok") == 1
+    np.testing.assert_allclose(found["status_share"].sum("status"), 1)
+    residual = found["residual"].dropna("product")
+    assert residual["product"].values.tolist() == ["aligned/predicted/hires_cam", "patch/predicted/hires_cam"]
+    assert (residual < 1e-5).all()
+    deletion = found["deletion"].dropna("product")
+    expected = {f"{p}/{t}" for p in ("patch", "aligned") for t in ("none/max", "predicted/hires_cam", "predicted/grad_cam")}
+    assert set(deletion["product"].values) == expected, "of an affine score alone, and where its exact map is there"
+    own = deletion.sel(product="aligned/predicted/hires_cam")
+    assert all(float(own) <= float(deletion.sel(product=name)) + 1e-12 for name in expected if name.startswith("aligned/"))
+    np.testing.assert_allclose(found["insertion"], 1 - found["deletion"])
+    agreement = found["agreement"]
+    np.testing.assert_allclose([agreement.sel(product=p.key, other=p.key) for p in products if p.position != "part"], 1)
+    assert np.isnan(agreement.sel(product="aligned/none/max", other="patch/none/max"))
+    each = [
+        spearmanr(*(cams[f"aligned/{key}"].values[sample].ravel() for key in ("none/max", "predicted/hires_cam"))).statistic for sample in range(6)
+    ]
+    np.testing.assert_allclose(agreement.sel(product="aligned/none/max", other="aligned/predicted/hires_cam"), np.mean(each))
+
+
+@pytest.mark.parametrize("kind", [{"head_activation": "leaky_relu"}, {"pooling": "max"}], ids=str)
+def test_nothing_is_called_exact_of_a_score_that_is_not_affine(kind):
+    """What is left of such a score is no sum of cells; its maps are as good or bad as autograd's."""
+    model = random_net(parts=4, **kind)
+    products = products_of(CamSettings(methods=("max", "hires_cam"), targets=("predicted",)))
+    features = feature_block(model, 3, products=products)
+    cams = compute_cams(features, products, context_of(model))
+    groups = Groups.of(["test"] * 3, ["drone"] * 3, [True] * 3)
+    found = finalize(summarise_block(cams, features, groups.index, 1, model.architecture, SETTINGS), groups, products, SETTINGS)
+    for name in ("residual", "deletion", "insertion"):
+        assert found[name].isnull().all(), name
+    assert found["agreement"].notnull().any()

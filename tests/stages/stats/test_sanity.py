@@ -1,0 +1,55 @@
+"""The head-randomisation check: what hangs on the heads changes with them, what does not stays."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from feature_blocks import random_net
+
+from pipeline.stats.stage import stats
+from safenet.heads import HEAD_ARRAYS
+from stages.cam.products import Product
+from stages.stats.sanity import can_be_checked, fresh_heads, sanity_figures
+
+
+def test_fresh_heads_are_those_that_training_starts_from():
+    network = random_net(parts=4).architecture
+    before = torch.random.get_rng_state()
+    found = fresh_heads(network, 0)
+    assert torch.equal(torch.random.get_rng_state(), before), "the caller's seed is left alone"
+    assert set(found) == {f"head_{name}" for name in HEAD_ARRAYS}
+    assert found["head_w1"].shape == (5, network.embedding, network.width)
+    assert (found["head_bn_var"] == 1).all() and (found["head_b2"] == 0).all()
+    assert float(found["head_w2"].std()) == pytest.approx(0.001, rel=0.3)
+    xr.testing.assert_identical(found, fresh_heads(network, 0))
+    assert not found.equals(fresh_heads(network, 1))
+
+
+def test_the_figure_is_the_rank_correlation_of_both_maps():
+    rng = np.random.default_rng(0)
+    product, flipped = Product("aligned", "label", "grad_cam"), Product("aligned", "match.flip", "grad_cam")
+    maps = xr.Dataset({product.key: (("sample", "y", "x"), rng.standard_normal((3, 4, 4)))})
+    other = maps.copy(deep=True)
+    other[product.key][1] *= -1
+    other[product.key][2] = np.nan
+    found = sanity_figures(maps, other, [product, flipped, Product("aligned", "none", "max")])
+    np.testing.assert_allclose(found[:, 0], [1, -1, np.nan], atol=1e-12)
+    assert found[:, 1:].isnull().all(), "neither can be checked"
+
+
+def test_what_can_be_checked():
+    assert can_be_checked(Product("aligned", "predicted", "hires_cam"))
+    assert not can_be_checked(Product("block_0", "predicted", "hires_cam")), "it was made with the network"
+    assert not can_be_checked(Product("aligned", "none", "max")), "no head is in it"
+
+
+def test_the_stage_keeps_it_beside_the_other_figures(lab, finished_copy, finished):
+    """The products keep their order; asked for no samples, nothing is measured."""
+    found = xr.open_zarr(finished.stats_path / "net_000").load()
+    assert found["sanity"].dims == ("product",)
+    has = {str(key): bool(np.isfinite(value)) for key, value in zip(found["product"].values, found["sanity"].values, strict=True)}
+    assert has == {key: "/none/" not in key for key in has}
+    assert (np.abs(found["sanity"].dropna("product")) <= 1).all()
+    run = lab.run(finished_copy, "stats.sanity_samples=0")
+    stats(run)
+    assert "sanity" not in xr.open_zarr(run.stats_path / "net_000")

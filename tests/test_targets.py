@@ -1,7 +1,0 @@
-"""Labels of places."""
-
-from stages.targets import label_index
-
-
-def test_labels_are_positions_among_the_classes():
-    assert label_index(["b", "x", "a"], ["a", "b"]).tolist() == [1, -1, 0]

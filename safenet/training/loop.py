@@ -21,7 +21,7 @@ from tqdm import tqdm
 from safenet.architecture import Architecture
 from safenet.checkpoint import load_imagenet_backbone, save_atomically, save_checkpoint
 from safenet.model import SafeNet, SafeNetOutput, descriptor
-from safenet.preprocess import MEAN, STD, open_photo, to_rgb
+from safenet.photos import MEAN, STD, open_photo, to_rgb
 
 UNTRAINED_EPOCH = -1
 _RESUME_FILE = "resume.pt"

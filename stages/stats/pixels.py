@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from safenet.model import SafeNet
-from safenet.preprocess import MEAN, normalise
+from safenet.photos import MEAN
+from safenet.preprocess import normalise
 from stages.targets.names import parse_target
 
 Baseline = Literal["blur", "mean"]

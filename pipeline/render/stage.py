@@ -20,8 +20,9 @@ from pipeline.render.views import image_label
 from pipeline.run.directory import Outcome, Run
 from pipeline.run.rates import note_rate
 from pipeline.run.series import checkpoint_names
-from pipeline.store.group_store import JOINED, group_attributes
+from pipeline.store.groups import JOINED
 from pipeline.store.seals import Seal
+from pipeline.store.tables import group_attributes
 from pipeline.work.executors import Group, run_groups
 from pipeline.work.progress import Progress
 from pipeline.work.stops import check_stop, telling_what_is_left

@@ -21,7 +21,8 @@ from pipeline.features.variants import chosen_of, stored_variants, texts_digest
 from pipeline.run.directory import MissingProductError, Outcome, Run
 from pipeline.run.rates import note_rate
 from pipeline.store.blocks import Block
-from pipeline.store.group_store import JOINED, dataset_seal, group_attributes, read_dataset, write_dataset
+from pipeline.store.groups import JOINED
+from pipeline.store.tables import dataset_seal, group_attributes, read_dataset, write_dataset
 from pipeline.work.executors import Group, run_blocks, run_groups
 from pipeline.work.log import log
 from pipeline.work.progress import Progress

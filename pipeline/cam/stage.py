@@ -28,7 +28,7 @@ from safenet.architecture import Architecture
 from stages.cam.compute import compute_cams, needed_features
 from stages.cam.facts import FACTS, LOW_CONTRAST_BELOW, STATUS
 from stages.cam.methods import METHODS
-from stages.cam.positions import ON_ALIGNED_GRID
+from stages.cam.position_names import ON_ALIGNED_GRID
 from stages.cam.products import Product
 from stages.schema import Variable
 from stages.targets.names import NO_TARGET, parse_target

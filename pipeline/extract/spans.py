@@ -23,9 +23,10 @@ from pipeline.work.log import log, log_block
 from pipeline.work.stops import check_stop
 from safenet.architecture import Architecture
 from safenet.checkpoint import read_checkpoint
-from safenet.training.loop import pick_device
-from stages.extract.batch import FeatureExtractor, Precision
+from safenet.devices import pick_device
+from stages.extract.batch import FeatureExtractor
 from stages.extract.halving import HalvingExtractor
+from stages.extract.settings import Precision
 from stages.targets.scoring import label_index
 
 

@@ -36,6 +36,7 @@ from pipeline.work.executors import Group, check_precision, run_groups, runs_her
 from pipeline.work.progress import Progress
 from pipeline.work.stops import telling_what_is_left
 from safenet.checkpoint import CheckpointInfo, read_checkpoint
+from stages.extract.gradient_plan import asked_gradients
 from stages.targets.scoring import UNDEFINED, label_index
 
 _ROOM = 1.02  # metadata, marks and the blocks being replaced
@@ -177,7 +178,7 @@ def _examine(run: Run, file: CheckpointFile) -> CheckpointInfo:
 def _check_gradients(run: Run, info: CheckpointInfo) -> None:
     """Refuse heat maps at blocks that the network, or none of the images, can have."""
     try:
-        found = run.settings.extract.gradients(info.architecture, class_names(run, info))
+        found = asked_gradients(run.settings.extract, info.architecture, class_names(run, info))
     except ValueError as error:
         raise ValueError(f"{info.path}: {error}") from None
     if found is not None and found.needs_label and (_class_index(run, info) == UNDEFINED).all():

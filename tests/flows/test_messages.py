@@ -19,7 +19,7 @@ from pipeline.run.directory import MissingProductError
 from pipeline.settings.all import ConfigError, load_settings
 from pipeline.stats.stage import stats
 from safenet import PRESETS, SafeNet, save_checkpoint
-from safenet.training.loop import pick_device
+from safenet.devices import pick_device
 
 ONE = "net_000.pth"
 

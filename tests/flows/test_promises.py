@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from disk_content import TIME_SAVERS, content
-from timm.models.vision_transformer import VisionTransformer
 
 from pipeline.cam import stage as cam_run
 from pipeline.cam.stage import cam
@@ -32,6 +31,7 @@ from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import DamagedStoreError
 from safenet.checkpoint import save_checkpoint
 from safenet.model import SafeNet
+from safenet.timm_parts import VisionTransformer
 from stages.cam.methods import METHODS
 
 ONE = "net_000.pth"

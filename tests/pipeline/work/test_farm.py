@@ -19,7 +19,7 @@ from pipeline.features.bad_images import TooManyBadImagesError, bad_images
 from pipeline.look.verify import verify
 from pipeline.look.writers import at_work
 from pipeline.run.directory import Run
-from pipeline.settings.compute import ComputeSettings, seconds_of
+from pipeline.settings.compute import EXECUTOR_MEANINGS, ComputeSettings, seconds_of
 from pipeline.settings.jobs import StageJob, read_job_settings
 from pipeline.stages import STAGES
 from pipeline.work import clusters
@@ -86,7 +86,7 @@ def test_every_executor_gives_the_same_bits(lab, tmp_path, address, by_one, exec
 
 def test_every_executor_is_tried_here_or_needs_what_is_not_here():
     not_here = {"cuda", "slurm", "pbs", "lsf", "sge"}  # those are in tests/cluster, or their job scripts below
-    assert set(EXECUTORS) == {"serial", "threads", *ELSEWHERE} | not_here
+    assert set(EXECUTORS) == {"serial", "threads", *ELSEWHERE} | not_here == set(EXECUTOR_MEANINGS)
 
 
 def test_workers_keep_a_log_with_host_and_block(lab, tmp_path, address):

@@ -9,8 +9,10 @@ from feature_blocks import context_of, feature_block, random_net
 from stages.cam.compute import CamContext, compute_cams
 from stages.cam.gradients import CellWeights, DenseGradient, FactoredGradient
 from stages.cam.methods import METHODS, CamInput, Cells
+from stages.cam.position_names import POSITION_NAMES
 from stages.cam.positions import POSITIONS
-from stages.cam.products import CamSettings, products_of
+from stages.cam.products import products_of
+from stages.cam.settings import CamSettings
 from stages.targets.names import NO_TARGET, parse_target
 from stages.targets.references import reference_name
 from stages.targets.scores import CellRemoval, ChannelRemoval
@@ -74,6 +76,10 @@ def painted(values: np.ndarray, boundary: list[int], side: int) -> np.ndarray:
     for value, outer in reversed(list(zip(values, boundary, strict=True))):
         references.square(heat, outer)[...] = value
     return heat
+
+
+def test_settings_know_every_position_by_name():
+    assert tuple(POSITIONS) == POSITION_NAMES
 
 
 @pytest.mark.parametrize("sampling", ["nearest", "bilinear"])

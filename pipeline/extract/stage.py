@@ -15,7 +15,7 @@ from pipeline.cam.target_checks import missing_views
 from pipeline.checkpoints.files import CheckpointFile
 from pipeline.checkpoints.names import NamedFiles, named_files, notes_on_left
 from pipeline.checkpoints.sizes import check_same_sizes
-from pipeline.disk.locks import LockedError
+from pipeline.disk.leases import LockedError
 from pipeline.disk.space import check_space, human_bytes
 from pipeline.disk.stamps import stamp
 from pipeline.extract.known_rows import KnownRows, grown_rows, replaced_rows
@@ -37,7 +37,8 @@ from pipeline.work.progress import Progress
 from pipeline.work.stops import telling_what_is_left
 from safenet.checkpoint import CheckpointInfo, read_checkpoint
 from stages.extract.gradient_plan import asked_gradients
-from stages.targets.scoring import UNDEFINED, label_index
+from stages.targets.references import UNDEFINED
+from stages.targets.scoring import label_index
 
 _ROOM = 1.02  # metadata, marks and the blocks being replaced
 

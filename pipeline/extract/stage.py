@@ -261,7 +261,7 @@ def _told_anew(store: GroupStore, told: Mapping[str, Any]) -> dict[str, str]:
 
 def _compute(run: Run, jobs: Sequence[_Job]) -> None:
     images, started = sum(job.state.pending_images for job in jobs), perf_counter()
-    with Progress(run, "extract", images, "image") as progress:
+    with Progress("extract", images, "image", shown=run.progress) as progress:
         for job in jobs:
             if not job.waiting:
                 _finish(run, job)
@@ -292,7 +292,7 @@ def _compute_here(run: Run, jobs: Sequence[_Job], progress: Progress) -> None:
 def _compute_elsewhere(run: Run, jobs: Sequence[_Job], progress: Progress) -> None:
     """Spans of some thousand images each, on the workers of a cluster."""
     named = {job.name: job for job in jobs}
-    for done in run_groups(run, FeatureWork(run), _groups(run, jobs), needs="gpu"):
+    for done in run_groups(run.settings.compute, FeatureWork(run), _groups(run, jobs), directory=run.directory, say=run.say, needs="gpu"):
         job, report = named[done.group], done.result
         assert isinstance(report, SpanReport)
         job.written += report.blocks

@@ -61,10 +61,10 @@ def render(run: Run, *, partial: bool = False) -> Outcome:
         preparation.let_in()
         stale = stale_pictures(run, mine)
         with (
-            Progress(run, "render", len(stale), "picture") as progress,
+            Progress("render", len(stale), "picture", shown=run.progress) as progress,
             telling_what_is_left(lambda: f"left: {progress.left} of {len(mine)} pictures", run.directory),
         ):
-            for done in run_groups(run, PictureWork(run), _groups(stale)):
+            for done in run_groups(run.settings.compute, PictureWork(run), _groups(stale), directory=run.directory, say=run.say):
                 check_stop()
                 progress.add(1, done.worker, done.seconds)
             with run.finishing("mosaics"):

@@ -20,8 +20,9 @@ from pipeline.run.rates import note_rate
 from pipeline.store.blocks import Block
 from pipeline.store.group_store import GroupStore
 from pipeline.store.layout import array_layout
-from pipeline.work.executors import Group, run_groups, runs_here
+from pipeline.work.executors import run_groups, runs_here
 from pipeline.work.log import log
+from pipeline.work.pieces import Group
 from pipeline.work.progress import Progress
 from pipeline.work.stops import check_stop, telling_what_is_left
 from safenet.architecture import Architecture

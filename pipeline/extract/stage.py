@@ -32,7 +32,8 @@ from pipeline.run.rates import note_rate
 from pipeline.store.blocks import Block, blocks_of
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import read_attributes
-from pipeline.work.executors import Group, check_precision, run_groups, runs_here
+from pipeline.work.executors import check_precision, run_groups, runs_here
+from pipeline.work.pieces import Group
 from pipeline.work.progress import Progress
 from pipeline.work.stops import telling_what_is_left
 from safenet.checkpoint import CheckpointInfo, read_checkpoint

@@ -23,7 +23,8 @@ from pipeline.run.series import checkpoint_names
 from pipeline.store.groups import JOINED
 from pipeline.store.seals import Seal
 from pipeline.store.tables import group_attributes
-from pipeline.work.executors import Group, run_groups
+from pipeline.work.executors import run_groups
+from pipeline.work.pieces import Group
 from pipeline.work.progress import Progress
 from pipeline.work.stops import check_stop, telling_what_is_left
 from stages.labels import distinct_labels

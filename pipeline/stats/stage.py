@@ -23,8 +23,9 @@ from pipeline.run.rates import note_rate
 from pipeline.store.blocks import Block
 from pipeline.store.groups import JOINED
 from pipeline.store.tables import dataset_seal, group_attributes, read_dataset, write_dataset
-from pipeline.work.executors import Group, run_blocks, run_groups
+from pipeline.work.executors import run_blocks, run_groups
 from pipeline.work.log import log
+from pipeline.work.pieces import Group
 from pipeline.work.progress import Progress
 from pipeline.work.stops import check_stop, telling_what_is_left
 from safenet.architecture import Architecture

@@ -24,7 +24,8 @@ from pipeline.settings.jobs import StageJob, read_job_settings
 from pipeline.stages import STAGES
 from pipeline.work import clusters
 from pipeline.work import farm as dispatch
-from pipeline.work.executors import EXECUTORS, Group, run_groups
+from pipeline.work.executors import EXECUTORS, run_groups
+from pipeline.work.pieces import Group
 from pipeline.work.stops import Stopped
 
 ELSEWHERE = ("local", "scheduler")

@@ -1,4 +1,4 @@
-"""The [compute] table: where and how blocks are worked on; never part of a stamp, as it changes no number."""
+"""The [compute] table: where and how blocks are computed. It is never part of a stamp, because it changes no number."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXECUTOR_MEANINGS: Mapping[str, str] = MappingProxyType(  # of the rows of EXECU
 
 
 class ComputeSettings(BaseModel):
-    """The [compute] table: where and how blocks are worked on; never part of a stamp."""
+    """The [compute] table: where and how blocks are computed. It is never part of a stamp."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""What a batch system is told about each stage's jobs: a TOML file with a [common] table and one a stage that overrides it."""
+"""The job file: what the jobs of each stage ask for, in a [common] table and one table per stage that overrides it."""
 
 from __future__ import annotations
 

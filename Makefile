@@ -9,7 +9,7 @@ STAGES  = index extract cam stats render report pixels
 READY   = $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-cluster lint bench clean train run submit $(STAGES)
+.PHONY: help setup demo test test-faults test-cluster docs lint bench clean train run submit $(STAGES)
 
 help:  ## Show this list
 	@grep -hE '^[a-z$$()A-Z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## /\1\t/' | sed 's/$$(STAGES)/$(STAGES)/' | awk -F'\t' '{printf "  make %-46s %s\n", $$1, $$2}'
@@ -35,6 +35,15 @@ test-cluster: $(READY)  ## Stages as jobs of a real SLURM of one node, whose tas
 	@tests/cluster/install-slurm
 	$(VENV)/bin/python -m pytest -m cluster -v -s
 
+docs: $(VENV)/.ready-docs  ## The pages of docs/ and an API reference as HTML: build/docs/index.html
+	rm -rf docs/api build/docs
+	$(VENV)/bin/sphinx-build -W --keep-going --quiet -d build/doctrees docs build/docs
+	@echo open build/docs/index.html
+
+$(VENV)/.ready-docs: $(READY)
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
 lint: $(READY)  ## ruff, mypy, import-linter
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
@@ -54,5 +63,5 @@ bench: $(READY)  ## Benchmarks (side-by-side ratios)
 	$(VENV)/bin/python benchmarks/bench_scale.py
 
 clean:  ## Remove the environment and caches (runs/ is kept)
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build docs/api *.egg-info .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

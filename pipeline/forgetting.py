@@ -1,4 +1,4 @@
-"""Taking checkpoints out of a run: features, heat maps, figures, curves, and the pictures that show nothing else.
+"""Taking checkpoints out of a run: features, heat maps, figures, curves, and the pictures that show only them.
 
 The marks of blocks go first, which also makes room on a full disk; of each product its folder in the ledger goes last, and the
 features' after all others. Killed at any instant, what is left counts as unfinished, its name is still known, and the next call

@@ -1,4 +1,4 @@
-"""Heat maps and figures made when they are asked for, from the features alone; nothing is stored, no model is run.
+"""Heat maps and figures on request, from the features alone: nothing is stored, and no model runs.
 
 What follows from heads that are affine: maps of all classes, mean maps, the split of an epoch's change, one checkpoint's heads on another's
 features, deletion curves.

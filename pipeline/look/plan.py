@@ -1,4 +1,4 @@
-"""What the stages would do, before anything runs: what is fresh, stale and why, partial or missing, and how much work that is."""
+"""What the stages would do: which products are fresh, stale (and why), partial or missing, and how much work that is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a run's stores against their marks and seals: which blocks and files are damaged, missing or foreign; and undoing just those."""
+"""Comparing the stores of a run with their marks and seals: which blocks and files are damaged, missing or foreign; and undoing exactly those."""
 
 from __future__ import annotations
 

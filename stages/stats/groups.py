@@ -1,4 +1,4 @@
-"""Heat maps and features of a checkpoint -> small arrays a group of images; and what changes between checkpoints.
+"""Heat maps and features of a checkpoint -> small arrays per group of images; and what changes between checkpoints.
 
 The work is cut as chunk, combine, finalize: `summarise_block` takes a block of samples in memory, `combine` joins the
 blocks in any number, `finalize` takes means over the groups. A group is a split and a view, such as "test drone", and the

@@ -1,6 +1,9 @@
 """A laboratory for the pipeline's tests: tiny scenes, seeded checkpoints, and one finished run that tests copy and then mistreat."""
 
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before a library reads it, and for processes of tests: small arrays leave more threads waiting, at full load
+
 import shutil
 import time
 from collections.abc import Callable

@@ -21,7 +21,7 @@ def test_one_function_and_one_row_are_enough(lab, finished_copy, tmp_path):
     package = tmp_path / "package"
     for name in ("stages", "pipeline", "safenet"):
         shutil.copytree(ROOT / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
-    source = package / "stages" / "cam_methods.py"
+    source = package / "stages" / "cam" / "methods.py"
     text = source.read_text()
     text = text.replace("\n\n@dataclass(frozen=True)\nclass CamMethod:", f"\n\n{function}\n\n@dataclass(frozen=True)\nclass CamMethod:")
     table = "METHODS: Mapping[str, CamMethod] = MappingProxyType(\n    {"

@@ -15,7 +15,7 @@ from pipeline.features.schema_versions import images_of_version_1, is_unsealed, 
 from pipeline.run.directory import Run
 from pipeline.store.blocks import Block, blocks_of
 from pipeline.store.group_store import GroupStore
-from stages.extract.batch import LATER_SETTINGS
+from stages.extract.settings import LATER_SETTINGS
 
 Kind = Literal["missing", "fresh", "partial", "stale"]
 _DIGESTS = {"checkpoint": "made of a checkpoint file of this name with other content"}

@@ -35,7 +35,7 @@ from pipeline.stats.stage import stale_figures
 from pipeline.store.groups import group_names, known_groups
 from safenet.checkpoint import CheckpointInfo, read_checkpoint
 from stages.cam.products import products_of
-from stages.index.manifest import DatasetSettings
+from stages.index.settings import DatasetSettings
 from stages.index.variants import variants_in
 
 State = Literal["fresh", "stale", "partial", "missing", "waits"]

@@ -20,15 +20,15 @@ from pipeline.run.directory import Run
 from pipeline.stats.stage import open_stats
 from stages.cam.methods import METHODS
 from stages.cam.pairs import query_cells
-from stages.cam.positions import block_number
+from stages.cam.position_names import block_number
 from stages.cam.products import Product
 from stages.render.change_mosaic import ChangeRow, change_mosaic
-from stages.render.choice import MosaicKind
 from stages.render.method_mosaics import MethodRow, depth_mosaic, methods_mosaic
 from stages.render.mosaics import EpochMap, EpochRow, MapStyle, SampleView, epochs_mosaic, paper_mosaic, positions_mosaic
 from stages.render.pair_mosaic import PairSide, pair_mosaic
 from stages.render.panels import DrawSettings
 from stages.render.scales import MapKind, Scale, Scope
+from stages.render.settings import MosaicKind
 from stages.targets.names import NO_TARGET
 
 _APART = 3  # least distance, in cells, of the cells that a pair's picture asks about

@@ -12,17 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.settings.compute import ComputeSettings
 from pipeline.settings.toml import ConfigError, first_fault, place_of_first_fault, read_toml, words_of_first_fault
-from pipeline.work.executors import EXECUTORS
 from safenet.architecture import PRESETS, Architecture
-from safenet.scenes.dataset import SceneSettings
-from safenet.training.loop import TrainSettings
-from stages.cam.products import CamSettings
-from stages.extract.batch import ExtractSettings
-from stages.index.manifest import DatasetSettings
+from safenet.scenes.settings import SceneSettings
+from safenet.training.settings import TrainSettings
+from stages.cam.settings import CamSettings
+from stages.extract.settings import ExtractSettings
+from stages.index.settings import DatasetSettings
 from stages.naming import known
-from stages.render.choice import RenderSettings
-from stages.stats.groups import StatsSettings
-from stages.stats.pixels import PixelSettings
+from stages.render.settings import RenderSettings
+from stages.stats.settings import PixelSettings, StatsSettings
 
 __all__ = ["ComputeSettings", "ConfigError", "ModelSettings", "Settings", "load_settings"]
 
@@ -142,7 +140,6 @@ def _joined(tables: Mapping[str, Any], assignments: Iterable[_Assignment]) -> di
 def _checked(tables: Mapping[str, Any]) -> Settings:
     try:
         settings = Settings.model_validate(tables)
-        known(settings.compute.executor, EXECUTORS, "compute.executor")
         settings.model.architecture()
     except ValidationError as error:
         raise _FaultError(first_fault(error, Settings), place_of_first_fault(error), words_of_first_fault(error)) from None

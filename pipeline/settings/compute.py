@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from stages.naming import known
+
+EXECUTOR_MEANINGS: Mapping[str, str] = MappingProxyType(  # of the rows of EXECUTORS in pipeline/work/executors.py
+    {
+        "serial": "one piece after the other, in this process",
+        "threads": "threads of this process",
+        "local": "processes on this machine",
+        "cuda": "one process a GPU of this machine",
+        "slurm": "SLURM jobs",
+        "pbs": "PBS jobs",
+        "lsf": "LSF jobs",
+        "sge": "SGE jobs",
+        "scheduler": "a Dask scheduler that runs already: Kubernetes, Coiled, anything",
+    }
+)
 
 
 class ComputeSettings(BaseModel):
@@ -29,6 +47,11 @@ class ComputeSettings(BaseModel):
     tls_ca: Path | None = Field(None, description="certificate authority; with tls_cert and tls_key, Dask speaks TLS alone")
     tls_cert: Path | None = Field(None, description="this side's certificate")
     tls_key: Path | None = Field(None, description="its key")
+
+    @field_validator("executor")
+    @classmethod
+    def _known_executor(cls, value: str) -> str:
+        return known(value, EXECUTOR_MEANINGS, "compute.executor")
 
     @field_validator("lifetime")
     @classmethod

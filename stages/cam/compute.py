@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from safenet.architecture import Pooling, Sampling
 from stages.cam.facts import FACTS, LOW_CONTRAST_BELOW, map_facts
 from stages.cam.methods import METHODS, CamInput, CamMethod, Cells
-from stages.cam.positions import NEEDS_OF_SOURCE, POSITIONS, PositionView, block_number, open_block, open_source
+from stages.cam.position_names import block_number
+from stages.cam.positions import NEEDS_OF_SOURCE, POSITIONS, PositionView, open_block, open_source
 from stages.cam.products import Product
 from stages.cam.rounding import relative_error
 from stages.finite import neutral

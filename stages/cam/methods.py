@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,10 @@ from stages.cam.gradients import Gradient
 from stages.cam.principal import first_component
 from stages.cam.rounding import component_rounding, norm_rounding, sum_rounding, value_rounding
 from stages.spreading import spread
-from stages.targets.part_heads import Removal
-from stages.targets.scores import Score
+
+if TYPE_CHECKING:
+    from stages.targets.part_heads import Removal
+    from stages.targets.scores import Score
 
 Float = NDArray[np.floating]
 _FEW = 8  # cells whose size stands for all in the estimate of rounding

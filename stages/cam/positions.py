@@ -16,14 +16,11 @@ from stages.cam.frames import carry_back, carry_forward
 from stages.cam.gradients import CellWeights, DenseGradient, FactoredGradient, Gradient
 from stages.cam.max_pooling import MaxPooled, Warp
 from stages.cam.methods import CarriedCells, Cells
-from stages.naming import known
 from stages.schema import Arrays
 from stages.targets.part_heads import Removal
 from stages.targets.scores import CellRemoval
 
-BLOCK_PREFIX = "block_"
 NEEDS_OF_SOURCE = ("patch_map", "theta")
-ON_ALIGNED_GRID = frozenset({"aligned", "part"})  # the other positions lie on the patch grid, the photo's frame
 Float = NDArray[np.float32]
 
 
@@ -74,17 +71,6 @@ class Position:
     needs: tuple[str, ...]
     needs_for_gradient: tuple[str, ...]
     open: Callable[[Arrays, Sampling, Pooling, bool], PositionView]
-
-
-def check_position(position: str, where: str) -> str:
-    """Return `position` if it is one, else raise a ValueError that names the setting `where` and the nearest known position."""
-    return position if block_number(position) is not None else known(position, [*POSITIONS, f"{BLOCK_PREFIX}<i>"], where)
-
-
-def block_number(position: str) -> int | None:
-    """Return i of "block_<i>", None for any other position."""
-    number = position.removeprefix(BLOCK_PREFIX)
-    return int(number) if position.startswith(BLOCK_PREFIX) and number.isdecimal() else None
 
 
 def open_block(maps: NDArray[np.floating]) -> PositionView:

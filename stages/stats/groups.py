@@ -14,39 +14,25 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from safenet.architecture import Architecture, Sampling
 from safenet.partition import ring_numbers
-from stages.cam.facts import LOW_CONTRAST_BELOW
 from stages.cam.frames import to_photo_frame
 from stages.cam.methods import METHODS
-from stages.cam.positions import ON_ALIGNED_GRID
+from stages.cam.position_names import ON_ALIGNED_GRID
 from stages.cam.products import FACTS_PREFIX, Product
 from stages.finite import finite_rows, whole_or_nothing
 from stages.schema import MASKS
 from stages.stats.maps import drift_figures, map_figures, mask_figures
 from stages.stats.modules import WARP_FIGURES, boundary_counts, decompose_theta, moved_share
 from stages.stats.retrieval import descriptors, retrieval_metrics
+from stages.stats.settings import StatsSettings
 from stages.stats.trust import STATUS_NAMES, trust_figures
 
 NEEDED_FEATURES = ("valid", "theta", "source_cell", "fam_change", "saliency", "boundary")
 RETRIEVAL_FIGURES = ("recall_1", "recall_5", "recall_10", "recall_top1pct", "average_precision")
 RETRIEVAL_COUNTS = ("queries", "queries_unmatched", "queries_not_finite", "gallery_not_finite")
 DIRECTIONS: Mapping[str, tuple[str, str]] = {"drone to satellite": ("drone", "satellite"), "satellite to drone": ("satellite", "drone")}
-
-
-class StatsSettings(BaseModel):
-    """The [stats] table."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    low_contrast_below: float = Field(
-        LOW_CONTRAST_BELOW, ge=0, description="a class-free map whose coefficient of variation is below this has low contrast; its panel says so"
-    )
-    top_share: float = Field(0.1, gt=0, le=1, description="share of the cells that `top` looks at")
-    overlap_share: float = Field(0.2, gt=0, le=1, description="share of the cells that drift's `overlap` looks at")
-    sanity_samples: int = Field(64, ge=0, description="images that the head-randomisation check looks at, evenly spread; 0: none")
 
 
 @dataclass(frozen=True)

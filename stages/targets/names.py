@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
 from typing import Literal
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,6 +167,11 @@ def parse_target(text: str, where: str = "cam.targets") -> TargetName:
     if rest == base:
         raise ValueError(f"{where}: {text!r} lacks a name; expected {base}<{'class' if BASES[base].kind == 'class' else 'id'}>")
     return _modified(TargetName(base, rest.removeprefix(base)), modifiers, text, where)
+
+
+def folder_of(target: str) -> str:
+    """Return the folder's name of a target in a store: a slash is written %2F."""
+    return quote(target, safe="")
 
 
 def _is_modifier(word: str) -> bool:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from disk_content import TIME_SAVERS, content
-from timm.models.vision_transformer import VisionTransformer
 
 from pipeline.cam import stage as cam_run
 from pipeline.cam.stage import cam
@@ -28,9 +27,11 @@ from pipeline.stages import STAGES
 from pipeline.stats import stage as stats_run
 from pipeline.stats.stage import open_stats, stats
 from pipeline.store.blocks import Ledger
-from pipeline.store.group_store import DamagedStoreError, GroupStore
+from pipeline.store.group_store import GroupStore
+from pipeline.store.groups import DamagedStoreError
 from safenet.checkpoint import save_checkpoint
 from safenet.model import SafeNet
+from safenet.timm_parts import VisionTransformer
 from stages.cam.methods import METHODS
 
 ONE = "net_000.pth"

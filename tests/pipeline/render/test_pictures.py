@@ -20,7 +20,7 @@ from pipeline.render import stage as render_run
 from pipeline.render.catalogue import planned_pictures
 from pipeline.render.stage import render, stale_pictures
 from safenet.checkpoint import save_checkpoint
-from stages.render.choice import MosaicKind
+from stages.render.settings import MosaicKind
 from stages.report.page import MOSAIC_HEADS
 
 KINDS = ("methods", "depth", "pair", "change")

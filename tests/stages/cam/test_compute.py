@@ -18,7 +18,8 @@ from safenet import load_checkpoint
 from stages.cam.compute import CamContext, compute_cams, needed_features
 from stages.cam.facts import FACTS
 from stages.cam.methods import METHODS
-from stages.cam.products import CamSettings, Product, StoredBlocks, left_out, products_of
+from stages.cam.products import Product, StoredBlocks, left_out, products_of
+from stages.cam.settings import CamSettings
 from stages.schema import FEATURES
 from stages.targets.names import parse_target
 from stages.targets.part_heads import AffineHeads

@@ -1,0 +1,20 @@
+"""What positions of the network are called."""
+
+from __future__ import annotations
+
+from stages.naming import known
+
+POSITION_NAMES = ("patch", "aligned", "part")  # the keys of POSITIONS in stages/cam/positions.py
+BLOCK_PREFIX = "block_"
+ON_ALIGNED_GRID = frozenset({"aligned", "part"})  # the other positions lie on the patch grid, the photo's frame
+
+
+def check_position(position: str, where: str) -> str:
+    """Return `position` if it is one, else raise a ValueError that names the setting `where` and the nearest known position."""
+    return position if block_number(position) is not None else known(position, [*POSITION_NAMES, f"{BLOCK_PREFIX}<i>"], where)
+
+
+def block_number(position: str) -> int | None:
+    """Return i of "block_<i>", None for any other position."""
+    number = position.removeprefix(BLOCK_PREFIX)
+    return int(number) if position.startswith(BLOCK_PREFIX) and number.isdecimal() else None

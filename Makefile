@@ -51,7 +51,7 @@ $(DEV): $(READY)
 	@touch $@
 
 test: $(DEV)  ## Run the tests, or some: FILE=tests/pipeline/store K=marks
-	$(PYTEST) --numprocesses auto --dist worksteal --durations 10 $(FILE) -k '$(K)'
+	$(PYTEST) --numprocesses auto --dist loadfile --durations 10 $(FILE) -k '$(K)'
 
 test-faults: $(DEV)  ## Break every stage at hundreds of steps (20 to 30 minutes)
 	$(PYTEST) -m faults -v
@@ -61,7 +61,7 @@ test-cluster: $(DEV)  ## Stages as jobs of a real SLURM of one node, whose tasks
 	$(PYTEST) -m cluster -v -s
 
 coverage: $(DEV)  ## The tests again, counting the lines and branches that they take
-	$(PYTEST) --numprocesses auto --dist worksteal --cov --cov-report term:skip-covered
+	$(PYTEST) --numprocesses auto --dist loadfile --cov --cov-report term:skip-covered
 
 lint: $(DEV)  ## ruff, mypy, import-linter
 	$(VENV)/bin/ruff check .

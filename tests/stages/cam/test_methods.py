@@ -37,7 +37,6 @@ TARGETS = (
 )
 ALL = products_of(CamSettings(methods=AT_MAPS, targets=TARGETS))
 IN_FLOAT32 = {"grad_cam_pp": 1e-3, "xgrad_cam": 1e-4, "ablation_cam": 1e-4, "token_deletion": 1e-4}  # they divide, or take what is left
-POSITION_NAMES = ("patch", "aligned", "part")
 
 
 def definition(target: str, features, index: int, context: CamContext, role: str = "own", rank: int = 0):

@@ -19,9 +19,9 @@ from pipeline.extract.photos import png_settings
 from pipeline.features.replacing import finish_swap, replacement_of
 from pipeline.render.stage import INDEX, index_seal
 from pipeline.run.directory import Run
-from pipeline.store.group_store import JOINED, dataset_seal
-from pipeline.store.groups import METADATA, bytes_on_disk, read_json
+from pipeline.store.groups import JOINED, METADATA, bytes_on_disk, read_json
 from pipeline.store.seals import Seal
+from pipeline.store.tables import dataset_seal
 from stages.naming import known
 
 

@@ -11,8 +11,8 @@ from pipeline.checkpoints.files import CheckpointFile, find_checkpoint_files
 from pipeline.checkpoints.notes import CheckpointNotes
 from pipeline.disk.records import DamagedRecordError
 from pipeline.run.directory import Run
-from pipeline.store.group_store import JOINED, GroupStore
-from pipeline.store.groups import known_groups, read_attributes
+from pipeline.store.group_store import GroupStore
+from pipeline.store.groups import JOINED, known_groups, read_attributes
 
 _LONGEST = 120  # bytes of a name with folders in it
 _FEW = 3

@@ -17,7 +17,8 @@ from packaging.requirements import Requirement  # comes with xarray and zarr, wh
 from pipeline.checkpoints.files import find_checkpoint_files
 from pipeline.doctor.findings import Asked, Finding, fail, ok, one_line, readable_size, warn
 from pipeline.run.directory import Run
-from pipeline.settings.all import ComputeSettings, Settings, load_settings
+from pipeline.settings.all import Settings, load_settings
+from pipeline.settings.compute import ComputeSettings
 from pipeline.stages import STAGES
 from safenet.architecture import PRESETS
 from safenet.checkpoint import save_checkpoint

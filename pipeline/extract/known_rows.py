@@ -13,7 +13,8 @@ from pipeline.features.finished import proven_rows
 from pipeline.features.state import FeatureState, layout_notes
 from pipeline.run.directory import Run
 from pipeline.store.blocks import Block, checksum_of
-from pipeline.store.group_store import DamagedStoreError, GroupStore
+from pipeline.store.group_store import GroupStore
+from pipeline.store.groups import DamagedStoreError
 
 
 class KnownRows(Protocol):

@@ -27,7 +27,7 @@ from pipeline.disk.places import Place
 from pipeline.disk.records import write_atomically
 from pipeline.disk.stamps import bytes_digest
 from pipeline.work.stops import SIGNALS
-from safenet.preprocess import decode_photo, open_photo, to_rgb
+from safenet.photos import decode_photo, open_photo, to_rgb
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FEW_IMAGES = 64  # fewer than this are read faster than worker processes start

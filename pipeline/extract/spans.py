@@ -19,7 +19,7 @@ from pipeline.features.bad_images import BadImage, check_bad_share
 from pipeline.run.directory import Run
 from pipeline.store.blocks import Block
 from pipeline.store.group_store import GroupStore
-from pipeline.work.log import log, log_block
+from pipeline.work.log import log
 from pipeline.work.stops import check_stop
 from safenet.architecture import Architecture
 from safenet.checkpoint import read_checkpoint
@@ -174,7 +174,7 @@ class SpanExtractor:
             void = {name: bad[name].as_dict() for name in names[block.rows] if name in bad}
             images = self._run.images(block)
             span.store.write_block(block, arrays, dict.fromkeys(arrays, span.stamp), images=images, quarantined=void, device=where)
-            log_block(span.store, block, f"{len(block)} images written")
+            log(f"{span.store.path.name}/{span.store.name} {block}: {len(block)} images written")
             report.blocks += 1
             self._watch(0, 1)
 

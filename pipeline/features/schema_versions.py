@@ -17,7 +17,8 @@ from pipeline.disk.stamps import stamp
 from pipeline.run.directory import Run
 from pipeline.run.manifest import manifest_digest
 from pipeline.store.blocks import Block
-from pipeline.store.group_store import GroupStore, check_version
+from pipeline.store.group_store import GroupStore
+from pipeline.store.groups import check_version
 
 
 def refuse_later(store: GroupStore) -> None:

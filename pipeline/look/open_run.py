@@ -21,7 +21,9 @@ from pipeline.features.reading import open_features, read_features
 from pipeline.features.schema_versions import figures_of_today
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.settings.all import Settings
-from pipeline.store.group_store import JOINED, GroupStore, group_attributes, read_dataset
+from pipeline.store.group_store import GroupStore
+from pipeline.store.groups import JOINED
+from pipeline.store.tables import group_attributes, read_dataset
 from stages.cam.facts import FACTS
 from stages.cam.products import FACTS_PREFIX
 

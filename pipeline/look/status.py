@@ -11,8 +11,9 @@ from pipeline.disk.space import human_bytes
 from pipeline.features.finished import missing_blocks
 from pipeline.features.overflow import overflow_words, overflowing_images, remedy
 from pipeline.run.directory import Run
-from pipeline.store.group_store import JOINED, GroupStore, group_attributes
-from pipeline.store.groups import bytes_on_disk, checkpoint_order, known_groups
+from pipeline.store.group_store import GroupStore
+from pipeline.store.groups import JOINED, bytes_on_disk, checkpoint_order, known_groups
+from pipeline.store.tables import group_attributes
 
 
 def run_status(run: Run) -> list[dict[str, str]]:

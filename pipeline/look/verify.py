@@ -21,9 +21,10 @@ from pipeline.run.directory import Run
 from pipeline.run.manifest import manifest_seal
 from pipeline.store.blocks import Block, checksum_of
 from pipeline.store.chunk_files import is_intact
-from pipeline.store.group_store import DamagedStoreError, GroupStore, dataset_seal
-from pipeline.store.groups import is_whole_root, known_groups, make_root, read_json
+from pipeline.store.group_store import GroupStore
+from pipeline.store.groups import DamagedStoreError, is_whole_root, known_groups, make_root, read_json
 from pipeline.store.seals import Fault, Seal
+from pipeline.store.tables import dataset_seal
 from pipeline.work.executors import run_blocks
 from pipeline.work.stops import check_stop
 from stages.cam.products import FACTS_PREFIX

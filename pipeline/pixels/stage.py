@@ -25,11 +25,11 @@ from pipeline.features.photo_copies import photo_file, stored_photo
 from pipeline.features.reading import read_features
 from pipeline.run.directory import MissingProductError, Outcome, Run
 from pipeline.run.rates import note_rate
-from pipeline.store.group_store import dataset_seal, group_attributes, write_dataset
+from pipeline.store.tables import dataset_seal, group_attributes, write_dataset
 from pipeline.work.stops import check_stop, telling_what_is_left
 from safenet.checkpoint import read_checkpoint
 from safenet.devices import pick_device
-from safenet.preprocess import decode_photo
+from safenet.photos import decode_photo
 from stages.cam.compute import needed_features
 from stages.cam.facts import FACTS, STATUS
 from stages.cam.frames import to_photo_frame

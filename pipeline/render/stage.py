@@ -20,9 +20,11 @@ from pipeline.render.views import image_label
 from pipeline.run.directory import Outcome, Run
 from pipeline.run.rates import note_rate
 from pipeline.run.series import checkpoint_names
-from pipeline.store.group_store import JOINED, group_attributes
+from pipeline.store.groups import JOINED
 from pipeline.store.seals import Seal
-from pipeline.work.executors import Group, run_groups
+from pipeline.store.tables import group_attributes
+from pipeline.work.executors import run_groups
+from pipeline.work.pieces import Group
 from pipeline.work.progress import Progress
 from pipeline.work.stops import check_stop, telling_what_is_left
 from stages.labels import distinct_labels
@@ -60,10 +62,10 @@ def render(run: Run, *, partial: bool = False) -> Outcome:
         preparation.let_in()
         stale = stale_pictures(run, mine)
         with (
-            Progress(run, "render", len(stale), "picture") as progress,
+            Progress("render", len(stale), "picture", shown=run.progress) as progress,
             telling_what_is_left(lambda: f"left: {progress.left} of {len(mine)} pictures", run.directory),
         ):
-            for done in run_groups(run, PictureWork(run), _groups(stale)):
+            for done in run_groups(run.settings.compute, PictureWork(run), _groups(stale), directory=run.directory, say=run.say):
                 check_stop()
                 progress.add(1, done.worker, done.seconds)
             with run.finishing("mosaics"):

@@ -15,7 +15,7 @@ from pipeline.features.overflow import overflow_of_sample, remedy
 from pipeline.features.photo_copies import photo_file, stored_photo
 from pipeline.run.directory import Run
 from pipeline.store.group_store import GroupStore
-from safenet.preprocess import open_photo, to_rgb
+from safenet.photos import open_photo, to_rgb
 from stages.cam.compute import needed_finite
 from stages.cam.facts import FACTS, STATUS
 from stages.cam.frames import to_photo_frame

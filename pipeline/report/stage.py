@@ -17,8 +17,9 @@ from pipeline.index.stage import describe_counts
 from pipeline.render.stage import INDEX, index_seal
 from pipeline.run.directory import MissingProductError, Outcome, Run
 from pipeline.stats.stage import open_stats
-from pipeline.store.group_store import JOINED, group_attributes
+from pipeline.store.groups import JOINED
 from pipeline.store.seals import BrokenSealError, Seal
+from pipeline.store.tables import group_attributes
 from stages.index.variants import variants_in
 from stages.report.page import Mosaic, report_page
 

@@ -1,4 +1,4 @@
-"""The stores on disk; the only module that touches zarr.
+"""The group of a checkpoint in a store: arrays that are written block by block.
 
 One Zarr v3 group a checkpoint. Along `sample` an array's file (chunk, or shard of chunks) holds exactly one block, so
 that blocks never share a file. Every chunk carries a crc32c, so that a flipped bit is an error and never a wrong pixel.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,29 +20,19 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec
-from zarr.core.buffer.cpu import Buffer
-from zarr.storage import MemoryStore, ObjectStore, StorePath
 
-from pipeline.disk.objects import ObjectPath, telling
+from pipeline.disk.objects import telling
 from pipeline.disk.places import Place, each, files_below, files_in, name_below, remove_tree
-from pipeline.disk.records import replace_file, sweep, sync_file, write_atomically
+from pipeline.disk.records import replace_file, sweep, sync_file
 from pipeline.store.blocks import Block, Ledger, blocks_of, checksum_of
 from pipeline.store.chunk_files import encode_block
-from pipeline.store.groups import METADATA, make_root
+from pipeline.store.groups import METADATA, DamagedStoreError, check_version, make_root
 from pipeline.store.layout import ArrayLayout
 from pipeline.store.seals import BrokenSealError, Seal
+from pipeline.store.zarr_files import FLUSHES, FilesInMemory, write_files, zarr_of
 from stages.schema import SCHEMA_VERSION
 
-JOINED = "all_checkpoints"  # the group of figures that joins those of every checkpoint
 _CONSOLIDATED = "consolidated_metadata"
-_FLUSHES = 8
-
-zarr.config.set({"array.write_empty_chunks": True})  # a chunk that exists was written
-
-
-class DamagedStoreError(ValueError):
-    """Bytes of a store that do not match their checksum."""
 
 
 class GroupStore:
@@ -120,15 +109,11 @@ class GroupStore:
         make_root(self.path)  # before the seal: a group that is noted must have a store to lie in
         self.seal.open(**notes)
         described = {"schema_version": SCHEMA_VERSION, **attributes, "samples": samples, "block_samples": block_samples}
-        made = MemoryStore()
-        group = zarr.create_group(made, zarr_format=3, attributes=described)
-        for layout in arrays:
-            array = _create(group, layout)
-            if layout.values is not None:
-                array[...] = layout.values
+        made = FilesInMemory()
+        made.create_group(arrays, described)
         if arrays:
-            _consolidate(made)
-        _write_files(self.root, _files_of(made))
+            made.consolidate()
+        write_files(self.root, made.files)
         self._forget_open()
         self.seal.close(self._sealable(layout.key for layout in arrays if layout.values is not None))
 
@@ -149,14 +134,12 @@ class GroupStore:
             self.seal.drop(f"{key}/{METADATA}" for key in replaced)
         for layout in layouts:
             self._remove_array(layout.key)
-        made = MemoryStore()
-        group = zarr.create_group(made, zarr_format=3)
-        for layout in layouts:
-            _create(group, layout)
-        files = _files_of(made)
+        made = FilesInMemory()
+        made.create_group(layouts)
+        files = made.files
         del files[METADATA]
         arrays = {f"{layout.key}/{METADATA}" for layout in layouts}
-        _write_files(self.root, {name: content for name, content in files.items() if name in arrays or not (self.root / name).is_file()})
+        write_files(self.root, {name: content for name, content in files.items() if name in arrays or not (self.root / name).is_file()})
         self._forget_open()
         self.seal.add(sorted([METADATA, *files]))
 
@@ -190,9 +173,9 @@ class GroupStore:
         names = [name for name in self.seal.names if name.rpartition("/")[2] == METADATA]
         each(self.root, self._check_metadata, names)
         contents = each(self.root, lambda name: (self.root / name).read_bytes(), names)
-        made = MemoryStore({name: Buffer.from_bytes(content) for name, content in zip(names, contents, strict=True)})
-        _consolidate(made)
-        self.seal.replace(METADATA, _files_of(made)[METADATA])
+        made = FilesInMemory(dict(zip(names, contents, strict=True)))
+        made.consolidate()
+        self.seal.replace(METADATA, made.files[METADATA])
         self._forget_open()
 
     def unconsolidate(self) -> None:
@@ -221,7 +204,7 @@ class GroupStore:
 
     def write_block(self, block: Block, arrays: Mapping[str, NDArray[Any]], stamps: Mapping[str, str], **notes: Any) -> None:
         """Write one block of some arrays; mark it when data and names are on the disk."""
-        with ThreadPoolExecutor(_FLUSHES) as pool:  # the disk takes many flushes in the time of one
+        with ThreadPoolExecutor(FLUSHES) as pool:
             proofs = dict(zip(arrays, pool.map(lambda key: self.write_chunk(key, block, arrays[key]), arrays), strict=True))
             list(pool.map(sync_file, {self._file(key, block.index).parent for key in arrays}))
         self.ledger.mark(block, proofs, stamps, **notes)
@@ -331,7 +314,7 @@ class GroupStore:
     def lazy(self) -> xr.Dataset:
         """Open with xarray, one dask chunk a file; by the group's own metadata, which the seal vouches for."""
         consolidated = self._open().metadata.consolidated_metadata is not None  # not in schema version 1
-        return xr.open_zarr(_zarr_of(self.root), consolidated=consolidated, chunks={})
+        return xr.open_zarr(zarr_of(self.root), consolidated=consolidated, chunks={})
 
     def array(self, key: str) -> zarr.Array[Any]:
         """One array, opened; its values are read where they are indexed."""
@@ -341,7 +324,7 @@ class GroupStore:
         if self._group is None:
             check_version(str(self), self.attributes)
             with telling(self):
-                self._group = zarr.open_group(_zarr_of(self.path), path=self.name, mode="r", zarr_format=3)
+                self._group = zarr.open_group(zarr_of(self.path), path=self.name, mode="r", zarr_format=3)
         return self._group
 
     def _array(self, key: str) -> zarr.Array[Any]:
@@ -378,46 +361,6 @@ class GroupStore:
         return [name_below(path, self.root) for path in paths]
 
 
-def _create(group: zarr.Group, layout: ArrayLayout) -> zarr.Array[Any]:
-    variable = layout.variable
-    described = {"long_name": variable.long_name, "units": variable.units, **({"frame": variable.frame} if variable.frame else {})}
-    return group.create_array(
-        layout.key,
-        shape=layout.shape,
-        chunks=layout.chunk,
-        shards=layout.shard,
-        dtype=layout.dtype,
-        compressors=[Crc32cCodec()],
-        fill_value=_fill_value(layout.dtype),
-        chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array, not one a chunk
-        dimension_names=variable.dims,
-        attributes={**described, **layout.attributes},
-        overwrite=True,
-    )
-
-
-def _consolidate(made: MemoryStore) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")  # known: it lies within the group's own file
-        zarr.consolidate_metadata(made, zarr_format=3)
-
-
-def _files_of(made: MemoryStore) -> dict[str, bytes]:
-    """What zarr would have written, by name: made in memory, so that it gets to its place as every other file does."""
-    return {name: content.to_bytes() for name, content in made._store_dict.items()}
-
-
-def _write_files(root: Place, files: Mapping[str, bytes]) -> None:
-    """Write small files, several at a time; they count when they are sealed."""
-    with ThreadPoolExecutor(_FLUSHES) as pool:
-        list(pool.map(lambda name: write_atomically(root / name, files[name]), sorted(files)))
-
-
-def _zarr_of(root: Place) -> Any:
-    """Return a place as zarr and xarray take it; what they read of an object store they read from there."""
-    return StorePath(ObjectStore(root.store, read_only=True), root.key) if isinstance(root, ObjectPath) else root
-
-
 def _block_number(path: Place) -> int | None:
     """Number of the block that a file holds; None for any other file."""
     found = re.fullmatch(r"c\.(\d+)(\.0)*", path.name)
@@ -437,66 +380,3 @@ def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
     if names is None:
         raise ValueError(f"{array.store_path}: has no dimension names; it was not written by `atlas`")
     return tuple(names)
-
-
-def _fill_value(dtype: str) -> Any:
-    return "" if dtype == "str" else np.zeros((), dtype).item()
-
-
-def check_version(where: str, attributes: Mapping[str, Any]) -> None:
-    """Raise a ValueError if a store was written by a later version of the schema than this one knows."""
-    found = attributes.get("schema_version", 1)
-    if found > SCHEMA_VERSION:
-        raise ValueError(f"{where}: written with schema version {found}; this safenet-atlas reads versions up to {SCHEMA_VERSION}. Update it")
-
-
-# ---- groups of small arrays that are written as a whole
-
-
-def dataset_seal(path: Place, group: str) -> Seal:
-    """Seal of a group that `write_dataset` wrote."""
-    return Seal(path.parent / "ledger" / path.stem / group / "layout.json", path / group)
-
-
-def write_dataset(path: Place, group: str, dataset: xr.Dataset, attributes: Mapping[str, Any]) -> None:
-    """Write a small dataset as a group of its own, replacing what was there; it counts when it is sealed."""
-    make_root(path)
-    seal = dataset_seal(path, group)
-    seal.open()
-    encoding = {name: {"compressors": [Crc32cCodec()]} for name in dataset.variables}
-    made = MemoryStore()
-    dataset.drop_attrs().to_zarr(made, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
-    zarr.open_group(made, mode="r+").attrs.update({"schema_version": SCHEMA_VERSION, **attributes})
-    _consolidate(made)
-    files = _files_of(made)
-    remove_tree(seal.root)
-    _write_files(seal.root, files)
-    seal.close(files)
-
-
-def read_dataset(path: Place, group: str) -> xr.Dataset:
-    """Read a group of `write_dataset` into memory.
-
-    Raises
-    ------
-    DamagedStoreError
-        If a file is not the one that was written.
-    """
-    for found in dataset_seal(path, group).faults():
-        raise DamagedStoreError(f"{found.where}: {found.kind}: {found.text}. Run `atlas verify --repair` and then `atlas stats`")
-    return open_lazily(path, group).load()
-
-
-def group_attributes(path: Place, group: str) -> dict[str, Any]:
-    """Attributes of a group of `write_dataset`; empty where there is none, or it was not finished, or is damaged."""
-    seal = dataset_seal(path, group)
-    if not (path / group / METADATA).is_file() or (seal.exists and not seal.holds(METADATA)):
-        return {}
-    found: dict[str, Any] = json.loads((path / group / METADATA).read_bytes())["attributes"]
-    check_version(f"{path}/{group}", found)
-    return found
-
-
-def open_lazily(path: Place, group: str) -> xr.Dataset:
-    """Open a group with xarray; values are read where they are used."""
-    return xr.open_zarr(_zarr_of(path), group=group or None, consolidated=False, chunks={})

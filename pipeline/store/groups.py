@@ -9,9 +9,15 @@ from typing import Any
 from pipeline.disk.locks import locked
 from pipeline.disk.places import Place, files_below
 from pipeline.disk.records import PARTIAL, write_atomically
+from stages.schema import SCHEMA_VERSION
 
 METADATA = "zarr.json"
+JOINED = "all_checkpoints"  # the group of figures that joins those of every checkpoint
 _ROOT = b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}'
+
+
+class DamagedStoreError(ValueError):
+    """Bytes of a store that do not match their checksum."""
 
 
 def make_root(path: Place) -> None:
@@ -41,6 +47,13 @@ def read_attributes(group: Place) -> dict[str, Any]:
     content = read_json(group / METADATA)
     found = content.get("attributes") if isinstance(content, dict) else None
     return found if isinstance(found, dict) else {}
+
+
+def check_version(where: str, attributes: Mapping[str, Any]) -> None:
+    """Raise a ValueError if a store was written by a later version of the schema than this one knows."""
+    found = attributes.get("schema_version", 1)
+    if found > SCHEMA_VERSION:
+        raise ValueError(f"{where}: written with schema version {found}; this safenet-atlas reads versions up to {SCHEMA_VERSION}. Update it")
 
 
 def known_groups(path: Place) -> list[str]:

@@ -6,16 +6,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from pipeline.disk.places import place_of
 from pipeline.work.log import log, open_work_log
-
-if TYPE_CHECKING:
-    from pipeline.work.clusters import Needs
-    from pipeline.work.executors import Work
+from pipeline.work.pieces import Needs, Work
 
 
 @dataclass(frozen=True)

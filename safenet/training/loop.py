@@ -20,7 +20,7 @@ from safenet.architecture import Architecture
 from safenet.checkpoint import load_imagenet_backbone, save_atomically, save_checkpoint
 from safenet.devices import pick_device
 from safenet.model import SafeNet, SafeNetOutput, descriptor
-from safenet.preprocess import MEAN, STD, open_photo, to_rgb
+from safenet.photos import MEAN, STD, open_photo, to_rgb
 from safenet.timm_parts import transforms
 from safenet.training.settings import TrainSettings
 

@@ -25,7 +25,7 @@ from stages.extract.gradient_plan import GradientPlan
 from stages.extract.settings import GRADIENT_TARGETS
 from stages.targets.head_weights import head_weights
 from stages.targets.names import TargetName
-from stages.targets.scoring import UNDEFINED
+from stages.targets.references import UNDEFINED
 
 FORMULAS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
     {  # of map and gradient [B, K, H, W]; in the order of stages.schema.GRADIENT_METHODS

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from safenet.model import SafeNet
-from safenet.preprocess import MEAN, normalise
+from safenet.photos import MEAN
+from safenet.preprocess import normalise
 from stages.stats.settings import Baseline
 
 Pixels = NDArray[np.uint8]

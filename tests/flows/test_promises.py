@@ -27,7 +27,8 @@ from pipeline.stages import STAGES
 from pipeline.stats import stage as stats_run
 from pipeline.stats.stage import open_stats, stats
 from pipeline.store.blocks import Ledger
-from pipeline.store.group_store import DamagedStoreError, GroupStore
+from pipeline.store.group_store import GroupStore
+from pipeline.store.groups import DamagedStoreError
 from safenet.checkpoint import save_checkpoint
 from safenet.model import SafeNet
 from safenet.timm_parts import VisionTransformer

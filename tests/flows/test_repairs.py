@@ -28,9 +28,8 @@ from pipeline.render.stage import render
 from pipeline.run.directory import MissingProductError, StaleStoreError
 from pipeline.stages import STAGES
 from pipeline.stats.stage import open_stats, stats
-from pipeline.store import group_store as stores
-from pipeline.store import seals
-from pipeline.store.group_store import DamagedStoreError
+from pipeline.store import seals, zarr_files
+from pipeline.store.groups import DamagedStoreError
 from pipeline.store.seals import Seal
 from pipeline.work.stops import EXIT_STOPPED
 
@@ -38,7 +37,8 @@ ONE = "net_000.pth"
 
 
 @pytest.mark.parametrize(
-    ("owner", "step", "after"), [(stores, "_create", 3), (stores, "write_atomically", 9), (stores, "_consolidate", 0), (Seal, "close", 0)]
+    ("owner", "step", "after"),
+    [(zarr_files, "_create_array", 3), (zarr_files, "write_atomically", 9), (zarr_files.FilesInMemory, "consolidate", 0), (Seal, "close", 0)],
 )
 def test_a_kill_while_the_store_is_laid_out_starts_it_again(lab, fresh, extracted, monkeypatch, owner, step, after):
     calls = [0]

@@ -8,7 +8,7 @@ from PIL import Image
 from pipeline.disk import records
 from pipeline.disk.stamps import file_digest
 from pipeline.extract.photos import PhotoFiles, PhotoReader, png_settings, read_mask, write_png
-from safenet.preprocess import decode_photo
+from safenet.photos import decode_photo
 
 
 def save_mask(path, mask):

@@ -50,7 +50,7 @@ from pipeline.settings.all import load_settings
 from pipeline.stages import STAGES
 from pipeline.stats.stage import open_stats, stats
 from pipeline.store import blocks, seals
-from pipeline.store.group_store import DamagedStoreError
+from pipeline.store.groups import DamagedStoreError
 from safenet.model import SafeNet
 from stages.extract.batch import FeatureExtractor
 from stages.schema import SCHEMA_VERSION

@@ -6,7 +6,8 @@ import xarray as xr
 
 import pipeline
 from pipeline.cam.stage import cam, product_stamps
-from pipeline.store.group_store import JOINED, write_dataset
+from pipeline.store.groups import JOINED
+from pipeline.store.tables import write_dataset
 from stages.cam.facts import FACTS, map_facts
 
 

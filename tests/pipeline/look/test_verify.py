@@ -10,7 +10,7 @@ import pytest
 from disk_content import content
 
 import pipeline
-from pipeline.disk.locks import LockedError
+from pipeline.disk.leases import LockedError
 from pipeline.features.finished import finished_checkpoints
 from pipeline.look.verify import verify
 from pipeline.stages import STAGES

@@ -16,7 +16,8 @@ from pipeline.look.verify import verify
 from pipeline.pixels.stage import pixels
 from pipeline.run.directory import MissingProductError
 from safenet.checkpoint import load_checkpoint
-from safenet.preprocess import decode_photo, normalise
+from safenet.photos import decode_photo
+from safenet.preprocess import normalise
 from stages.stats.pixels import perturbed, step_counts
 from stages.stats.settings import PixelSettings
 

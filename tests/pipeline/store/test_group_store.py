@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.disk.records import write_atomically, write_record
-from pipeline.store import group_store as stores
-from pipeline.store import seals
-from pipeline.store.group_store import DamagedStoreError, GroupStore, group_attributes, open_lazily, read_dataset, write_dataset
-from pipeline.store.groups import bytes_on_disk, group_names
+from pipeline.store import seals, zarr_files
+from pipeline.store.group_store import GroupStore
+from pipeline.store.groups import DamagedStoreError, bytes_on_disk, group_names
 from pipeline.store.layout import array_layout
+from pipeline.store.tables import group_attributes, open_lazily, read_dataset, write_dataset
 from stages.schema import SCHEMA_VERSION, Variable
 
 SIZES = {"sample": 10, "y": 3, "x": 3, "head": 2}
@@ -295,7 +295,7 @@ def test_a_group_never_tells_of_arrays_that_changed(nested, change, monkeypatch)
             return stopping
 
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
-            patch.setattr(stores, "write_atomically", stop_at(write_atomically))
+            patch.setattr(zarr_files, "write_atomically", stop_at(write_atomically))
             patch.setattr(seals, "write_atomically", stop_at(write_atomically))
             patch.setattr(seals, "write_record", stop_at(write_record))
             patch.setattr(Path, "unlink", stop_at(Path.unlink))

@@ -1,0 +1,97 @@
+"""The small files that zarr makes, in memory, so that they reach their place as every other file does: whole, durable, sealed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec
+from zarr.core.buffer.cpu import Buffer
+from zarr.storage import MemoryStore, ObjectStore, StorePath
+
+from pipeline.disk.objects import ObjectPath
+from pipeline.disk.places import Place
+from pipeline.disk.records import write_atomically
+from pipeline.store.layout import ArrayLayout
+
+FLUSHES = 8  # at a time: the disk takes many in the time of one
+_COMPRESSORS = (Crc32cCodec(),)
+
+zarr.config.set({"array.write_empty_chunks": True})  # a chunk that exists was written
+
+
+class FilesInMemory:
+    """Files of a store by name, as zarr reads and writes them.
+
+    Parameters
+    ----------
+    files : mapping
+        Name -> content of what is there from the start.
+
+    Attributes
+    ----------
+    store : zarr.storage.MemoryStore
+        The same files, for zarr and xarray.
+    """
+
+    def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
+        self._files: dict[str, Any] = {name: Buffer.from_bytes(content) for name, content in (files or {}).items()}
+        self.store = MemoryStore(self._files)
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Name -> content."""
+        return {name: content.to_bytes() for name, content in self._files.items()}
+
+    def create_group(self, layouts: Iterable[ArrayLayout] = (), attributes: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Make a group of arrays; the values of those that have some are written."""
+        group = zarr.create_group(self.store, zarr_format=3, attributes=dict(attributes))
+        for layout in layouts:
+            _create_array(group, layout)
+
+    def consolidate(self) -> None:
+        """Copy the metadata of all arrays into the group's own file."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")  # known: it lies within the group's own file
+            zarr.consolidate_metadata(self.store, zarr_format=3)
+
+
+def write_files(root: Place, files: Mapping[str, bytes]) -> None:
+    """Write small files, several at a time; they count when they are sealed."""
+    with ThreadPoolExecutor(FLUSHES) as pool:
+        list(pool.map(lambda name: write_atomically(root / name, files[name]), sorted(files)))
+
+
+def zarr_of(root: Place) -> Any:
+    """Return a place as zarr and xarray take it; what they read of an object store they read from there."""
+    return StorePath(ObjectStore(root.store, read_only=True), root.key) if isinstance(root, ObjectPath) else root
+
+
+def _create_array(group: zarr.Group, layout: ArrayLayout) -> None:
+    """Make an array's metadata, and its values where they are known."""
+    variable = layout.variable
+    described = {"long_name": variable.long_name, "units": variable.units, **({"frame": variable.frame} if variable.frame else {})}
+    array = group.create_array(
+        layout.key,
+        shape=layout.shape,
+        chunks=layout.chunk,
+        shards=layout.shard,
+        dtype=layout.dtype,
+        compressors=_COMPRESSORS,
+        fill_value=_fill_value(layout.dtype),
+        chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array, not one a chunk
+        dimension_names=variable.dims,
+        attributes={**described, **layout.attributes},
+        overwrite=True,
+    )
+    if layout.values is not None:
+        array[...] = layout.values
+
+
+def _fill_value(dtype: str) -> Any:
+    return "" if dtype == "str" else np.zeros((), dtype).item()

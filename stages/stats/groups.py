@@ -19,7 +19,7 @@ from safenet.architecture import Architecture, Sampling
 from safenet.rings import ring_numbers
 from stages.cam.frames import to_photo_frame
 from stages.cam.methods import METHODS
-from stages.cam.position_names import ON_ALIGNED_GRID
+from stages.cam.names import ON_ALIGNED_GRID
 from stages.cam.products import FACTS_PREFIX, Product
 from stages.finite import finite_rows, whole_or_nothing
 from stages.schema import MASKS

@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from pipeline import demo as demo_module
-from pipeline.cam.target_checks import check_views
 from pipeline.checkpoints.names import left_by_place, notes_on_left
 from pipeline.disk.places import Place, place_of
 from pipeline.disk.space import human_bytes
@@ -21,6 +20,7 @@ from pipeline.doctor.checks import doctor
 from pipeline.doctor.findings import Asked
 from pipeline.features.bad_images import bad_images
 from pipeline.forgetting import forget_checkpoints
+from pipeline.index.missing_views import check_views
 from pipeline.jobs.submit import Submission, check_job_id, chosen_stages, dry_run_texts, submit
 from pipeline.look.plan import plan, plan_json, plan_table, predicted_bytes
 from pipeline.look.status import overflow_lines, run_overflow, run_status

@@ -12,7 +12,7 @@ from pipeline.index.stage import index
 from pipeline.pixels.stage import pixels
 from pipeline.render.stage import render
 from pipeline.report.stage import report
-from pipeline.run.directory import Outcome
+from pipeline.run.outcome import Outcome
 from pipeline.stats.stage import stats
 
 

@@ -48,7 +48,8 @@ from pipeline.run.directory import MissingProductError, Run, StaleStoreError
 from pipeline.run.manifest import read_manifest
 from pipeline.settings.all import load_settings
 from pipeline.stages import STAGES
-from pipeline.stats.stage import open_stats, stats
+from pipeline.stats.stage import stats
+from pipeline.stats.staleness import open_stats
 from pipeline.store import blocks, seals
 from pipeline.store.groups import DamagedStoreError
 from safenet.model import SafeNet

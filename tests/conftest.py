@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from pipeline.cli import main
+from pipeline.commands.group import main
 from pipeline.extract.stage import extract
 from pipeline.run.directory import Run
 from pipeline.settings.all import Settings, load_settings

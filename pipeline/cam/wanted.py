@@ -1,4 +1,4 @@
-"""Which heat maps the settings ask for, of what a checkpoint's features hold."""
+"""The heat maps that the settings ask for and the features of a checkpoint allow."""
 
 from __future__ import annotations
 

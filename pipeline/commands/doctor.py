@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from pipeline.disk.places import Place
-from pipeline.doctor.checks import Asked, doctor
+from pipeline.doctor.checks import doctor
+from pipeline.doctor.findings import Asked
 from pipeline.look.plan import predicted_bytes
 
 

@@ -1,4 +1,4 @@
-"""Checks of `atlas doctor` on what is installed, and on what the run is given: settings, photos, checkpoints."""
+"""Checks of `atlas doctor` on the installation, and on the inputs of the run: settings, photos, checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spans of blocks of one checkpoint through its network and into its store: what a process does of the extract stage."""
+"""Spans of blocks: what one process of the extract stage sends through a network and writes to its store."""
 
 from __future__ import annotations
 

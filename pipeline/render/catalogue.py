@@ -1,4 +1,4 @@
-"""Which pictures there are to be: one function and one row a kind of mosaic."""
+"""Which pictures there are: one function and one row per kind of mosaic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each kind of picture is drawn: one function and one row a kind of mosaic."""
+"""How each kind of picture is drawn: one function and one row per kind of mosaic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a picture is drawn of: an image's photo, and its maps in the photo's frame."""
+"""What a picture is drawn from: the photo of an image, and its maps in the frame of the photo."""
 
 from __future__ import annotations
 

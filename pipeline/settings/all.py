@@ -31,17 +31,17 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     preset: str = Field("upstream", description=", ".join(PRESETS))
-    image_size: int | None = Field(None, description="side of the input, pixels; this and all below: default of the preset")
+    image_size: int | None = Field(None, description="side of the input, pixels; this and all below: by default as in the preset")
     patch_size: int | None = Field(None, description="side of a patch, pixels")
-    width: int | None = Field(None, description="channels of a token")
-    depth: int | None = Field(None, description="transformer blocks")
-    heads: int | None = Field(None, description="attention heads")
-    mlp_ratio: float | None = Field(None, description="hidden width of a block's MLP over its width")
-    parts: int | None = Field(None, description="rings of FPM: a power of two")
-    embedding: int | None = Field(None, description="length of a head's embedding")
+    width: int | None = Field(None, description="number of channels of a token")
+    depth: int | None = Field(None, description="number of transformer blocks")
+    heads: int | None = Field(None, description="number of attention heads")
+    mlp_ratio: float | None = Field(None, description="hidden width of the MLP of a transformer block, divided by the width")
+    parts: int | None = Field(None, description="number of rings of FPM, a power of two")
+    embedding: int | None = Field(None, description="length of the embedding of a head")
     loc_hidden: int | None = Field(None, description="hidden width of the localisation network")
-    sampling: str | None = Field(None, description="FAM's: nearest (as published; its warp never learns) or bilinear")
-    drop_path: float | None = Field(None, description="stochastic depth of the last block")
+    sampling: str | None = Field(None, description="sampling of FAM: nearest (as published; the warp never learns) or bilinear")
+    drop_path: float | None = Field(None, description="stochastic depth of the last transformer block")
 
     def architecture(self) -> Architecture:
         """Resolve the preset; `classes` is set by the training places."""

@@ -1,4 +1,4 @@
-"""Dask clusters, one function a kind: each opens one, gives its client, and closes what it opened."""
+"""Dask clusters, one function per kind: each opens one, yields its client, and closes what it opened."""
 
 from __future__ import annotations
 

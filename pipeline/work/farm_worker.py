@@ -1,4 +1,4 @@
-"""What a process of a cluster does with a piece of work: makes what its pieces share once, and notes what it did."""
+"""What a process of a cluster does with a piece of work: it makes once what its pieces share, and logs what it did."""
 
 from __future__ import annotations
 

@@ -18,13 +18,13 @@ class CamSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    positions: tuple[str, ...] = Field(("patch", "aligned", "part"), description="patch, aligned, part, block_N (0 first)")
+    positions: tuple[str, ...] = Field(("patch", "aligned", "part"), description="patch, aligned, part, block_N (the first is block_0)")
     methods: tuple[str, ...] = Field(_DEFAULT_METHODS, description=f"{', '.join(METHOD_NAMES)}; `atlas methods` tells what each is")
     targets: tuple[str, ...] = Field(
         ("match",),
         description=(
-            "of the gradient methods: label, predicted, counter, class_NAME, match, best, pair_ID, with _share and _contrast; modifiers .part_N, "
-            ".whole, .softmax, .flip; `atlas methods` tells what each is"
+            "targets of the gradient methods: label, predicted, counter, class_NAME, match, best, pair_ID, with _share and _contrast; modifiers "
+            ".part_N, .whole, .softmax, .flip; `atlas methods` describes each"
         ),
     )
 

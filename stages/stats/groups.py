@@ -1,4 +1,4 @@
-"""Heat maps and features of a checkpoint -> small arrays a group of images; and what changes between checkpoints.
+"""Heat maps and features of a checkpoint -> small arrays per group of images; and what changes between checkpoints.
 
 The work is cut as chunk, combine, finalize: `summarise_block` takes a block of samples in memory, `combine` joins the
 blocks in any number, `finalize` takes means over the groups. A group is a split and a view, such as "test drone", and the
@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from safenet.architecture import Architecture, Sampling
-from safenet.partition import ring_numbers
+from safenet.rings import ring_numbers
 from stages.cam.frames import to_photo_frame
 from stages.cam.methods import METHODS
 from stages.cam.names import ON_ALIGNED_GRID
@@ -82,7 +82,7 @@ def summarise_block(
     """
     keys = [str(key) for key in cams.data_vars if not str(key).startswith(FACTS_PREFIX)]
     cams = cams.assign({key: (cams[key].dims, whole_or_nothing(cams[key].values)) for key in keys})
-    ring = ring_numbers((features.sizes["y"], features.sizes["x"])).numpy()
+    ring = ring_numbers((features.sizes["y"], features.sizes["x"]))
     figures = [_product_figures(Product.parse(key), cams[key].values, features, ring, network.sampling, settings) for key in keys]
     samples = xr.Dataset({name: _stack(name, [f[name] for f in figures], features.sizes["sample"]) for name in figures[0]} if keys else {})
     samples = samples.assign(_module_figures(features))

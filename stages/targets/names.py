@@ -39,9 +39,9 @@ class TargetBase:
 
 
 _CLASS_ROWS = {
-    "label": "the class of the image's own place",
-    "predicted": "the class with the highest mean of the parts' logits",
-    "counter": "the class with the second highest mean of the parts' logits: what speaks for the runner-up",
+    "label": "the class of the place that the image shows",
+    "predicted": "the class with the highest mean logit over the parts",
+    "counter": "the class with the second highest mean logit over the parts: what supports the runner-up",
     "class_": "the class of that name",
 }
 _SIMILARITY_ROWS = {
@@ -50,9 +50,9 @@ _SIMILARITY_ROWS = {
     "pair": "the image with that id",
 }
 _READINGS: Mapping[str, tuple[Reading, str]] = {
-    "": ("gradient", "cosine with {}: its gradient, through the norm"),
-    "_share": ("share", "cosine with {}, the norm held fixed: hires_cam adds up to it"),
-    "_contrast": ("contrast", "cosine with {}, less the mean over all places of that view and split"),
+    "": ("gradient", "cosine with {}; its gradient passes through the norm"),
+    "_share": ("share", "cosine with {}, with the norm held fixed; hires_cam adds up to it"),
+    "_contrast": ("contrast", "cosine with {}, minus the mean over all places of that view and split"),
 }
 
 
@@ -69,11 +69,11 @@ BASES: Mapping[str, TargetBase] = MappingProxyType(
 )
 MODIFIERS: Mapping[str, str] = MappingProxyType(
     {
-        "part_<p>": "the score of part p alone (1: the centre), in place of the mean over the parts",
-        "global": "the score of the global head alone; it reads CLS, so that it has a gradient at blocks only",
-        "whole": "the mean over all heads, the global one included: the whole descriptor",
-        "softmax": "of a class: its probability in place of its logit",
-        "flip": "of a similarity: by the descriptors of image plus flipped image, as the published test takes them; needs flip_embedding",
+        "part_<p>": "the score of part p only (1: the centre), instead of the mean over the parts",
+        "global": "the score of the global head only; it reads CLS, so it has a gradient only at transformer blocks",
+        "whole": "the mean over all heads, including the global one: the whole descriptor",
+        "softmax": "for a class: its probability instead of its logit",
+        "flip": "for a similarity: uses the descriptor of the image plus that of the flipped image, as the published test does; needs flip_embedding",
     }
 )
 

@@ -22,14 +22,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from safenet.architecture import HeadActivation
-from safenet.heads import HEAD_ARRAYS
+from safenet.head_arrays import HEAD_ARRAYS
 from stages.naming import known
 from stages.schema import HEAD_PREFIX, Arrays
 from stages.targets.head_weights import head_weights
 from stages.targets.names import TargetName, parse_target
-from stages.targets.part_heads import PartHeads, part_heads
+from stages.targets.part_heads import PartHeads
 from stages.targets.references import UNDEFINED, reference_name
 from stages.targets.scores import CosineScore, LogitScore, Score, SoftmaxScore
+from stages.targets.stored_heads import part_heads
 
 RIVALS = 3
 RIVAL_WEIGHT = 1.0

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import pipeline
 from pipeline.cam.stage import cam
-from pipeline.cli import main
+from pipeline.commands.group import main
 from pipeline.extract import stage as extract_stage
 from pipeline.extract.stage import extract
 from pipeline.render.stage import render

@@ -14,7 +14,7 @@ from pipeline.work.executors import EXECUTORS, run_blocks
 
 
 def stage(name, reads, writes):
-    return Stage(name, lambda run: Outcome(name, 0, 0, "things"), reads, writes, "cpu")
+    return Stage(name, "", lambda run: Outcome(name, 0, 0, "things"), reads, writes, "cpu")
 
 
 def test_the_stages_are_those_of_the_design():

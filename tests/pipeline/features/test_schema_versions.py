@@ -34,7 +34,7 @@ from PIL import Image
 
 import pipeline
 from pipeline.cam.stage import cam
-from pipeline.cli import main
+from pipeline.commands.group import main
 from pipeline.disk.records import read_record
 from pipeline.extract import spans as feature_spans
 from pipeline.extract.stage import extract

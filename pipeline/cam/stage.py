@@ -18,6 +18,7 @@ from pipeline.features.state import layout_notes
 from pipeline.run.directory import MissingProductError, Outcome, Preparation, Run
 from pipeline.run.rates import note_rate
 from pipeline.store.blocks import Block
+from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.store.layout import array_layout
 from pipeline.work.executors import Group, run_groups, runs_here
@@ -193,6 +194,7 @@ class CamJob:
     content: str
     computed: int
     waiting: int
+    fence: Fence
 
 
 def _left(share: Mapping[str, Sequence[Block]], jobs: Mapping[str, CamJob]) -> str:
@@ -210,7 +212,7 @@ def _groups(
         if not pending:
             _finish(run, job)
         size = 1 if runs_here(run.settings.compute) else max(1, run.settings.compute.span_samples // len(blocks[0]))
-        yield Group(name, [CamSpan(name, tuple(pending[start : start + size])) for start in range(0, len(pending), size)])
+        yield Group(name, [CamSpan(name, tuple(pending[start : start + size]), job.fence) for start in range(0, len(pending), size)])
 
 
 def _prepare(run: Run, name: str, products: Sequence[Product], mine: set[int], alone: bool) -> tuple[CamJob, list[Piece]]:
@@ -218,8 +220,10 @@ def _prepare(run: Run, name: str, products: Sequence[Product], mine: set[int], a
     features, cams, content = run.features(name), run.cams(name), content_stamp(run.features(name))
     if alone:
         cams.sweep()
+        if not cams.is_laid_out or cam_state(run, name, products).pending:
+            cams.take_over()
         _lay_out(features, cams, products, product_stamps(features, products))
-    state = cam_state(run, name, products)
+    state, fence = cam_state(run, name, products), cams.fence
     if state.pending and alone:
         whole = cams.ledger.whole()
         kept = {key: whole["products"][key] for key in current_maps(features, cams) - {p.key for _, missing in state.pending for p in missing}}
@@ -229,7 +233,7 @@ def _prepare(run: Run, name: str, products: Sequence[Product], mine: set[int], a
             cams.update_attributes({"exactness": exactness})
     pending = [Piece(block, tuple(missing), state.origins[block]) for block, missing in state.pending if block.index in mine]
     computed = len({product for piece in pending for product in piece.products})
-    return CamJob(name, products, content, computed, len(pending)), pending
+    return CamJob(name, products, content, computed, len(pending), fence), pending
 
 
 def _finish(run: Run, job: CamJob) -> None:
@@ -238,7 +242,10 @@ def _finish(run: Run, job: CamJob) -> None:
     with run.finishing("cams"):
         if content_stamp(features) != job.content:
             raise MissingProductError(f"{features}: was written again while its heat maps were computed; run `atlas cam` again")
-        if not run.part.is_whole and cam_state(run, job.name, job.products).pending:
+        missing = cam_state(run, job.name, job.products).pending if job.computed or not run.part.is_whole else ()
+        if missing and run.part.is_whole:
+            raise MissingProductError(f"{cams}: {len(missing)} blocks that were written are gone, or another call wrote over them; call again")
+        if missing:
             return
         kept = {key: cams.ledger.whole()["products"][key] for key in current_maps(features, cams)}
         cams.ledger.mark_whole({"features": job.content, "products": {**kept, **product_stamps(features, job.products)}})
@@ -256,10 +263,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class CamSpan:
-    """Pieces of one checkpoint."""
+    """Pieces of one checkpoint, and the fence under which they are given out."""
 
     name: str
     pieces: tuple[Piece, ...]
+    fence: Fence
 
     def __len__(self) -> int:
         """Images."""
@@ -292,6 +300,7 @@ class CamBlocks:
     def __call__(self, span: CamSpan) -> None:
         """Do what no mark proves yet."""
         features, cams = self._run.features(span.name), self._run.cams(span.name)
+        span.fence.check()  # before anything is computed in vain
         compared = self._open(features, {product for piece in span.pieces for product in piece.products})
         for piece in span.pieces:
             check_stop()
@@ -303,7 +312,7 @@ class CamBlocks:
                 continue
             read = read_features(features, needed_features(products), block.rows)
             maps = compute_cams(compared.attach(read, block.rows, products), products, compared.context)
-            cams.write_block(block, {str(key): maps[key].values for key in maps}, stamps, made_of=piece.origin)
+            cams.write_block(block, {str(key): maps[key].values for key in maps}, stamps, span.fence, made_of=piece.origin)
             log_block(cams, block, f"{len(products)} maps written")
 
     def _open(self, features: GroupStore, products: set[Product]) -> Compared:

@@ -22,14 +22,15 @@ from pipeline.extract.known_rows import KnownRows, grown_rows, replaced_rows
 from pipeline.extract.layout import class_names, image_bytes, ingredients, lay_out_features, told_by_file
 from pipeline.extract.spans import FeatureSpan, FeatureWork, SpanExtractor, SpanReport
 from pipeline.features.bad_images import BadImage, check_bad_share, listed_problems, void_images
-from pipeline.features.finished import mark_features_whole, missing_blocks
+from pipeline.features.finished import mark_features_whole
 from pipeline.features.overflow import overflow_words
 from pipeline.features.replacing import finish_swap, replacement_of, swap_in
 from pipeline.features.schema_versions import upgrade_marks
 from pipeline.features.state import FeatureState, feature_state, layout_notes
-from pipeline.run.directory import Outcome, Preparation, Run, StaleStoreError
+from pipeline.run.directory import MissingProductError, Outcome, Preparation, Run, StaleStoreError
 from pipeline.run.rates import note_rate
 from pipeline.store.blocks import Block, blocks_of
+from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import read_attributes
 from pipeline.work.executors import Group, check_precision, run_groups, runs_here
@@ -55,6 +56,7 @@ class _Job:
     retold: dict[str, str] = field(default_factory=dict)  # attribute -> what it was and is (empty: it is new), where the file tells another today
     bad: dict[str, BadImage] = field(default_factory=dict)  # now: the photos of pending blocks are tried again, and not bad until they are
     written: int = 0
+    fence: Fence = field(init=False)  # once it is laid out
     waiting: int = field(init=False)  # blocks that no span has come back with
 
     def __post_init__(self) -> None:
@@ -71,7 +73,8 @@ class _Job:
     def span(self, blocks: Sequence[Block]) -> FeatureSpan:
         """Blocks of it, as a process takes them."""
         known = self.known.only(blocks)
-        return FeatureSpan(self.name, self.info.path, self.store, self.stamp, self.made_with["precision"], tuple(blocks), known, self.void, self.bad)
+        precision = self.made_with["precision"]
+        return FeatureSpan(self.name, self.info.path, self.store, self.fence, self.stamp, precision, tuple(blocks), known, self.void, self.bad)
 
 
 def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outcome:
@@ -229,6 +232,8 @@ def _lay_out(run: Run, job: _Job, preparation: Preparation) -> None:
     """Make the store, or make its metadata fit the manifest; blocks that are to be done again lose their mark first."""
     store, state = job.store, job.state
     alone = f"features/{job.name}" in preparation.alone
+    unmarked = [block for block in state.pending if block.index not in state.carried]
+    job.fence = store.take_over(unmarked) if alone and (state.pending or state.lay_out) else store.fence
     if state.kind == "missing" and alone:
         store.clear()
     told = told_by_file(run, job.info)
@@ -246,7 +251,6 @@ def _lay_out(run: Run, job: _Job, preparation: Preparation) -> None:
         store.ledger.forget_whole()
     job.bad = {**void_images(store), **listed_problems(run.manifest)}
     if alone:
-        unmarked = [block for block in state.pending if block.index not in state.carried]
         store.sweep_unmarked(unmarked, store.attributes["block_arrays"])
 
 
@@ -313,8 +317,8 @@ def _groups(run: Run, jobs: Sequence[_Job]) -> Iterator[Group]:
 def _finish(run: Run, job: _Job) -> None:
     """Note that a checkpoint is whole; of parts the one that finds it so."""
     with run.finishing("features"):
-        if run.part.is_whole or not missing_blocks(job.store)[0]:
-            mark_features_whole(job.store)
+        if (missing := mark_features_whole(job.store)) and run.part.is_whole:
+            raise MissingProductError(f"{job.store}: {missing} blocks that were written are gone, or another call wrote over them; call again")
     if job.store.name != job.name:
         swap_in(run, job.name)
 

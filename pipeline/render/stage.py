@@ -20,6 +20,7 @@ from pipeline.render.views import image_label
 from pipeline.run.directory import Outcome, Run
 from pipeline.run.rates import note_rate
 from pipeline.run.series import checkpoint_names
+from pipeline.store.fences import Fence, raise_fence
 from pipeline.store.groups import JOINED
 from pipeline.store.seals import Seal
 from pipeline.store.tables import group_attributes
@@ -55,16 +56,19 @@ def render(run: Run, *, partial: bool = False) -> Outcome:
     pictures = planned_pictures(run, names)
     mine, started = run.part.share(pictures), perf_counter()
     with run.preparing("mosaics") as preparation:
+        stale, ledger = stale_pictures(run, mine), run.directory / "ledger" / "mosaics"
         if preparation.alone:
+            if stale:
+                raise_fence(ledger)
             index_seal(run).sweep()
             sweep(run.mosaics_path)
+        fence = Fence.standing(ledger)
         preparation.let_in()
-        stale = stale_pictures(run, mine)
         with (
             Progress(run, "render", len(stale), "picture") as progress,
             telling_what_is_left(lambda: f"left: {progress.left} of {len(mine)} pictures", run.directory),
         ):
-            for done in run_groups(run, PictureWork(run), _groups(stale)):
+            for done in run_groups(run, PictureWork(run, fence), _groups(stale)):
                 check_stop()
                 progress.add(1, done.worker, done.seconds)
             with run.finishing("mosaics"):
@@ -88,6 +92,7 @@ class PictureWork:
     """The render stage's work, as `pipeline.work.executors` takes it."""
 
     run: Run
+    fence: Fence
 
     def open(self) -> Callable[[Picture], None]:
         """Once in each process."""
@@ -95,7 +100,9 @@ class PictureWork:
 
         def draw(picture: Picture) -> None:
             with one_at_a_time:
-                write_png(self.run.mosaics_path / picture.path, draw_picture(self.run, picture, shared), _text_chunks(self.run, picture))
+                drawn = draw_picture(self.run, picture, shared)
+                self.fence.check()
+                write_png(self.run.mosaics_path / picture.path, drawn, _text_chunks(self.run, picture))
 
         return draw
 

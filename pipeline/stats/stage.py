@@ -21,6 +21,7 @@ from pipeline.features.variants import chosen_of, stored_variants, texts_digest
 from pipeline.run.directory import MissingProductError, Outcome, Run
 from pipeline.run.rates import note_rate
 from pipeline.store.blocks import Block
+from pipeline.store.fences import Fence, raise_fence
 from pipeline.store.groups import JOINED
 from pipeline.store.tables import dataset_seal, group_attributes, read_dataset, write_dataset
 from pipeline.work.executors import Group, run_blocks, run_groups
@@ -95,15 +96,18 @@ def stats(run: Run, *, partial: bool = False) -> Outcome:
         Progress(run, "stats", len(mine), "checkpoint") as progress,
         telling_what_is_left(lambda: f"left: figures of {progress.left} of {len(mine)} checkpoints", run.directory),
     ):
+        stale, ledger = [one for one in mine if not _is_fresh(run, one.name, one.stamp)], run.directory / "ledger" / "stats"
         if preparation.alone:
+            if stale:
+                raise_fence(ledger)
             sweep(run.stats_path)
-            sweep(run.directory / "ledger" / "stats")
+            sweep(ledger)
+        fence = Fence.standing(ledger)
         preparation.let_in()
-        stale = [one for one in mine if not _is_fresh(run, one.name, one.stamp)]
         progress.add(len(mine) - len(stale))
-        for done in run_groups(run, FiguresWork(run), [Group(one.name, [one]) for one in stale]):
+        for done in run_groups(run, FiguresWork(run, fence), [Group(one.name, [one]) for one in stale]):
             progress.add(1, done.worker, done.seconds)
-        _join(run, inputs)
+        _join(run, inputs, fence)
     note_rate(run.directory, "stats", len(stale) * len(run.manifest), perf_counter() - started)
     return Outcome("stats", len(stale), len(mine) - len(stale), "checkpoints")
 
@@ -113,6 +117,7 @@ class FiguresWork:
     """Figures of one checkpoint after the other; each is reduced where its blocks are read, and nothing but a group is written."""
 
     run: Run
+    fence: Fence
 
     def open(self) -> Callable[[_Inputs], None]:
         """Once in each process."""
@@ -120,16 +125,17 @@ class FiguresWork:
 
     def _write(self, one: _Inputs) -> None:
         about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": one.epoch}
-        write_dataset(self.run.stats_path, one.name, _of_checkpoint(self.run, one), about)
+        self.fence.check()  # before anything is computed in vain
+        write_dataset(self.run.stats_path, one.name, _of_checkpoint(self.run, one), about, self.fence)
         log(f"{self.run.stats_path.name}/{one.name}: figures written")
 
 
-def _join(run: Run, inputs: Sequence[_Inputs]) -> None:
+def _join(run: Run, inputs: Sequence[_Inputs], fence: Fence) -> None:
     """Write the group that joins all checkpoints; of parts the one that finds them all done."""
     mark = _joined_stamp(inputs)
     with run.finishing("stats"):
         if all(_is_fresh(run, one.name, one.stamp) for one in inputs) and not _is_fresh(run, JOINED, mark):
-            _write_all(run, inputs, mark)
+            _write_all(run, inputs, mark, fence)
 
 
 def _is_fresh(run: Run, group: str, mark: str) -> bool:
@@ -248,7 +254,7 @@ def _retrieval(run: Run, one: _Inputs) -> xr.Dataset:
     return found.merge(retrieval_by_variant(embedding, place, view, roles, looked_at, stored_variants(run, features), one.variants))
 
 
-def _write_all(run: Run, inputs: Sequence[_Inputs], mark: str) -> None:
+def _write_all(run: Run, inputs: Sequence[_Inputs], mark: str, fence: Fence) -> None:
     """Join the checkpoints and add the drift from the previous and to the last one of each series."""
     pairs = _pairs(inputs)
     drifts = {done.group: done.result for done in run_groups(run, DriftWork(run), [Group(pair.one.name, [pair]) for pair in pairs])}
@@ -264,7 +270,7 @@ def _write_all(run: Run, inputs: Sequence[_Inputs], mark: str) -> None:
         epoch=("checkpoint", np.array([np.nan if one.epoch is None else one.epoch for one in inputs], float)),
         series=("checkpoint", np.array([one.series for one in inputs], dtype=object)),
     )
-    write_dataset(run.stats_path, JOINED, joined, {"stamp": mark})
+    write_dataset(run.stats_path, JOINED, joined, {"stamp": mark}, fence)
 
 
 @dataclass(frozen=True)

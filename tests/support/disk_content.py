@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-TIME_SAVERS = {"rates.json", "checkpoint_files.json"}  # of the ledger: no product rests on them
-VOLATILE = {"created", "finished", "made_by", "host", "pid", "noted", "since"}  # who made it, and when
+TIME_SAVERS = {"rates.json", "checkpoint_files.json", "fence.json"}  # of the ledger: no product rests on them
+VOLATILE = {"created", "finished", "made_by", "host", "pid", "noted", "since", "fence"}  # who made it, and when
 
 
 def content(folder: Path) -> dict[str, object]:

@@ -14,6 +14,7 @@ from pipeline.cam.wanted import check_positions, notes_on_left_out, wanted_produ
 from pipeline.disk.stamps import stamp
 from pipeline.features.finished import block_content, content_stamp, finished_checkpoints, reference_stamp
 from pipeline.features.reading import read_features
+from pipeline.features.schema_versions import refuse_later
 from pipeline.features.state import layout_notes
 from pipeline.run.directory import MissingProductError, Outcome, Preparation, Run
 from pipeline.run.rates import note_rate
@@ -220,6 +221,7 @@ def _prepare(run: Run, name: str, products: Sequence[Product], mine: set[int], a
     features, cams, content = run.features(name), run.cams(name), content_stamp(run.features(name))
     if alone:
         cams.sweep()
+        refuse_later(cams)
         if not cams.is_laid_out or cam_state(run, name, products).pending:
             cams.take_over()
         _lay_out(features, cams, products, product_stamps(features, products))

@@ -21,8 +21,8 @@ from pipeline.index.stage import index
 from pipeline.run.directory import Run
 from pipeline.settings.all import load_settings
 from safenet import PRESETS, SafeNet, save_checkpoint
+from safenet.devices import pick_device
 from safenet.preprocess import load_image
-from safenet.training.loop import pick_device
 from stages.extract.batch import resolve_precision
 
 ROUNDS = 3

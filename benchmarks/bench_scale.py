@@ -13,7 +13,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,8 @@ from pipeline.extract.stage import extract
 from pipeline.index.stage import index
 from pipeline.run.directory import Run
 from pipeline.settings.all import load_settings
-from pipeline.work.executors import Group, run_groups
+from pipeline.work.executors import run_groups
+from pipeline.work.pieces import Done, Group
 from safenet import PRESETS, SafeNet, save_checkpoint
 
 FARM_IMAGES, GPU_RATE = 50_000, 500.0  # images a checkpoint; images a second of one simulated GPU
@@ -42,7 +43,7 @@ class Sleep:
     seconds: float
 
     def open(self) -> Callable[[object], None]:
-        """As `pipeline.work.executors.Work`."""
+        """As `pipeline.work.pieces.Work`."""
         return lambda item: time.sleep(self.seconds)
 
 
@@ -97,15 +98,20 @@ def farm_run(directory: Path, folder: Path, photos: str, address: str) -> Run:
     return Run(directory, load_settings(None, (*named, *where, *quick)), progress=False)
 
 
+def spread(run: Run, work: Sleep, groups: Iterable[Group]) -> Iterator[Done]:
+    """Run pieces at the run's scheduler."""
+    return run_groups(run.settings.compute, work, groups, directory=run.directory, say=run.say)
+
+
 def bench_graph(folder: Path, checkpoints: int) -> None:
     """The pieces of a whole farm's extraction, with nothing in them: tasks, what the scheduler holds, the first piece, the client's memory."""
     with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
         run = farm_run(folder / "graph", folder, "all", cluster.scheduler_address)
         span = 2048
         pieces = -(-FARM_IMAGES // span)
-        list(run_groups(run, Sleep(0.0), [Group("warm", [0, 1])]))
+        list(spread(run, Sleep(0.0), [Group("warm", [0, 1])]))
         before, began, first, most = memory_mb(), time.perf_counter(), 0.0, 0
-        for count, _ in enumerate(run_groups(run, Sleep(0.0), (Group(f"net_{number:03d}", range(pieces)) for number in range(checkpoints)))):
+        for count, _ in enumerate(spread(run, Sleep(0.0), (Group(f"net_{number:03d}", range(pieces)) for number in range(checkpoints)))):
             first = first or time.perf_counter() - began
             if count % 200 == 0:
                 most = max(most, client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
@@ -136,10 +142,10 @@ def bench_farm(folder: Path, most: int) -> None:
                 dashboard_address="127.0.0.1:0",
             ) as cluster:
                 run = farm_run(folder / "farm", folder, "all", cluster.scheduler_address)
-                list(run_groups(run, Sleep(0.0), [Group("warm", range(2 * workers))]))
+                list(spread(run, Sleep(0.0), [Group("warm", range(2 * workers))]))
                 each = max(3, round(4 / length))
                 groups = [Group(f"net_{number:03d}", range(each)) for number in range(workers)]
-                taken = seconds(lambda run=run, groups=groups, length=length: list(run_groups(run, Sleep(length), groups)))
+                taken = seconds(lambda run=run, groups=groups, length=length: list(spread(run, Sleep(length), groups)))
                 row.append(f"{each * length / taken:.2f}")
         rows.append(row)
     print_table(

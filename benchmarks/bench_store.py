@@ -34,7 +34,8 @@ from pipeline.store.blocks import Block
 from pipeline.store.group_store import GroupStore
 from pipeline.store.layout import array_layout
 from safenet import PRESETS, SafeNet, save_checkpoint
-from stages.extract.batch import ExtractSettings, written_by_network
+from stages.extract.batch import written_by_network
+from stages.extract.settings import ExtractSettings
 from stages.schema import dim_sizes
 
 ROUNDS = 5

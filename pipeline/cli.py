@@ -17,7 +17,8 @@ from pipeline.cam.target_checks import check_views
 from pipeline.checkpoints.names import left_by_place, notes_on_left
 from pipeline.disk.places import Place, place_of
 from pipeline.disk.space import human_bytes
-from pipeline.doctor.checks import Asked, doctor
+from pipeline.doctor.checks import doctor
+from pipeline.doctor.findings import Asked
 from pipeline.features.bad_images import bad_images
 from pipeline.forgetting import forget_checkpoints
 from pipeline.jobs.submit import Submission, check_job_id, chosen_stages, dry_run_texts, submit

@@ -14,10 +14,10 @@ _WHERE = {
     "blocks": "blocks",
 }
 _POSITIONS = {
-    "patch": ("the patch tokens before FAM", "the photo's"),
-    "aligned": ("the map after FAM, which the part heads see", "aligned: carried back to the photo where it is drawn"),
+    "patch": ("the patch tokens before FAM", "photo"),
+    "aligned": ("the map after FAM, which the part heads see", "aligned; carried back to the photo when drawn"),
     "part": ("the part features after FPM, each painted on its ring", "aligned"),
-    "block_N": ("the tokens after transformer block N, 0 first: maps of extract.blocks, gradients of extract.gradient_targets", "the photo's"),
+    "block_N": ("the tokens after transformer block N (the first is 0): maps of extract.blocks, gradients of extract.gradient_targets", "photo"),
 }
 
 

@@ -1,12 +1,16 @@
 """The model: Safe-Net in PyTorch on timm's vision transformer; knows no file format of ours and no scheduler."""
 
-from safenet.torchvision_import import ensure_torchvision
+from __future__ import annotations
 
-ensure_torchvision()
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from safenet.architecture import PRESETS, Architecture  # noqa: E402  (timm needs torchvision to be importable)
-from safenet.checkpoint import CheckpointError, CheckpointInfo, load_checkpoint, save_checkpoint  # noqa: E402
-from safenet.model import SafeNet, SafeNetOutput  # noqa: E402
+from safenet.architecture import PRESETS, Architecture
+from safenet.needs_network import require_network
+
+if TYPE_CHECKING:
+    from safenet.checkpoint import CheckpointError, CheckpointInfo, load_checkpoint, save_checkpoint
+    from safenet.model import SafeNet, SafeNetOutput
 
 __all__ = [
     "PRESETS",
@@ -18,3 +22,20 @@ __all__ = [
     "load_checkpoint",
     "save_checkpoint",
 ]
+
+_LAZY = {
+    "CheckpointError": "safenet.checkpoint",
+    "CheckpointInfo": "safenet.checkpoint",
+    "SafeNet": "safenet.model",
+    "SafeNetOutput": "safenet.model",
+    "load_checkpoint": "safenet.checkpoint",
+    "save_checkpoint": "safenet.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is asked for: sizes and settings are read without it."""
+    if name in _LAZY:
+        require_network(f"safenet.{name}")
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

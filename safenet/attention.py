@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import TracebackType
 
 import torch
-from timm.layers import Attention
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from safenet.model import SafeNet
+from safenet.timm_parts import Attention
 
 
 class AttentionRecorder:

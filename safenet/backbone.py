@@ -7,10 +7,10 @@ from collections.abc import Collection
 from functools import partial
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from safenet.architecture import Architecture
+from safenet.timm_parts import VisionTransformer
 
 
 class QueryScale(nn.Module):

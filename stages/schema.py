@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-
-import xarray as xr
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeAlias
 
 from safenet.architecture import Architecture
 
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
 SCHEMA_VERSION = 2
-Arrays = Mapping[str, NDArray]  # a block of features in memory: name of a variable -> its values
+Arrays: TypeAlias = "Mapping[str, NDArray]"  # a block of features in memory: name of a variable -> its values
 
 
 @dataclass(frozen=True)

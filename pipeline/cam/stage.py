@@ -22,16 +22,18 @@ from pipeline.store.blocks import Block
 from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.store.layout import array_layout
-from pipeline.work.executors import Group, run_groups, runs_here
-from pipeline.work.log import log_block
+from pipeline.work.executors import run_groups, runs_here
+from pipeline.work.log import log
+from pipeline.work.pieces import Group
 from pipeline.work.progress import Progress
 from pipeline.work.stops import check_stop, telling_what_is_left
 from safenet.architecture import Architecture
 from stages.cam.compute import compute_cams, needed_features
-from stages.cam.facts import FACTS, LOW_CONTRAST_BELOW, STATUS
+from stages.cam.facts import FACTS, STATUS
 from stages.cam.methods import METHODS
-from stages.cam.positions import ON_ALIGNED_GRID
+from stages.cam.names import ON_ALIGNED_GRID
 from stages.cam.products import Product
+from stages.cam.settings import LOW_CONTRAST_BELOW
 from stages.schema import Variable
 from stages.targets.names import NO_TARGET, parse_target
 
@@ -64,8 +66,8 @@ def cam(run: Run, *, partial: bool = False) -> Outcome:
         if not run.part.is_whole:  # the next part may only look when all of this one's is laid out
             groups = list(groups)
             preparation.let_in()
-        with Progress(run, "cam", sum(len(block) for blocks in share.values() for block in blocks), "image") as progress:
-            for done in run_groups(run, CamWork(run), groups):
+        with Progress("cam", sum(len(block) for blocks in share.values() for block in blocks), "image", shown=run.progress) as progress:
+            for done in run_groups(run.settings.compute, CamWork(run), groups, directory=run.directory, say=run.say):
                 check_stop()
                 job = jobs[done.group]
                 job.waiting -= len(done.item.pieces)
@@ -315,7 +317,7 @@ class CamBlocks:
             read = read_features(features, needed_features(products), block.rows)
             maps = compute_cams(compared.attach(read, block.rows, products), products, compared.context)
             cams.write_block(block, {str(key): maps[key].values for key in maps}, stamps, span.fence, made_of=piece.origin)
-            log_block(cams, block, f"{len(products)} maps written")
+            log(f"{cams.path.name}/{cams.name} {block}: {len(products)} maps written")
 
     def _open(self, features: GroupStore, products: set[Product]) -> Compared:
         with self._lock:

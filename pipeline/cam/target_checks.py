@@ -1,4 +1,4 @@
-"""Targets that a checkpoint's samples cannot have, refused before anything is computed."""
+"""Targets that the samples of a checkpoint cannot have: refused before anything is computed."""
 
 from __future__ import annotations
 

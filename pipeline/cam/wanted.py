@@ -1,4 +1,4 @@
-"""Which heat maps the settings ask for, of what a checkpoint's features hold."""
+"""The heat maps that the settings ask for and the features of a checkpoint allow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.run.directory import Run
 from pipeline.store.group_store import GroupStore
-from stages.cam.positions import block_number
+from stages.cam.names import block_number
 from stages.cam.products import Product, StoredBlocks, left_out, products_of
 from stages.targets.names import NO_TARGET
 

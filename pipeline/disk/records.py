@@ -1,4 +1,4 @@
-"""Small files that prove themselves: written whole and durably or not at all, and records that carry their own checksum."""
+"""Small files, written completely and durably or not at all, and records that carry their own checksum."""
 
 from __future__ import annotations
 

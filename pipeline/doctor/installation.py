@@ -1,4 +1,4 @@
-"""Checks of `atlas doctor` on what is installed, and on what the run is given: settings, photos, checkpoints."""
+"""Checks of `atlas doctor` on the installation, and on the inputs of the run: settings, photos, checkpoints."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from packaging.requirements import Requirement  # comes with xarray and zarr, wh
 from pipeline.checkpoints.files import find_checkpoint_files
 from pipeline.doctor.findings import Asked, Finding, fail, ok, one_line, readable_size, warn
 from pipeline.run.directory import Run
-from pipeline.settings.all import ComputeSettings, Settings, load_settings
+from pipeline.settings.all import Settings, load_settings
+from pipeline.settings.compute import ComputeSettings
 from pipeline.stages import STAGES
 from safenet.architecture import PRESETS
 from safenet.checkpoint import save_checkpoint
+from safenet.devices import pick_device
 from safenet.model import SafeNet
-from safenet.scenes.dataset import SceneSettings, write_scenes
-from safenet.training.loop import pick_device
-from stages.cam.products import CamSettings
-from stages.extract.batch import ExtractSettings
-from stages.index.manifest import DatasetSettings
-from stages.render.choice import RenderSettings
+from safenet.scenes.dataset import write_scenes
+from safenet.scenes.settings import SceneSettings
+from stages.cam.settings import CamSettings
+from stages.extract.settings import ExtractSettings
+from stages.index.settings import DatasetSettings
+from stages.render.settings import RenderSettings
 
 PACKAGE = "safenet-atlas"
 OLDEST_PYTHON = (3, 11)  # as pyproject.toml says

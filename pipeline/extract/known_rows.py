@@ -1,4 +1,4 @@
-"""Samples whose features are proven already: they are carried over and never go through the network again."""
+"""Samples whose features are already proven: they are carried over and never go through the network again."""
 
 from __future__ import annotations
 

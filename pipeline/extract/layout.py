@@ -1,4 +1,4 @@
-"""What a checkpoint's feature store is to be: the settings that matter, its arrays, and what it tells of its making."""
+"""The layout of a checkpoint's feature store: the settings that matter, its arrays, and its attributes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.checkpoints.files import CheckpointFile
 from pipeline.disk.stamps import stamp
@@ -18,9 +19,10 @@ from pipeline.run.directory import Run
 from pipeline.store.group_store import GroupStore
 from pipeline.store.layout import ArrayLayout, array_layout
 from safenet.checkpoint import Checkpoint, CheckpointInfo
-from safenet.training.loop import pick_device
-from stages.extract.batch import LATER_SETTINGS, RESOURCE_SETTINGS, ExtractSettings, resolve_precision
-from stages.schema import HEAD_PREFIX, MASKS, SAMPLE_TEXTS, dim_sizes, feature_variables
+from safenet.devices import pick_device
+from stages.extract.batch import resolve_precision
+from stages.extract.settings import LATER_SETTINGS, RESOURCE_SETTINGS, ExtractSettings
+from stages.schema import GRADIENT_METHODS, HEAD_PREFIX, MASKS, SAMPLE_TEXTS, dim_sizes, feature_variables
 
 VERSION = 1
 _LIBRARIES = ("torch", "timm", "zarr", "numpy", "pillow", "safenet-atlas")
@@ -59,7 +61,7 @@ def lay_out_features(run: Run, store: GroupStore, checkpoint: Checkpoint, made_w
     variables = feature_variables(requested(run))
     sizes = _sizes(run, info, len(table))
     whole = {name: table[column].to_numpy(dtype=object) for name, column in SAMPLE_TEXTS.items()} | _heads(checkpoint)
-    whole |= run.settings.extract.coordinates(info.architecture.depth)
+    whole |= _coordinates(run.settings.extract, info.architecture.depth)
     arrays: list[ArrayLayout] = [array_layout(v, _dtype(run, v.dtype), sizes, block_samples, chunk, values=whole.get(v.name)) for v in variables]
     attributes = _provenance(run, info, made_with)
     block_arrays = [v.name for v in variables if v.name not in whole]
@@ -97,9 +99,19 @@ def told_by_file(run: Run, info: CheckpointInfo) -> dict[str, Any]:
 
 
 def _sizes(run: Run, info: CheckpointInfo, samples: int) -> dict[str, int]:
-    found = run.settings.extract.coordinates(info.architecture.depth)
+    found = _coordinates(run.settings.extract, info.architecture.depth)
     counts = {name: len(found.get(name, ())) for name in ("block", "gradient_target", "gradient_block")}
     return dim_sizes(info.architecture, samples, *counts.values())
+
+
+def _coordinates(settings: ExtractSettings, depth: int) -> dict[str, NDArray[Any]]:
+    """What the dims of the maps on request hold, of a network of `depth` blocks: whole arrays of the store."""
+    found: dict[str, NDArray[Any]] = {"block": np.array(settings.blocks, np.int16)} if settings.blocks else {}
+    if settings.gradient_targets:
+        found["gradient_target"] = np.array(settings.gradient_targets, object)
+        found["gradient_block"] = np.array(settings.gradient_blocks or range(depth), np.int16)
+        found["gradient_method"] = np.array(GRADIENT_METHODS, object)
+    return found
 
 
 def _dtype(run: Run, dtype: str) -> str:

@@ -1,4 +1,4 @@
-"""Spans of blocks of one checkpoint through its network and into its store: what a process does of the extract stage."""
+"""Spans of blocks: what one process of the extract stage sends through a network and writes to its store."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from pipeline.run.directory import Run
 from pipeline.store.blocks import Block
 from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
-from pipeline.work.log import log, log_block
+from pipeline.work.log import log
 from pipeline.work.stops import check_stop
 from safenet.architecture import Architecture
 from safenet.checkpoint import read_checkpoint
-from safenet.training.loop import pick_device
-from stages.extract.batch import FeatureExtractor, Precision
+from safenet.devices import pick_device
+from stages.extract.batch import FeatureExtractor
 from stages.extract.halving import HalvingExtractor
+from stages.extract.settings import Precision
 from stages.targets.scoring import label_index
 
 
@@ -179,7 +180,7 @@ class SpanExtractor:
             void = {name: bad[name].as_dict() for name in names[block.rows] if name in bad}
             images = self._run.images(block)
             span.store.write_block(block, arrays, dict.fromkeys(arrays, span.stamp), span.fence, images=images, quarantined=void, device=where)
-            log_block(span.store, block, f"{len(block)} images written")
+            log(f"{span.store.path.name}/{span.store.name} {block}: {len(block)} images written")
             report.blocks += 1
             self._watch(0, 1)
 

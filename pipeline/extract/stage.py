@@ -15,7 +15,7 @@ from pipeline.cam.target_checks import missing_views
 from pipeline.checkpoints.files import CheckpointFile
 from pipeline.checkpoints.names import NamedFiles, named_files, notes_on_left
 from pipeline.checkpoints.sizes import check_same_sizes
-from pipeline.disk.locks import LockedError
+from pipeline.disk.leases import LockedError
 from pipeline.disk.space import check_space, human_bytes
 from pipeline.disk.stamps import stamp
 from pipeline.extract.known_rows import KnownRows, grown_rows, replaced_rows
@@ -33,11 +33,14 @@ from pipeline.store.blocks import Block, blocks_of
 from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import read_attributes
-from pipeline.work.executors import Group, check_precision, run_groups, runs_here
+from pipeline.work.executors import check_precision, run_groups, runs_here
+from pipeline.work.pieces import Group
 from pipeline.work.progress import Progress
 from pipeline.work.stops import telling_what_is_left
 from safenet.checkpoint import CheckpointInfo, read_checkpoint
-from stages.targets.scoring import UNDEFINED, label_index
+from stages.extract.gradient_plan import asked_gradients
+from stages.targets.references import UNDEFINED
+from stages.targets.scoring import label_index
 
 _ROOM = 1.02  # metadata, marks and the blocks being replaced
 
@@ -180,7 +183,7 @@ def _examine(run: Run, file: CheckpointFile) -> CheckpointInfo:
 def _check_gradients(run: Run, info: CheckpointInfo) -> None:
     """Refuse heat maps at blocks that the network, or none of the images, can have."""
     try:
-        found = run.settings.extract.gradients(info.architecture, class_names(run, info))
+        found = asked_gradients(run.settings.extract, info.architecture, class_names(run, info))
     except ValueError as error:
         raise ValueError(f"{info.path}: {error}") from None
     if found is not None and found.needs_label and (_class_index(run, info) == UNDEFINED).all():
@@ -263,7 +266,7 @@ def _told_anew(store: GroupStore, told: Mapping[str, Any]) -> dict[str, str]:
 
 def _compute(run: Run, jobs: Sequence[_Job]) -> None:
     images, started = sum(job.state.pending_images for job in jobs), perf_counter()
-    with Progress(run, "extract", images, "image") as progress:
+    with Progress("extract", images, "image", shown=run.progress) as progress:
         for job in jobs:
             if not job.waiting:
                 _finish(run, job)
@@ -294,7 +297,7 @@ def _compute_here(run: Run, jobs: Sequence[_Job], progress: Progress) -> None:
 def _compute_elsewhere(run: Run, jobs: Sequence[_Job], progress: Progress) -> None:
     """Spans of some thousand images each, on the workers of a cluster."""
     named = {job.name: job for job in jobs}
-    for done in run_groups(run, FeatureWork(run), _groups(run, jobs), needs="gpu"):
+    for done in run_groups(run.settings.compute, FeatureWork(run), _groups(run, jobs), directory=run.directory, say=run.say, needs="gpu"):
         job, report = named[done.group], done.result
         assert isinstance(report, SpanReport)
         job.written += report.blocks

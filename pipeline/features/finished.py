@@ -1,4 +1,4 @@
-"""Whether a checkpoint's features are complete, told from their marks: what every reader asks first."""
+"""Whether the features of a checkpoint are complete, according to their marks: what every reader checks first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint's feature store holds against what is wanted: settings, images, and the blocks that prove it.
+"""A checkpoint's feature store compared with what is wanted: settings, images, and the blocks that are marked.
 
 The marks alone decide what is done: each names the stamp and the images that its block was made of. The metadata can be
 written again at any time.
@@ -15,7 +15,7 @@ from pipeline.features.schema_versions import images_of_version_1, is_unsealed, 
 from pipeline.run.directory import Run
 from pipeline.store.blocks import Block, blocks_of
 from pipeline.store.group_store import GroupStore
-from stages.extract.batch import LATER_SETTINGS
+from stages.extract.settings import LATER_SETTINGS
 
 Kind = Literal["missing", "fresh", "partial", "stale"]
 _DIGESTS = {"checkpoint": "made of a checkpoint file of this name with other content"}

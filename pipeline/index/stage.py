@@ -1,4 +1,4 @@
-"""The index stage: photos -> manifest.parquet; samples that are known keep their numbers."""
+"""The index stage: photos -> manifest.parquet; known samples keep their numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stages would do, before anything runs: what is fresh, stale and why, partial or missing, and how much work that is."""
+"""What the stages would do: which products are fresh, stale (and why), partial or missing, and how much work that is."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pipeline.disk.space import human_bytes
 from pipeline.disk.stamps import difference
 from pipeline.extract.known_rows import replaced_rows
 from pipeline.extract.layout import image_bytes, ingredients
-from pipeline.extract.photos import png_settings
 from pipeline.features.finished import finished_checkpoints, missing_blocks
 from pipeline.features.replacing import replacement_of
 from pipeline.features.state import feature_state
 from pipeline.render.catalogue import planned_pictures
+from pipeline.render.png_files import png_settings
 from pipeline.render.stage import stale_pictures
 from pipeline.report.stage import is_fresh, report_stamp
 from pipeline.run.directory import MissingProductError, Run
@@ -35,7 +35,7 @@ from pipeline.stats.stage import stale_figures
 from pipeline.store.groups import group_names, known_groups
 from safenet.checkpoint import CheckpointInfo, read_checkpoint
 from stages.cam.products import products_of
-from stages.index.manifest import DatasetSettings
+from stages.index.settings import DatasetSettings
 from stages.index.variants import variants_in
 
 State = Literal["fresh", "stale", "partial", "missing", "waits"]

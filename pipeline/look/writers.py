@@ -1,4 +1,4 @@
-"""Who writes blocks now, told from their marks alone: works for any number of machines that know nothing of each other."""
+"""Who is writing blocks, according to their marks alone: works for any number of machines that know nothing of each other."""
 
 from __future__ import annotations
 

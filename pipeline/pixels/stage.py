@@ -28,8 +28,8 @@ from pipeline.run.rates import note_rate
 from pipeline.store.tables import dataset_seal, group_attributes, write_dataset
 from pipeline.work.stops import check_stop, telling_what_is_left
 from safenet.checkpoint import read_checkpoint
-from safenet.preprocess import decode_photo
-from safenet.training.loop import pick_device
+from safenet.devices import pick_device
+from safenet.photos import decode_photo
 from stages.cam.compute import needed_features
 from stages.cam.facts import FACTS, STATUS
 from stages.cam.frames import to_photo_frame

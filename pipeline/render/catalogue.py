@@ -1,4 +1,4 @@
-"""Which pictures there are to be: one function and one row a kind of mosaic."""
+"""Which pictures there are: one function and one row per kind of mosaic."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from pipeline.features.variants import chosen_of
 from pipeline.run.directory import Run
 from pipeline.run.series import checkpoint_names
 from safenet.architecture import Architecture
-from stages.cam.positions import block_number
+from stages.cam.names import block_number
 from stages.cam.products import Product
 from stages.index.variants import chosen_samples
 from stages.labels import distinct_labels, series_of
 from stages.naming import known
-from stages.render.choice import MosaicKind, choose_drawn, choose_images, choose_places
+from stages.render.choice import choose_drawn, choose_images, choose_places
+from stages.render.settings import MosaicKind
 from stages.spreading import spread
 from stages.targets.names import NO_TARGET, parse_target
 

@@ -1,4 +1,4 @@
-"""How each kind of picture is drawn: one function and one row a kind of mosaic."""
+"""How each kind of picture is drawn: one function and one row per kind of mosaic."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pipeline.render.views import image_label, read_photo, read_view, why_no_pai
 from pipeline.run.directory import Run
 from pipeline.stats.stage import open_stats
 from stages.cam.methods import METHODS
+from stages.cam.names import block_number
 from stages.cam.pairs import query_cells
-from stages.cam.positions import block_number
 from stages.cam.products import Product
 from stages.render.change_mosaic import ChangeRow, change_mosaic
-from stages.render.choice import MosaicKind
 from stages.render.method_mosaics import MethodRow, depth_mosaic, methods_mosaic
 from stages.render.mosaics import EpochMap, EpochRow, MapStyle, SampleView, epochs_mosaic, paper_mosaic, positions_mosaic
 from stages.render.pair_mosaic import PairSide, pair_mosaic
 from stages.render.panels import DrawSettings
 from stages.render.scales import MapKind, Scale, Scope
+from stages.render.settings import MosaicKind
 from stages.targets.names import NO_TARGET
 
 _APART = 3  # least distance, in cells, of the cells that a pair's picture asks about

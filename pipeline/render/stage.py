@@ -12,10 +12,10 @@ from typing import Any
 
 from pipeline.disk.records import sweep
 from pipeline.disk.stamps import stamp
-from pipeline.extract.photos import png_settings, write_png
 from pipeline.features.finished import finished_checkpoints
 from pipeline.render.catalogue import Picture, content_of, planned_pictures, undrawn
 from pipeline.render.drawing import Shared, draw_picture, drawn_colour_maps, scope_of
+from pipeline.render.png_files import png_settings, write_png
 from pipeline.render.views import image_label
 from pipeline.run.directory import Outcome, Run
 from pipeline.run.rates import note_rate
@@ -24,7 +24,8 @@ from pipeline.store.fences import Fence, raise_fence
 from pipeline.store.groups import JOINED
 from pipeline.store.seals import Seal
 from pipeline.store.tables import group_attributes
-from pipeline.work.executors import Group, run_groups
+from pipeline.work.executors import run_groups
+from pipeline.work.pieces import Group
 from pipeline.work.progress import Progress
 from pipeline.work.stops import check_stop, telling_what_is_left
 from stages.labels import distinct_labels
@@ -65,10 +66,10 @@ def render(run: Run, *, partial: bool = False) -> Outcome:
         fence = Fence.standing(ledger)
         preparation.let_in()
         with (
-            Progress(run, "render", len(stale), "picture") as progress,
+            Progress("render", len(stale), "picture", shown=run.progress) as progress,
             telling_what_is_left(lambda: f"left: {progress.left} of {len(mine)} pictures", run.directory),
         ):
-            for done in run_groups(run, PictureWork(run, fence), _groups(stale)):
+            for done in run_groups(run.settings.compute, PictureWork(run, fence), _groups(stale), directory=run.directory, say=run.say):
                 check_stop()
                 progress.add(1, done.worker, done.seconds)
             with run.finishing("mosaics"):

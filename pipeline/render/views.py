@@ -1,4 +1,4 @@
-"""What a picture is drawn of: an image's photo, and its maps in the photo's frame."""
+"""What a picture is drawn from: the photo of an image, and its maps in the frame of the photo."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pipeline.features.overflow import overflow_of_sample, remedy
 from pipeline.features.photo_copies import photo_file, stored_photo
 from pipeline.run.directory import Run
 from pipeline.store.group_store import GroupStore
-from safenet.preprocess import open_photo, to_rgb
+from safenet.photos import open_photo, to_rgb
 from stages.cam.compute import needed_finite
 from stages.cam.facts import FACTS, STATUS
 from stages.cam.frames import to_photo_frame
-from stages.cam.positions import ON_ALIGNED_GRID
+from stages.cam.names import ON_ALIGNED_GRID
 from stages.cam.products import Product
 from stages.render.mosaics import SampleView
 from stages.stats.modules import ROUNDING, moved_share

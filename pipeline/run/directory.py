@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.disk.locks import LockedError, locked
+from pipeline.disk.leases import LockedError
+from pipeline.disk.locks import locked
 from pipeline.disk.places import Place, place_of
 from pipeline.disk.stamps import stamp
 from pipeline.run.manifest import manifest_digest, read_manifest

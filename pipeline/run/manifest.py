@@ -19,8 +19,9 @@ from PIL import Image
 from pipeline.disk.places import Place
 from pipeline.disk.stamps import stamp
 from pipeline.store.seals import BrokenSealError, Seal
-from safenet.preprocess import FORMATS, PhotoTooLargeError, open_photo
-from stages.index.manifest import MANIFEST_COLUMNS, DatasetSettings, ImageHeader, find_images, find_masks, merge_duplicates, resolve_layout
+from safenet.photos import FORMATS, PhotoTooLargeError, open_photo
+from stages.index.manifest import MANIFEST_COLUMNS, ImageHeader, find_images, find_masks, merge_duplicates, resolve_layout
+from stages.index.settings import DatasetSettings
 
 MINIMUM_SIDE_PX = 16  # one patch token: a smaller photo says nothing
 DIGESTED_COLUMNS = ("id", "digest", "view", "place", "split", "roles", "variant", "problem")

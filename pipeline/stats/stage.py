@@ -24,8 +24,9 @@ from pipeline.store.blocks import Block
 from pipeline.store.fences import Fence, raise_fence
 from pipeline.store.groups import JOINED
 from pipeline.store.tables import dataset_seal, group_attributes, read_dataset, write_dataset
-from pipeline.work.executors import Group, run_blocks, run_groups
+from pipeline.work.executors import run_blocks, run_groups
 from pipeline.work.log import log
+from pipeline.work.pieces import Group
 from pipeline.work.progress import Progress
 from pipeline.work.stops import check_stop, telling_what_is_left
 from safenet.architecture import Architecture
@@ -93,7 +94,7 @@ def stats(run: Run, *, partial: bool = False) -> Outcome:
     mine, started = run.part.share(inputs), perf_counter()
     with (
         run.preparing("stats") as preparation,
-        Progress(run, "stats", len(mine), "checkpoint") as progress,
+        Progress("stats", len(mine), "checkpoint", shown=run.progress) as progress,
         telling_what_is_left(lambda: f"left: figures of {progress.left} of {len(mine)} checkpoints", run.directory),
     ):
         stale, ledger = [one for one in mine if not _is_fresh(run, one.name, one.stamp)], run.directory / "ledger" / "stats"
@@ -105,7 +106,8 @@ def stats(run: Run, *, partial: bool = False) -> Outcome:
         fence = Fence.standing(ledger)
         preparation.let_in()
         progress.add(len(mine) - len(stale))
-        for done in run_groups(run, FiguresWork(run, fence), [Group(one.name, [one]) for one in stale]):
+        groups = [Group(one.name, [one]) for one in stale]
+        for done in run_groups(run.settings.compute, FiguresWork(run, fence), groups, directory=run.directory, say=run.say):
             progress.add(1, done.worker, done.seconds)
         _join(run, inputs, fence)
     note_rate(run.directory, "stats", len(stale) * len(run.manifest), perf_counter() - started)
@@ -257,7 +259,9 @@ def _retrieval(run: Run, one: _Inputs) -> xr.Dataset:
 def _write_all(run: Run, inputs: Sequence[_Inputs], mark: str, fence: Fence) -> None:
     """Join the checkpoints and add the drift from the previous and to the last one of each series."""
     pairs = _pairs(inputs)
-    drifts = {done.group: done.result for done in run_groups(run, DriftWork(run), [Group(pair.one.name, [pair]) for pair in pairs])}
+    groups = [Group(pair.one.name, [pair]) for pair in pairs]
+    done = run_groups(run.settings.compute, DriftWork(run), groups, directory=run.directory, say=run.say)
+    drifts = {one.group: one.result for one in done}
     parts = [read_dataset(run.stats_path, one.name).drop_attrs().merge(drifts[one.name]) for one in inputs]
     odd = [one.name for one, part in zip(inputs, parts, strict=True) if _shape(part) != _shape(parts[0])]
     if odd:

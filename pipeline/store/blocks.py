@@ -41,6 +41,9 @@ class Block:
     def __len__(self) -> int:
         return self.stop - self.start
 
+    def __str__(self) -> str:
+        return f"block {self.index} ({self.start}-{self.stop - 1})"
+
 
 def blocks_of(samples: int, block_samples: int) -> list[Block]:
     """Cut the samples into blocks; the last may be shorter."""

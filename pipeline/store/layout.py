@@ -1,4 +1,4 @@
-"""How an array of a store is cut: its shape, and the samples a file and a chunk hold."""
+"""How an array of a store is divided: its shape, and the samples per file and per chunk."""
 
 from __future__ import annotations
 

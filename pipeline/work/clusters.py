@@ -1,4 +1,4 @@
-"""Dask clusters, one function a kind: each opens one, gives its client, and closes what it opened."""
+"""Dask clusters, one function per kind: each opens one, yields its client, and closes what it opened."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pipeline.disk.places import Place
 from pipeline.settings.compute import ComputeSettings
 from pipeline.settings.jobs import StageJob, read_job_settings
+from pipeline.work.pieces import Needs
 
 if TYPE_CHECKING:
     from distributed import Client
     from distributed.security import Security
 
-Needs = Literal["cpu", "gpu"]
 ANSWER_S = 30  # that a scheduler has to answer
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _STAGE_OF: dict[Needs, str] = {"gpu": "extract", "cpu": "cam"}  # whose job describes a worker for such work

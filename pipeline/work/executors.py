@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dask
 from threadpoolctl import threadpool_limits
@@ -16,43 +16,16 @@ from threadpoolctl import threadpool_limits
 from pipeline.disk.places import Place
 from pipeline.settings.compute import ComputeSettings
 from pipeline.work import clusters
-from pipeline.work.clusters import Needs
+from pipeline.work.farm import dispatch
+from pipeline.work.pieces import Done, Group, Needs, Work
 
 if TYPE_CHECKING:
     from distributed import Client
-
-    from pipeline.run.directory import Run
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _WAVE = 4  # pieces a thread holds at once: results stream out, and memory stays flat in their number
-
-
-class Work(Protocol):
-    """What a stage does, as plain values, so that it can be sent to another process."""
-
-    def open(self) -> Callable[[Any], Any]:
-        """Make what all pieces share; called once in each process."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Pieces that share what is dear to make, such as a checkpoint's network: a process stays with a group as long as it can."""
-
-    name: str
-    items: Sequence[Any]
-
-
-@dataclass(frozen=True)
-class Done:
-    """A piece that is done: its group, itself, its result, and who took how long for it."""
-
-    group: str
-    item: Any
-    result: Any
-    worker: str = ""
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -125,31 +98,36 @@ def check_precision(settings: ComputeSettings, precision: str) -> None:
         )
 
 
-def run_blocks(settings: ComputeSettings, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def run_blocks(compute: ComputeSettings, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Run `work` on every item within this process; results come in the items' order.
 
     An executor that uses other processes does its blocks by threads within each.
     """
-    row = EXECUTORS[settings.executor]
-    run_here, workers = (row.run_here, settings.workers) if row.run_here is not None else (threads, settings.threads)
+    row = EXECUTORS[compute.executor]
+    run_here, workers = (row.run_here, compute.workers) if row.run_here is not None else (threads, compute.threads)
     return run_here(work, items, workers or os.cpu_count() or 1)
 
 
-def run_groups(run: Run, work: Work, groups: Iterable[Group], *, needs: Needs = "cpu") -> Iterator[Done]:
+def run_groups(
+    compute: ComputeSettings, work: Work, groups: Iterable[Group], *, directory: Place, say: Callable[[str], None], needs: Needs = "cpu"
+) -> Iterator[Done]:
     """Run a stage's work on all items of all groups, where the settings say; pieces come back as they are done, in any order.
 
     Parameters
     ----------
-    run : Run
+    compute : ComputeSettings
     work : Work
     groups : iterable of Group
         Taken one after the other, when there is a process for them.
+    directory : Place
+        The run's, where logs lie.
+    say : callable
+        Tells the user a line.
     needs : {"cpu", "gpu"}
     """
-    settings = run.settings.compute
-    row = EXECUTORS[settings.executor]
+    row = EXECUTORS[compute.executor]
     if row.run_here is not None:
-        do, workers = work.open(), settings.workers or os.cpu_count() or 1
+        do, workers = work.open(), compute.workers or os.cpu_count() or 1
         for group in groups:
             run_here = row.run_here if len(group.items) > 1 else serial  # one piece has this thread to itself, and may start threads of its own
             for item, result in zip(group.items, run_here(do, group.items, workers), strict=True):
@@ -159,8 +137,6 @@ def run_groups(run: Run, work: Work, groups: Iterable[Group], *, needs: Needs = 
     first = next(waiting, None)
     if first is None:  # nothing to do: no cluster is started for it
         return
-    from pipeline.work.farm import dispatch  # here: it takes a second to import, and most commands do without
-
     assert row.cluster is not None
-    with row.cluster(settings, needs, run.directory) as client:
-        yield from dispatch(client, run, work, chain([first], waiting), needs)
+    with row.cluster(compute, needs, directory) as client:
+        yield from dispatch(client, compute, work, chain([first], waiting), directory=directory, say=say, needs=needs)

@@ -1,4 +1,4 @@
-"""Pieces of a stage onto the workers of a Dask cluster, a few at a time.
+"""Sending the pieces of a stage to the workers of a Dask cluster, a few at a time.
 
 Dask moves tasks and notices lost workers. What it cannot know is that a worker which has a checkpoint's network at hand
 should get that checkpoint's next piece: that is a hint which is given here. Because of the hint a lost worker's pieces are
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import queue
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,15 +21,13 @@ from uuid import uuid4
 
 from pipeline.disk.places import Place
 from pipeline.disk.records import write_atomically
+from pipeline.settings.compute import ComputeSettings
 from pipeline.work.farm_worker import Answer, Order, carry_out
+from pipeline.work.pieces import Done, Group, Needs, Work
 from pipeline.work.stops import check_stop
 
 if TYPE_CHECKING:
     from distributed import Client, Future
-
-    from pipeline.run.directory import Run
-    from pipeline.work.clusters import Needs
-    from pipeline.work.executors import Done, Group, Work
 
 AHEAD = 1  # pieces that wait at a worker, so that it need not wait for the next
 _LOOK_S = 0.5  # how often the list of workers is read
@@ -89,13 +87,15 @@ class Queue:
         return ""
 
 
-def dispatch(client: Client, run: Run, work: Work, groups: Iterable[Group], needs: Needs) -> Iterator[Done]:
+def dispatch(
+    client: Client, compute: ComputeSettings, work: Work, groups: Iterable[Group], *, directory: Place, say: Callable[[str], None], needs: Needs
+) -> Iterator[Done]:
     """Run all pieces on the cluster's workers.
 
     Parameters
     ----------
     client : distributed.Client
-    run, work, groups, needs
+    compute, work, groups, directory, say, needs
         As `run_groups` takes them.
 
     Yields
@@ -109,10 +109,10 @@ def dispatch(client: Client, run: Run, work: Work, groups: Iterable[Group], need
         If one piece has cost several workers their life.
     """
     with ExitStack() as stack:
-        if run.settings.compute.performance_report:
-            stack.enter_context(_reporting(run.directory / "logs" / f"{type(work).__name__}-performance.html"))
-        run.say(f"dask: scheduler {client.scheduler.address}, dashboard {client.dashboard_link}")
-        yield from _Dispatcher(client, run, work, Queue(iter(groups)), needs).results()
+        if compute.performance_report:
+            stack.enter_context(_reporting(directory / "logs" / f"{type(work).__name__}-performance.html"))
+        say(f"dask: scheduler {client.scheduler.address}, dashboard {client.dashboard_link}")
+        yield from _Dispatcher(client, work, Queue(iter(groups)), directory, say, needs).results()
 
 
 @contextmanager
@@ -128,8 +128,8 @@ def _reporting(path: Place) -> Iterator[None]:
 
 
 class _Dispatcher:
-    def __init__(self, client: Client, run: Run, work: Work, waiting: Queue, needs: Needs) -> None:
-        self._client, self._run, self._work, self._waiting, self._needs = client, run, work, waiting, needs
+    def __init__(self, client: Client, work: Work, waiting: Queue, directory: Place, say: Callable[[str], None], needs: Needs) -> None:
+        self._client, self._work, self._waiting, self._directory, self._say, self._needs = client, work, waiting, directory, say, needs
         self._token = uuid4().hex
         self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._sent: dict[str, tuple[Future, str, Piece]] = {}  # by the future's key, with the worker that it was sent to
@@ -139,8 +139,6 @@ class _Dispatcher:
         self._told = False
 
     def results(self) -> Iterator[Done]:
-        from pipeline.work.executors import Done
-
         self._look()
         while True:
             self._send()
@@ -178,7 +176,7 @@ class _Dispatcher:
             self._seen = self._looked
         elif self._looked - self._seen > _PATIENCE_S and not self._told:
             self._told = True
-            self._run.say(f"no worker for {_PATIENCE_S} s; waiting for the cluster to give some")
+            self._say(f"no worker for {_PATIENCE_S} s; waiting for the cluster to give some")
 
     def _send(self) -> None:
         """Give every worker what it can hold, round by round, so that none is served twice before all are served once."""
@@ -194,12 +192,12 @@ class _Dispatcher:
         if piece.losses >= MOST_LOSSES:
             raise LostWorkersError(
                 f"a piece of {piece.group} was lost with each of {piece.losses + 1} workers, often for want of memory. What is done is kept; "
-                f"see {self._run.directory / 'logs'}, give workers more memory or a smaller extract.batch_size, and call again"
+                f"see {self._directory / 'logs'}, give workers more memory or a smaller extract.batch_size, and call again"
             )
         self._waiting.put_back(piece)
 
     def _submit(self, worker: str, piece: Piece) -> None:
-        order = Order(self._token, self._work, piece.item, str(self._run.directory), self._needs)
+        order = Order(self._token, self._work, piece.item, str(self._directory), self._needs)
         key = f"{type(self._work).__name__}-{piece.group}-{uuid4().hex}"
         future = self._client.submit(carry_out, order, key=key, workers=[worker], allow_other_workers=True, pure=False)
         self._sent[key] = future, worker, piece

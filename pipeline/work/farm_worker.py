@@ -1,4 +1,4 @@
-"""What a process of a cluster does with a piece of work: makes what its pieces share once, and notes what it did."""
+"""What a process of a cluster does with a piece of work: it makes once what its pieces share, and logs what it did."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from pipeline.disk.places import place_of
 from pipeline.work.log import log, open_work_log
-
-if TYPE_CHECKING:
-    from pipeline.work.clusters import Needs
-    from pipeline.work.executors import Work
+from pipeline.work.pieces import Needs, Work
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,6 @@ from time import monotonic
 
 from pipeline.disk.objects import ObjectPath
 from pipeline.disk.places import Place
-from pipeline.store.blocks import Block
-from pipeline.store.group_store import GroupStore
 
 _OBJECT_S = 5
 _LOG = logging.getLogger("safenet_atlas.work")
@@ -64,11 +62,6 @@ def close_work_log() -> None:
     for handler in list(_LOG.handlers):
         _LOG.removeHandler(handler)
         handler.close()
-
-
-def log_block(store: GroupStore, block: Block, what: str) -> None:
-    """Note something about one block."""
-    log(f"{store.path.name}/{store.name} block {block.index} ({block.start}-{block.stop - 1}): {what}")
 
 
 def log(what: str) -> None:

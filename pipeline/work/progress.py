@@ -7,25 +7,23 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from pipeline.run.directory import Run
-
 
 class Progress:
     """A bar, and what each worker did; within a `with` statement.
 
     Parameters
     ----------
-    run : Run
-        Says whether a bar is wanted.
     stage : str
     total : int
     unit : str
         What is counted, in the singular.
+    shown : bool
+        Whether a bar is wanted.
     """
 
-    def __init__(self, run: Run, stage: str, total: int, unit: str) -> None:
+    def __init__(self, stage: str, total: int, unit: str, *, shown: bool) -> None:
         self._unit, self._total, self.done = unit, total, 0
-        self._bar = tqdm(total=total, unit=unit, desc=stage, disable=not (run.progress and total), smoothing=0.05)
+        self._bar = tqdm(total=total, unit=unit, desc=stage, disable=not (shown and total), smoothing=0.05)
         self._work: dict[str, tuple[int, float]] = defaultdict(lambda: (0, 0.0))
 
     def __enter__(self) -> Progress:

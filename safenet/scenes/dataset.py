@@ -16,6 +16,7 @@ from safenet.scenes.buildings import Building, design_building
 from safenet.scenes.canvas import TARGET_MARK, Canvas, on_plane, open_canvas, rotation, shifted
 from safenet.scenes.layout import lay_out
 from safenet.scenes.painting import cast_building, paint_building
+from safenet.scenes.settings import SceneSettings
 from safenet.scenes.surroundings import TREE_COLOURS, cast_props, paint_ground, paint_prop, split_by_target
 
 MARKER = "scenes.json"
@@ -23,51 +24,6 @@ _VERSION = 1  # raised when the same settings give other pictures
 _FINER = 2  # pictures are painted this many times larger and averaged down
 _MARGIN = 0.03  # of the side, kept free around the building
 _ON_ROOF_M = 3.5  # what stands on the roofs may be that high
-
-
-@dataclass(frozen=True)
-class SceneSettings:
-    """What is drawn.
-
-    Attributes
-    ----------
-    places : int
-        All places.
-    test_places : int
-        How many of them, the last ones, are the test split.
-    drone_views : int
-        Drone views of a place; there is always one satellite view.
-    size_px : int
-        Side of the square pictures.
-    seed : int
-        The same seed gives the same bytes.
-    max_offset : float
-        How far the building's middle may lie from the picture's, as a share of the side.
-    jpeg_quality : int
-        As cv2 counts it, 1 to 100.
-    """
-
-    places: int = 60
-    test_places: int = 20
-    drone_views: int = 6
-    size_px: int = 128
-    seed: int = 0
-    max_offset: float = 0.22
-    jpeg_quality: int = 92
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.test_places <= self.places or self.places > 9999:
-            raise ValueError(
-                f"SceneSettings: places = {self.places} and test_places = {self.test_places}, "
-                "but expected 0 <= test_places <= places <= 9999 (ids have 4 digits)."
-            )
-        if not 1 <= self.jpeg_quality <= 100:
-            raise ValueError(f"SceneSettings: jpeg_quality = {self.jpeg_quality}, but expected 1 to 100.")
-        if self.drone_views < 1 or self.size_px < 32 or self.seed < 0 or not 0 <= self.max_offset <= 0.3:
-            raise ValueError(
-                f"SceneSettings: drone_views = {self.drone_views}, size_px = {self.size_px}, seed = {self.seed}, max_offset = {self.max_offset}, "
-                "but expected drone_views >= 1, size_px >= 32, seed >= 0 and 0 <= max_offset <= 0.3."
-            )
 
 
 @dataclass(frozen=True)

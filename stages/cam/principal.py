@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
-from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
 Float = NDArray[np.floating]
 _SMALL = 32  # cells; below this, and where Lanczos' iteration does not converge, all eigenvectors are found at once
@@ -42,6 +40,9 @@ def _of_one(cells: Float) -> Float:
 
 def _largest(gram: Float) -> tuple[float, Float]:
     """Largest eigenvalue of a symmetric matrix and its eigenvector; started from the matrix itself, so that the same map gives the same bits."""
+    import scipy.linalg  # the table of methods is read by commands that compute nothing
+    from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+
     start = gram[np.diag(gram).argmax()]
     if len(gram) >= _SMALL and start.any():
         try:

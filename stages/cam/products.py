@@ -4,49 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from urllib.parse import quote, unquote
-
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from urllib.parse import unquote
 
 from stages.cam.methods import METHODS
-from stages.cam.positions import block_number, check_position
+from stages.cam.names import block_number, check_position
+from stages.cam.settings import CamSettings
 from stages.naming import known
-from stages.targets.names import NO_TARGET, parse_target
+from stages.targets.names import NO_TARGET, folder_of, parse_target
 
 FACTS_PREFIX = "facts/"
-_LONGEST_NAME = 255  # bytes that file systems take for a folder's name
-_DEFAULT_METHODS = ("l2_norm", "max", "mean", "grad_cam", "hires_cam")
-
-
-class CamSettings(BaseModel):
-    """The [cam] table: every position is crossed with every method, and gradient methods with every target."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    positions: tuple[str, ...] = Field(("patch", "aligned", "part"), description="patch, aligned, part, block_N (0 first)")
-    methods: tuple[str, ...] = Field(_DEFAULT_METHODS, description=f"{', '.join(METHODS)}; `atlas methods` tells what each is")
-    targets: tuple[str, ...] = Field(
-        ("match",),
-        description=(
-            "of the gradient methods: label, predicted, counter, class_NAME, match, best, pair_ID, with _share and _contrast; modifiers .part_N, "
-            ".whole, .softmax, .flip; `atlas methods` tells what each is"
-        ),
-    )
-
-    @field_validator("methods")
-    @classmethod
-    def _known_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(known(name, METHODS, "cam.methods") for name in value)
-
-    @field_validator("targets")
-    @classmethod
-    def _known_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(_fits_a_folder(str(parse_target(name))) for name in value))
-
-    @field_validator("positions")
-    @classmethod
-    def _known_positions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(check_position(name, "cam.positions") for name in value)
 
 
 @dataclass(frozen=True, order=True)
@@ -60,7 +26,7 @@ class Product:
     @property
     def key(self) -> str:
         """position/target/method; a slash within a name is written %2F."""
-        return f"{self.position}/{_folder_of(self.target)}/{self.method}"
+        return f"{self.position}/{folder_of(self.target)}/{self.method}"
 
     @property
     def facts_key(self) -> str:
@@ -132,21 +98,6 @@ def products_of(settings: CamSettings, stored: StoredBlocks | None = None) -> li
 def left_out(settings: CamSettings, stored: StoredBlocks | None = None) -> dict[Product, str]:
     """Products that the settings ask for and these stores cannot give -> why not, and what to do."""
     return {product: why for product in sorted(set(_asked_for(settings))) if (why := _why_absent(product, stored))}
-
-
-def _folder_of(target: str) -> str:
-    return quote(target, safe="")
-
-
-def _fits_a_folder(target: str) -> str:
-    size = len(_folder_of(target))
-    if size > _LONGEST_NAME:
-        shown = f"{target[:40]!r}..." if len(target) > 40 else repr(target)
-        raise ValueError(
-            f"cam.targets: {shown} makes a folder name of {size} bytes, and file systems hold {_LONGEST_NAME} (a character that is no plain letter "
-            f"or digit takes 3 to 12). Give the class or image a shorter name, or ask for 'label', 'predicted' or 'match', which hold none"
-        )
-    return target
 
 
 def _asked_for(settings: CamSettings) -> Iterator[Product]:

@@ -1,16 +1,14 @@
 """Dataset folders to a manifest: which photos there are, and what place, view, split and role each one has by where it lies."""
 
-import difflib
 import hashlib
 import os
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stages.index.layouts import (
     IMAGE_SUFFIXES,
@@ -25,49 +23,13 @@ from stages.index.layouts import (
     require_folder,
     walk,
 )
+from stages.index.settings import DatasetSettings
 from stages.index.variants import is_chosen
-
-View = Literal["drone", "satellite", "street", "google", "unknown"]
-Split = Literal["train", "test"]
 
 VIEWS_ONLY_BY_NAME = frozenset({"street", "google"})  # no Safe-Net is trained on them
 MANIFEST_COLUMNS = (
     "sample", "id", "path", "view", "place", "split", "roles", "variant", "height_px", "width_px", "digest", "mask_path", "problem", "problem_since",
 )  # fmt: skip
-
-
-class DatasetSettings(BaseModel):
-    """The ``[dataset]`` table of a config.
-
-    Photos shared by all variants always stay. Without "train" in `splits`, training places that also lie in the gallery
-    stay, as its distractors; so do the `train_places` of raw SUES-200, as its official split script lays them out.
-    `limit_places` takes the places in natural order, those that are trained on or queried first.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    root: Path = Field(description="the dataset's folder, the one that holds the marker folders of its layout")
-    layout: str = Field("auto", description="auto, " + ", ".join(LAYOUTS) + "; the plain layout folder is never guessed")
-    views: tuple[View, ...] = Field((), description="views to keep; none: all but street and google")
-    variants: tuple[str, ...] = Field(
-        (), description="flight heights to look at, such as 150 (SUES-200) or H80 (DenseUAV); what a run has of others stays stored; none: all"
-    )
-    splits: tuple[Split, ...] = Field(("train", "test"), min_length=1, description="folders to look in")
-    train_places: tuple[str, ...] = Field((), description="the training places of raw SUES-200, which has no split on disk; none: all are test")
-    pair_lists: Literal["cross-area", "same-area"] | None = Field(
-        None, description="which pair lists of GTA-UAV to read, where both are there; none: the only ones"
-    )
-    limit_places: int | None = Field(None, ge=1, description="keep this many places a split")
-
-    @field_validator("layout")
-    @classmethod
-    def _layout_is_listed(cls, name: str) -> str:
-        names = ("auto", *LAYOUTS)
-        if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-            raise ValueError(f"no dataset layout is called {name!r}; {hint}known are {', '.join(names)}")
-        return name
 
 
 @dataclass(frozen=True)

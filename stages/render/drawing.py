@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import cv2
@@ -10,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from stages.render.colour_maps import check_colour_map
 from stages.render.lettering import GREY, blend_ink, line_height, text_mask, text_picture, text_width
 from stages.render.scales import Scale, check_map, format_numbers
 
@@ -79,13 +79,6 @@ def colours(values: np.ndarray, colour_map: str) -> np.ndarray:
     """Return the colours of `values` (any shape, 0..1) as float64 0..255, one more axis of length 3."""
     check_colour_map(colour_map)
     return matplotlib.colormaps[colour_map](values)[..., :3] * 255.0
-
-
-def check_colour_map(name: str) -> None:
-    """Raise ValueError, naming the nearest known name, unless Matplotlib has a colour map called `name`."""
-    if name not in matplotlib.colormaps:
-        near = difflib.get_close_matches(name, list(matplotlib.colormaps), n=1, cutoff=0)[0]
-        raise ValueError(f"colour map {name!r} is unknown to Matplotlib; did you mean {near!r}?")
 
 
 def check_photo(photo: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""A pair of images from both sides: what makes it alike, and what of the one is like a cell of the other."""
+"""A pair of images from both sides: what makes it similar, and what in one image is similar to a cell of the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page says of how far the maps can be trusted: sentences, a table, and the matrix of agreement between methods."""
+"""How far the maps can be trusted, as the page says it: sentences, a table, and the matrix of agreement between methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heat maps and features of a checkpoint -> small arrays a group of images; and what changes between checkpoints.
+"""Heat maps and features of a checkpoint -> small arrays per group of images; and what changes between checkpoints.
 
 The work is cut as chunk, combine, finalize: `summarise_block` takes a block of samples in memory, `combine` joins the
 blocks in any number, `finalize` takes means over the groups. A group is a split and a view, such as "test drone", and the
@@ -14,39 +14,25 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from safenet.architecture import Architecture, Sampling
-from safenet.partition import ring_numbers
-from stages.cam.facts import LOW_CONTRAST_BELOW
+from safenet.rings import ring_numbers
 from stages.cam.frames import to_photo_frame
 from stages.cam.methods import METHODS
-from stages.cam.positions import ON_ALIGNED_GRID
+from stages.cam.names import ON_ALIGNED_GRID
 from stages.cam.products import FACTS_PREFIX, Product
 from stages.finite import finite_rows, whole_or_nothing
 from stages.schema import MASKS
 from stages.stats.maps import drift_figures, map_figures, mask_figures
 from stages.stats.modules import WARP_FIGURES, boundary_counts, decompose_theta, moved_share
 from stages.stats.retrieval import descriptors, retrieval_metrics
+from stages.stats.settings import StatsSettings
 from stages.stats.trust import STATUS_NAMES, trust_figures
 
 NEEDED_FEATURES = ("valid", "theta", "source_cell", "fam_change", "saliency", "boundary")
 RETRIEVAL_FIGURES = ("recall_1", "recall_5", "recall_10", "recall_top1pct", "average_precision")
 RETRIEVAL_COUNTS = ("queries", "queries_unmatched", "queries_not_finite", "gallery_not_finite")
 DIRECTIONS: Mapping[str, tuple[str, str]] = {"drone to satellite": ("drone", "satellite"), "satellite to drone": ("satellite", "drone")}
-
-
-class StatsSettings(BaseModel):
-    """The [stats] table."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    low_contrast_below: float = Field(
-        LOW_CONTRAST_BELOW, ge=0, description="a class-free map whose coefficient of variation is below this has low contrast; its panel says so"
-    )
-    top_share: float = Field(0.1, gt=0, le=1, description="share of the cells that `top` looks at")
-    overlap_share: float = Field(0.2, gt=0, le=1, description="share of the cells that drift's `overlap` looks at")
-    sanity_samples: int = Field(64, ge=0, description="images that the head-randomisation check looks at, evenly spread; 0: none")
 
 
 @dataclass(frozen=True)
@@ -96,7 +82,7 @@ def summarise_block(
     """
     keys = [str(key) for key in cams.data_vars if not str(key).startswith(FACTS_PREFIX)]
     cams = cams.assign({key: (cams[key].dims, whole_or_nothing(cams[key].values)) for key in keys})
-    ring = ring_numbers((features.sizes["y"], features.sizes["x"])).numpy()
+    ring = ring_numbers((features.sizes["y"], features.sizes["x"]))
     figures = [_product_figures(Product.parse(key), cams[key].values, features, ring, network.sampling, settings) for key in keys]
     samples = xr.Dataset({name: _stack(name, [f[name] for f in figures], features.sizes["sample"]) for name in figures[0]} if keys else {})
     samples = samples.assign(_module_figures(features))

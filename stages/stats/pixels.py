@@ -1,4 +1,4 @@
-"""Deletion and insertion in pixel space: photos are blurred cell by cell in the order of a map, and the network looks at them again.
+"""Deletion and insertion in pixel space: photos are blurred cell by cell in the order of a map, and the network runs on them again.
 
 Petsiuk et al. 2018 (RISE), arXiv:1806.07421, section 4.2. Unlike the curves in token space (stages/stats/faithfulness.py), attention sees what was
 taken away, FAM and the ring boundaries follow, and nothing is linear.
@@ -8,39 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Literal
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from safenet.model import SafeNet
-from safenet.preprocess import MEAN, normalise
-from stages.targets.names import parse_target
+from safenet.photos import MEAN
+from safenet.preprocess import normalise
+from stages.stats.settings import Baseline
 
-Baseline = Literal["blur", "mean"]
 Pixels = NDArray[np.uint8]
-
-
-class PixelSettings(BaseModel):
-    """The [pixels] table, of the optional stage of that name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    target: str = Field("", description="score that is looked at, and whose maps at aligned give the orders; default: the first of cam.targets")
-    samples: int = Field(
-        32, ge=1, description="images, evenly spread over those that have the target; those whose maps are not finite are left out, and named"
-    )
-    steps: int = Field(16, ge=1, description="steps from the whole photo to none of it; each is a forward pass an image, map and curve")
-    baseline: Baseline = Field("blur", description="what is shown in place of a cell: the photo blurred by two cells, or the mean colour")
-
-    @field_validator("target")
-    @classmethod
-    def _known_target(cls, value: str) -> str:
-        return str(parse_target(value, "pixels.target")) if value else value
 
 
 def _blurred(photo: Pixels, cell_px: float) -> Pixels:

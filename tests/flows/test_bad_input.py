@@ -19,7 +19,8 @@ from pipeline.run.manifest import read_manifest, write_manifest
 from pipeline.settings.all import Settings
 from pipeline.stages import STAGES
 from pipeline.stats.stage import open_stats
-from safenet.checkpoint import CheckpointError, save_checkpoint
+from safenet.checkpoint import save_checkpoint
+from safenet.checkpoint_bytes import CheckpointError
 from safenet.model import SafeNet
 
 ONE = "net_000.pth"

@@ -94,7 +94,7 @@ def test_it_holds_where_images_are_quarantined(lab, tmp_path):
     run = lab.run(tmp_path / "run", "extract.max_bad_share=0.2", photos=photos)
     for stage in STAGES[:4]:
         stage.bring_up_to_date(run)
-    assert len(run_blocks(blocks_of(GUIDE.read_text()), run.directory)["void"]) == 2
+    assert len(run_blocks(blocks_of(GUIDE.read_text()), run.directory)["bad"]) == 2
 
 
 def test_the_map_made_by_hand_is_the_one_that_is_stored(lab, finished_copy, guide):

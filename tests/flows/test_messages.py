@@ -16,10 +16,11 @@ from pipeline.extract.stage import extract
 from pipeline.render.stage import render
 from pipeline.report.stage import report
 from pipeline.run.directory import MissingProductError
-from pipeline.settings.all import ConfigError, load_settings
+from pipeline.settings.all import load_settings
+from pipeline.settings.toml import ConfigError
 from pipeline.stats.stage import stats
 from safenet import PRESETS, SafeNet, save_checkpoint
-from safenet.training.loop import pick_device
+from safenet.devices import pick_device
 
 ONE = "net_000.pth"
 

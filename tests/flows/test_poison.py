@@ -19,8 +19,10 @@ from pipeline.render.views import read_view, why_no_pair
 from pipeline.stages import STAGES
 from stages.cam.compute import compute_cams
 from stages.cam.facts import FACTS, STATUS
-from stages.cam.products import FACTS_PREFIX, CamSettings, products_of
-from stages.stats.groups import Groups, StatsSettings, drift_block, finalize, retrieval, summarise_block
+from stages.cam.products import FACTS_PREFIX, products_of
+from stages.cam.settings import CamSettings
+from stages.stats.groups import Groups, drift_block, finalize, retrieval, summarise_block
+from stages.stats.settings import StatsSettings
 from stages.targets.names import NO_TARGET, parse_target
 from stages.targets.references import reference_name
 

@@ -10,17 +10,16 @@ import numpy as np
 import pytest
 import torch
 from disk_content import TIME_SAVERS, content
-from timm.models.vision_transformer import VisionTransformer
 
 from pipeline.cam import stage as cam_run
 from pipeline.cam.stage import cam
 from pipeline.extract import spans as feature_spans
-from pipeline.extract.photos import png_settings
 from pipeline.extract.stage import extract
 from pipeline.features.finished import finished_checkpoints, missing_blocks
 from pipeline.index.stage import index
 from pipeline.look.status import run_status
 from pipeline.render import stage as render_run
+from pipeline.render.png_files import png_settings
 from pipeline.render.stage import render
 from pipeline.report.stage import report
 from pipeline.run.directory import MissingProductError, StaleStoreError
@@ -32,6 +31,7 @@ from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import DamagedStoreError
 from safenet.checkpoint import save_checkpoint
 from safenet.model import SafeNet
+from safenet.timm_parts import VisionTransformer
 from stages.cam.methods import METHODS
 
 ONE = "net_000.pth"

@@ -10,7 +10,7 @@ from faults import FaultServer, Scenario, run_trials, spread_steps
 
 import pipeline
 from pipeline.cam.stage import cam
-from pipeline.disk.locks import LockedError
+from pipeline.disk.leases import LockedError
 from pipeline.extract.stage import extract
 from pipeline.forgetting import forget_checkpoints
 from pipeline.look.verify import verify

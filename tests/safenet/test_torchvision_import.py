@@ -7,6 +7,7 @@ BROKEN = """
 import sys, types, importlib
 import torch
 from safenet.torchvision_import import ensure_torchvision, _declared
+ensure_torchvision()
 import torchvision
 assert torchvision.__version__
 print("declared", len(_declared))
@@ -20,7 +21,7 @@ class Finder(importlib.abc.MetaPathFinder):
         if name == "torchvision":
             raise RuntimeError("another fault")
 sys.meta_path.insert(0, Finder())
-import safenet
+import safenet.model
 """
 
 

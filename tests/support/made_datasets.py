@@ -9,7 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from pipeline.run.manifest import index_dataset
-from stages.index.manifest import DatasetSettings
+from stages.index.settings import DatasetSettings
 
 
 def picture(path: Path, size: tuple[int, int] = (20, 24), content: str | None = None) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from disk_content import content
 
-from pipeline.disk.locks import LockedError, locked
+from pipeline.disk.leases import LockedError
+from pipeline.disk.locks import locked
 from pipeline.extract.stage import extract
 from pipeline.look.verify import verify
 

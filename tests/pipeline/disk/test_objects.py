@@ -18,8 +18,8 @@ from object_server import SECRET, object_server, place_in_memory, refusing_serve
 import pipeline
 from pipeline.cam.stage import cam
 from pipeline.disk import leases, places
-from pipeline.disk.leases import LostLeaseError
-from pipeline.disk.locks import LockedError, locked
+from pipeline.disk.leases import LockedError, LostLeaseError
+from pipeline.disk.locks import locked
 from pipeline.disk.objects import ObjectPath, ObjectStoreError, _opened
 from pipeline.disk.places import place_of
 from pipeline.extract.stage import extract

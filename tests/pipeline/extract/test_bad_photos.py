@@ -16,9 +16,9 @@ from pipeline.extract.stage import extract
 from pipeline.features.bad_images import bad_images
 from pipeline.index.stage import index
 from pipeline.run.manifest import index_dataset, read_header, read_manifest
-from safenet.preprocess import FORMATS, LARGEST_PHOTO_PX, decode_photo, resize_photo, to_rgb
+from safenet.photos import FORMATS, LARGEST_PHOTO_PX, decode_photo, resize_photo, to_rgb
 from stages.index.layouts import IMAGE_SUFFIXES, walk
-from stages.index.manifest import DatasetSettings
+from stages.index.settings import DatasetSettings
 
 ODD = "train/drone/0000"  # among the drone views of a training place
 INPUT_PX = 32

@@ -16,8 +16,10 @@ from pipeline.look.verify import verify
 from pipeline.pixels.stage import pixels
 from pipeline.run.directory import MissingProductError
 from safenet.checkpoint import load_checkpoint
-from safenet.preprocess import decode_photo, normalise
-from stages.stats.pixels import PixelSettings, perturbed, step_counts
+from safenet.photos import decode_photo
+from safenet.preprocess import normalise
+from stages.stats.pixels import perturbed, step_counts
+from stages.stats.settings import PixelSettings
 
 MORE = ("pixels.samples=3", "pixels.steps=4", "pixels.target='match_share'", "cam.targets=['match','label','match_share']")
 PHOTO = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pydantic
 import pytest
 
-from pipeline.settings.all import ConfigError, Settings, load_settings
+from pipeline.settings.all import Settings, load_settings
+from pipeline.settings.toml import ConfigError
 from safenet.architecture import PRESETS
 
 TINY = Path(__file__).parents[3] / "configs" / "tiny.toml"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.cam.stage import cam
-from pipeline.disk.locks import LockedError
+from pipeline.disk.leases import LockedError
 from pipeline.extract.stage import extract
 from pipeline.look.verify import verify
 from pipeline.run.directory import MissingProductError

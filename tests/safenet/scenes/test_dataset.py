@@ -8,8 +8,9 @@ import pytest
 
 from safenet.scenes.buildings import FOOTPRINTS, ROOF_PATTERNS, Wing, design_building, outer_walls
 from safenet.scenes.canvas import open_canvas, sweep
-from safenet.scenes.dataset import SceneSettings, draw_view, plan_views, write_scenes
+from safenet.scenes.dataset import draw_view, plan_views, write_scenes
 from safenet.scenes.painting import PATTERNS
+from safenet.scenes.settings import SceneSettings
 
 SMALL = SceneSettings(places=3, test_places=1, drone_views=2, size_px=48)
 

@@ -11,7 +11,8 @@ from PIL import Image
 from safenet import PRESETS, SafeNet
 from safenet.checkpoint import read_checkpoint
 from safenet.model import SafeNetOutput
-from safenet.training.loop import TrainingPlace, TrainSettings, build_optimizer, learning_rate, pair_loss, train
+from safenet.training.loop import TrainingPlace, build_optimizer, learning_rate, pair_loss, train
+from safenet.training.settings import TrainSettings
 
 TINY = PRESETS["tiny"]
 QUICK = TrainSettings(epochs=2, batch_size=4, optimizer="adamw", learning_rate=1e-3, rotate_satellite_deg=90)

@@ -34,7 +34,7 @@ def test_an_identity_warp_changes_nothing():
 
 def test_a_part_map_is_not_additive():
     """A ring's value stands on all its cells: carried back it keeps its values, where a sum would brighten cells that are read twice."""
-    from stages.cam.compute import Product
+    from stages.cam.products import Product
 
     assert Product("aligned", "match", "hires_cam").additive
     assert not Product("part", "match", "hires_cam").additive

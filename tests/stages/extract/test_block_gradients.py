@@ -15,8 +15,9 @@ from pipeline.look.verify import verify
 from pipeline.render.stage import render
 from safenet.attention import attention_weights
 from safenet.preprocess import normalise
-from stages.extract.batch import ExtractSettings, FeatureExtractor
-from stages.extract.block_gradients import plan_gradients
+from stages.extract.batch import FeatureExtractor
+from stages.extract.gradient_plan import plan_gradients
+from stages.extract.settings import ExtractSettings
 
 CPU = torch.device("cpu")
 TARGETS = ("predicted", "counter.softmax", "label", "class_b.part_2", "label.global", "predicted.whole")

@@ -16,8 +16,9 @@ from made_datasets import indexed, picture, pictures
 from pipeline.disk import records
 from pipeline.run import manifest as index
 from pipeline.run.manifest import index_dataset, manifest_digest, manifest_seal, read_manifest, write_manifest
-from stages.index.layouts import natural_key
-from stages.index.manifest import LAYOUTS, MANIFEST_COLUMNS, DatasetSettings, detect_layout, find_images
+from stages.index.layouts import LAYOUTS, detect_layout, natural_key
+from stages.index.manifest import MANIFEST_COLUMNS, find_images
+from stages.index.settings import DatasetSettings
 
 SHORT = ["id", "split", "roles", "variant"]
 

@@ -10,7 +10,8 @@ from made_datasets import indexed, picture
 from pipeline.index.stage import index
 from pipeline.look.plan import plan
 from stages.index.layouts import detect_layout
-from stages.index.manifest import DatasetSettings, find_images
+from stages.index.manifest import find_images
+from stages.index.settings import DatasetSettings
 
 HIGH, LOW, TRAINED = "500_0001_0000025682.png", "100_0001_0000000007.png", "200_0002_0000000001.png"
 TILES = ("4_0_6_13.png", "5_0_12_27.png", "5_0_13_27.png", "6_0_0_0.png", "7_0_1_1.png")

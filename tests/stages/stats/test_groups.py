@@ -9,8 +9,10 @@ from feature_blocks import context_of, feature_block, random_net
 from scipy.stats import spearmanr
 
 from stages.cam.compute import compute_cams
-from stages.cam.products import CamSettings, products_of
-from stages.stats.groups import Groups, StatsSettings, changed_boundaries, combine, drift_block, finalize, finalize_drift, retrieval, summarise_block
+from stages.cam.products import products_of
+from stages.cam.settings import CamSettings
+from stages.stats.groups import Groups, changed_boundaries, combine, drift_block, finalize, finalize_drift, retrieval, summarise_block
+from stages.stats.settings import StatsSettings
 
 PRODUCTS = products_of(CamSettings(methods=("l2_norm", "hires_cam"), targets=("match",)))
 SETTINGS = StatsSettings()

@@ -1,0 +1,35 @@
+"""Pieces of a stage's work, and what comes back of them: plain values that can be sent to another process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Needs = Literal["cpu", "gpu"]
+
+
+class Work(Protocol):
+    """What a stage does, as plain values, so that it can be sent to another process."""
+
+    def open(self) -> Callable[[Any], Any]:
+        """Make what all pieces share; called once in each process."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pieces that share what is expensive to make, such as a checkpoint's network: a process stays with a group as long as it can."""
+
+    name: str
+    items: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A piece that is done: its group, itself, its result, and who took how long for it."""
+
+    group: str
+    item: Any
+    result: Any
+    worker: str = ""
+    seconds: float = 0.0

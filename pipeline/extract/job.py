@@ -15,6 +15,7 @@ from pipeline.features.schema_versions import upgrade_marks
 from pipeline.features.state import FeatureState
 from pipeline.run.directory import Run
 from pipeline.store.blocks import Block
+from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import read_attributes
 from safenet.checkpoint import CheckpointInfo, read_checkpoint
@@ -34,6 +35,7 @@ class ExtractJob:
     retold: dict[str, str] = field(default_factory=dict)  # attribute -> what it was and is (empty: it is new), where the file tells another today
     bad: dict[str, BadImage] = field(default_factory=dict)  # now: the photos of pending blocks are tried again, and not bad until they are
     is_laid_out: bool = False
+    fence: Fence = field(init=False)  # once it is laid out
 
     @property
     def stamp(self) -> str:
@@ -60,12 +62,15 @@ class ExtractJob:
     def span(self, blocks: Sequence[Block]) -> FeatureSpan:
         """Blocks of it, as a process takes them."""
         known = self.known.only(blocks)
-        return FeatureSpan(self.name, self.info.path, self.store, self.stamp, self.made_with["precision"], tuple(blocks), known, self.void, self.bad)
+        precision = self.made_with["precision"]
+        return FeatureSpan(self.name, self.info.path, self.store, self.fence, self.stamp, precision, tuple(blocks), known, self.void, self.bad)
 
 
 def lay_out_job(run: Run, job: ExtractJob, *, alone: bool) -> None:
     """Make the store, or make its metadata fit the manifest; blocks that are to be done again lose their mark first."""
     store, state = job.store, job.state
+    unmarked = [block for block in state.pending if block.index not in state.carried]
+    job.fence = store.take_over(unmarked) if alone and (state.pending or state.lay_out) else store.fence
     if state.kind == "missing" and alone:
         store.clear()
     told = told_by_file(run, job.info)
@@ -83,7 +88,6 @@ def lay_out_job(run: Run, job: ExtractJob, *, alone: bool) -> None:
         store.ledger.forget_whole()
     job.bad = {**void_images(store), **listed_problems(run.manifest)}
     if alone:
-        unmarked = [block for block in state.pending if block.index not in state.carried]
         store.sweep_unmarked(unmarked, store.attributes["block_arrays"])
     job.is_laid_out = True
 

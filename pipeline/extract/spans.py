@@ -18,6 +18,7 @@ from pipeline.extract.streaming import Arrays, BlockWriter, HostCopy
 from pipeline.features.bad_images import BadImage, check_bad_share
 from pipeline.run.directory import Run
 from pipeline.store.blocks import Block
+from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.work.log import log
 from pipeline.work.stops import check_stop
@@ -42,6 +43,8 @@ class FeatureSpan:
         Its file.
     store : GroupStore
         Laid out already.
+    fence : Fence
+        Under which it is given out.
     stamp : str
         Of the blocks.
     precision : str
@@ -58,6 +61,7 @@ class FeatureSpan:
     name: str
     path: Path
     store: GroupStore
+    fence: Fence
     stamp: str
     precision: Precision
     blocks: tuple[Block, ...]
@@ -111,7 +115,9 @@ class SpanExtractor:
     def __call__(self, span: FeatureSpan) -> SpanReport:
         """Make the blocks that no mark proves yet, and say what became of them."""
         run, report = self._run, SpanReport()
-        todo = {block: _batches(run, span, block) for block in span.blocks if not span.store.ledger.record(block)}
+        span.fence.check()  # before anything is computed in vain
+        marked = zip(span.blocks, span.store.ledger.records(span.blocks), strict=True)
+        todo = {block: _batches(run, span, block) for block, record in marked if not record}
         if not todo:
             return report
         extractor = self._extractor(span)
@@ -173,7 +179,7 @@ class SpanExtractor:
         def write(block: Block, arrays: Arrays) -> None:
             void = {name: bad[name].as_dict() for name in names[block.rows] if name in bad}
             images = self._run.images(block)
-            span.store.write_block(block, arrays, dict.fromkeys(arrays, span.stamp), images=images, quarantined=void, device=where)
+            span.store.write_block(block, arrays, dict.fromkeys(arrays, span.stamp), span.fence, images=images, quarantined=void, device=where)
             log(f"{span.store.path.name}/{span.store.name} {block}: {len(block)} images written")
             report.blocks += 1
 

@@ -15,6 +15,7 @@ from pipeline.features.photo_copies import photo_file, stored_photo
 from pipeline.features.reading import read_features
 from pipeline.pixels.inputs import CurveInputs
 from pipeline.run.directory import Run
+from pipeline.store.fences import Fence
 from pipeline.store.tables import write_dataset
 from pipeline.work.log import log
 from pipeline.work.stops import check_stop
@@ -53,15 +54,17 @@ class CurveWork:
     """Curves of one checkpoint after the other, as `pipeline.work.executors` takes it."""
 
     run: Run
+    fence: Fence
 
     def open(self, tell: Callable[[int], None]) -> Callable[[CurvePiece], Measured]:
         """Once in each process."""
 
         def measure(piece: CurvePiece) -> Measured:
             run, one = self.run, piece.inputs
+            self.fence.check()  # before anything is computed in vain
             found = curves_of(run, one, piece.samples)
             about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": run.features(one.name).attributes["epoch"]}
-            write_dataset(run.pixels_path, one.name, found, about)
+            write_dataset(run.pixels_path, one.name, found, about, self.fence)
             log(f"{run.pixels_path.name}/{one.name}: curves written")
             tell(1)
             images = found.sizes["sample"]

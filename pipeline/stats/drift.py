@@ -12,6 +12,7 @@ from pipeline.features.finished import images_stamp
 from pipeline.run.directory import Run
 from pipeline.stats.staleness import FigureInputs
 from pipeline.store.blocks import Block
+from pipeline.store.fences import Fence
 from pipeline.store.groups import JOINED
 from pipeline.store.tables import read_dataset, write_dataset
 from pipeline.work.executors import run_blocks, run_groups
@@ -20,7 +21,7 @@ from stages.labels import CheckpointName, series_of
 from stages.stats.groups import changed_boundaries, drift_block, finalize_drift
 
 
-def write_joined(run: Run, inputs: Sequence[FigureInputs], mark: str) -> None:
+def write_joined(run: Run, inputs: Sequence[FigureInputs], mark: str, fence: Fence) -> None:
     """Join the checkpoints and add the drift from the previous and to the last one of each series."""
     pairs = pairs_of(inputs)
     compute, groups = run.settings.compute, [Group(pair.one.name, [pair]) for pair in pairs]
@@ -37,7 +38,7 @@ def write_joined(run: Run, inputs: Sequence[FigureInputs], mark: str) -> None:
         epoch=("checkpoint", np.array([np.nan if one.epoch is None else one.epoch for one in inputs], float)),
         series=("checkpoint", np.array([one.series for one in inputs], dtype=object)),
     )
-    write_dataset(run.stats_path, JOINED, joined, {"stamp": mark})
+    write_dataset(run.stats_path, JOINED, joined, {"stamp": mark}, fence)
 
 
 @dataclass(frozen=True)

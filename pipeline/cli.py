@@ -221,7 +221,7 @@ def run_all(config: Path | None, directory: Place | None, assignments: tuple[str
 @main.command()
 @common_options
 def train(config: Path | None, directory: Place | None, assignments: tuple[str, ...], quiet: bool) -> None:
-    """Train a network on the dataset's training split; one checkpoint an epoch in RUN/checkpoints. Goes on where it stopped."""
+    """Train a network on the dataset's training split; one checkpoint per epoch in RUN/checkpoints. Goes on where it stopped."""
     train_run(chosen_run(config, directory, assignments, quiet))
 
 

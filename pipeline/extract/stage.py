@@ -274,7 +274,7 @@ def _compute(run: Run, jobs: Sequence[_Job]) -> None:
 
 
 def _compute_here(run: Run, jobs: Sequence[_Job], progress: Progress) -> None:
-    """One span a checkpoint, so that decoding, computing and writing never pause within it."""
+    """One span per checkpoint, so that decoding, computing and writing never pause within it."""
     at_work: list[_Job] = []
 
     def watch(images: int, blocks: int) -> None:

@@ -73,7 +73,7 @@ EXECUTORS: Mapping[str, Executor] = MappingProxyType(
         "serial": Executor("one piece after the other, in this process", run_here=serial),
         "threads": Executor("threads of this process", run_here=threads),
         "local": Executor("processes on this machine", cluster=clusters.local, is_here=True),
-        "cuda": Executor("one process a GPU of this machine", cluster=clusters.cuda, is_here=True),
+        "cuda": Executor("one process per GPU of this machine", cluster=clusters.cuda, is_here=True),
         "slurm": Executor("SLURM jobs", cluster=clusters.jobs_of("SLURMCluster", "account")),
         "pbs": Executor("PBS jobs", cluster=clusters.jobs_of("PBSCluster", "account")),
         "lsf": Executor("LSF jobs", cluster=clusters.jobs_of("LSFCluster", "project")),

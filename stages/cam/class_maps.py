@@ -1,4 +1,4 @@
-"""Maps of every class at once, from one matrix product a sample; and the mean maps of every class from one mean map.
+"""Maps of every class at once, from one matrix product per sample; and the mean maps of every class from one mean map.
 
 Both rest on affine heads: S_p = M_p A for all classes, and the mean over images of M_p A is M_p times the mean of A.
 """
@@ -46,7 +46,7 @@ def class_maps(
 
 
 def _grad_cam(cells: torch.Tensor, weights: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-    """sum_p mean_n(T_p) M_p is one matrix a sample: one product for all classes."""
+    """sum_p mean_n(T_p) M_p is one matrix per sample: one product for all classes."""
     mixed = torch.einsum("bp,pck->bck", weights.mean(dim=2), matrices)
     return torch.bmm(mixed, cells.transpose(1, 2))
 

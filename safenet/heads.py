@@ -1,9 +1,8 @@
-"""The heads: bottleneck and classifier, and the affine map that they fold into in evaluation mode."""
+"""The heads in torch: bottleneck and classifier. As arrays, and folded, they are in safenet/head_arrays.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -12,20 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from safenet.architecture import HeadActivation
+from safenet.head_arrays import BATCH_NORM_EPS, CLASSIFIER_STD, HEAD_ARRAYS, LEAKY_SLOPE, HeadArrays
 
-BATCH_NORM_EPS = 1e-5
-ACTIVATIONS: Mapping[HeadActivation, Callable[[], nn.Module] | None] = {"none": None, "leaky_relu": partial(nn.LeakyReLU, 0.1)}
-
-HEAD_ARRAYS: Mapping[str, str] = {
-    "w1": "add_block.0.weight",
-    "b1": "add_block.0.bias",
-    "bn_weight": "add_block.1.weight",
-    "bn_bias": "add_block.1.bias",
-    "bn_mean": "add_block.1.running_mean",
-    "bn_var": "add_block.1.running_var",
-    "w2": "classifier.0.weight",
-    "b2": "classifier.0.bias",
-}
+ACTIVATIONS: Mapping[HeadActivation, Callable[[], nn.Module] | None] = {"none": None, "leaky_relu": partial(nn.LeakyReLU, LEAKY_SLOPE)}
 
 
 class Head(nn.Module):
@@ -40,7 +28,7 @@ class Head(nn.Module):
         bottleneck, classifier = nn.Linear(width, embedding), nn.Linear(embedding, classes)
         nn.init.kaiming_normal_(bottleneck.weight, a=0, mode="fan_out")
         nn.init.zeros_(bottleneck.bias)
-        nn.init.normal_(classifier.weight, std=0.001)
+        nn.init.normal_(classifier.weight, std=CLASSIFIER_STD)
         nn.init.zeros_(classifier.bias)
         make = ACTIVATIONS[activation]
         bent = [make()] if make else []
@@ -58,7 +46,7 @@ class Head(nn.Module):
         return {name: state[key].detach().cpu().float().numpy() for name, key in HEAD_ARRAYS.items()}
 
 
-def build_head(arrays: Mapping[str, NDArray[np.floating]], activation: HeadActivation = "none", dtype: torch.dtype = torch.float32) -> Head:
+def build_head(arrays: HeadArrays, activation: HeadActivation = "none", dtype: torch.dtype = torch.float32) -> Head:
     """Rebuild a head from its stored arrays, for gradients of its input where no closed form is.
 
     Parameters
@@ -80,38 +68,3 @@ def build_head(arrays: Mapping[str, NDArray[np.floating]], activation: HeadActiv
     state = {key: torch.tensor(np.asarray(arrays[name]), dtype=dtype) for name, key in HEAD_ARRAYS.items()}
     head.load_state_dict({**state, "add_block.1.num_batches_tracked": torch.tensor(0)}, assign=True)
     return head.eval().requires_grad_(False)
-
-
-@dataclass(frozen=True)
-class FoldedHead:
-    """A head without activation, in evaluation mode, as two affine maps of its input z.
-
-    embedding = embed_matrix @ z + embed_const, logit = matrix @ z + const; `matrix` is M_p of the heat-map formulas.
-
-    Parameters
-    ----------
-    embed_matrix : float64 [E, D]
-    embed_const : float64 [E]
-    matrix : float64 [C, D]
-    const : float64 [C]
-    """
-
-    embed_matrix: NDArray[np.float64]
-    embed_const: NDArray[np.float64]
-    matrix: NDArray[np.float64]
-    const: NDArray[np.float64]
-
-
-def fold_head(arrays: Mapping[str, NDArray[np.floating]]) -> FoldedHead:
-    """Fold BatchNorm's running statistics into the two linear layers, in float64; see `Architecture.is_linear` for when this is the head.
-
-    Parameters
-    ----------
-    arrays : mapping
-        The arrays named in HEAD_ARRAYS, of one head.
-    """
-    exact = {name: np.asarray(value, dtype=np.float64) for name, value in arrays.items()}
-    gain = exact["bn_weight"] / np.sqrt(exact["bn_var"] + BATCH_NORM_EPS)
-    embed_matrix = gain[:, None] * exact["w1"]
-    embed_const = gain * (exact["b1"] - exact["bn_mean"]) + exact["bn_bias"]
-    return FoldedHead(embed_matrix, embed_const, exact["w2"] @ embed_matrix, exact["w2"] @ embed_const + exact["b2"])

@@ -1,8 +1,6 @@
 """FPM, the feature partition module: square rings around the centre of the map, cut at boundaries found per sample.
 
-Symbols: c = floor(H/2) is the centre, R = floor(H/2) the number of rings; the square of half-width r covers rows and
-columns c-r ... c+r-1, and ring r is that square without the one of half-width r-1. On odd grids the last row and
-column lie outside of every ring. A boundary b is a half-width in cells: rings 1 ... b lie inside.
+Rings, their numbers and their symbols are those of safenet/rings.py.
 """
 
 from __future__ import annotations
@@ -14,24 +12,7 @@ import torch
 from torch import Tensor
 
 from safenet.architecture import Pooling
-
-
-def ring_numbers(size: tuple[int, int], device: torch.device | None = None) -> Tensor:
-    """Ring of each cell, int64 [H, W]: 1 at the centre ... R at the rim, 0 outside of all rings (odd grids).
-
-    Raises
-    ------
-    ValueError
-        If the grid is not square.
-    """
-    height, width = size
-    if height != width:
-        raise ValueError(f"the map is {height} x {width} cells; FPM is defined on square grids")
-    centre = height // 2
-    offset = torch.arange(height, device=device) - centre
-    half_width = torch.maximum(-offset, offset + 1)  # the smallest square that holds this row
-    ring = torch.maximum(half_width[:, None], half_width[None, :])
-    return torch.where(ring > centre, 0, ring)
+from safenet.rings import ring_numbers
 
 
 def ring_saliency(features: Tensor) -> Tensor:
@@ -49,7 +30,7 @@ def ring_saliency(features: Tensor) -> Tensor:
     Tensor [B, R] of float32
     """
     strongest = features.float().amax(dim=1).flatten(1)
-    ring = ring_numbers((features.shape[2], features.shape[3]), features.device).flatten()
+    ring = _ring_numbers(features).flatten()
     radius = torch.arange(1, features.shape[2] // 2 + 1, device=features.device)
     inside = ring[:, None] == radius[None, :]
     total = torch.where(inside, strongest[:, :, None], 0.0).sum(dim=1)
@@ -101,7 +82,8 @@ def pool_rings(features: Tensor, boundary: Tensor) -> Tensor:
     -------
     Tensor [B, D, P]
     """
-    weight = ring_weights(boundary, (features.shape[2], features.shape[3])).to(features.dtype)
+    outer = boundary[:, :, None, None]
+    weight = (_part_cells(features, boundary) / (4.0 * outer * outer)).to(features.dtype)
     return torch.bmm(features.flatten(2), weight.flatten(2).transpose(1, 2))
 
 
@@ -120,7 +102,7 @@ def pool_rings_max(features: Tensor, boundary: Tensor) -> Tensor:
     -------
     Tensor [B, D, P]
     """
-    inside = part_cells(boundary, (features.shape[2], features.shape[3])).flatten(2)
+    inside = _part_cells(features, boundary).flatten(2)
     cells = features.flatten(2)
     strongest = [cells.masked_fill(~part[:, None], -torch.inf).max(dim=2).values for part in inside.unbind(1)]
     return torch.stack([strongest[0], *(part.clamp(min=0) for part in strongest[1:])], dim=2)
@@ -129,18 +111,16 @@ def pool_rings_max(features: Tensor, boundary: Tensor) -> Tensor:
 POOLINGS: Mapping[Pooling, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType({"mean": pool_rings, "max": pool_rings_max})
 
 
-def part_cells(boundary: Tensor, size: tuple[int, int]) -> Tensor:
+def _ring_numbers(features: Tensor) -> Tensor:
+    """Ring of each cell of a map [B, D, H, W], int64 [H, W]."""
+    return torch.from_numpy(ring_numbers((features.shape[2], features.shape[3]))).to(features.device)
+
+
+def _part_cells(features: Tensor, boundary: Tensor) -> Tensor:
     """Which cells each part has: bool [B, P, H, W]."""
-    ring = ring_numbers(size, boundary.device)
-    outer = boundary[:, :, None, None]
+    ring, outer = _ring_numbers(features), boundary[:, :, None, None]
     inner = torch.cat([torch.zeros_like(outer[:, :1]), outer[:, :-1]], dim=1)
     return (ring > inner) & (ring <= outer)
-
-
-def ring_weights(boundary: Tensor, size: tuple[int, int]) -> Tensor:
-    """R_p of every part as a map: 1 / (2 b_p)^2 on the part's cells, 0 elsewhere; float32 [B, P, H, W]."""
-    outer = boundary[:, :, None, None]
-    return part_cells(boundary, size) / (4.0 * outer * outer)
 
 
 def _cut(saliency: Tensor, low: Tensor, high: Tensor, room: int) -> list[Tensor]:

@@ -361,12 +361,8 @@ def _both_to_photo(
     """Carry a matrix [N, M] between two aligned grids to both photos, [y, x, y', x']."""
     (height, width), (rows, columns) = own[1].shape[1:], other[1].shape[1:]
 
-    def carried(maps: NDArray, theta: NDArray, source: NDArray) -> NDArray[np.float32]:
-        count = len(maps)
-        return to_photo_frame(maps, np.repeat(theta, count, axis=0), np.repeat(source, count, axis=0), sampling, False)
-
-    over_other = carried(similarity.reshape(-1, rows, columns), *other).reshape(height * width, rows * columns)
-    over_own = carried(over_other.T.reshape(-1, height, width), *own)
+    over_other = to_photo_frame(similarity.reshape(1, -1, rows, columns), *other, sampling, False).reshape(height * width, rows * columns)
+    over_own = to_photo_frame(over_other.T.reshape(1, -1, height, width), *own, sampling, False)
     return over_own.reshape(rows, columns, height, width).transpose(2, 3, 0, 1)
 
 

@@ -16,16 +16,16 @@ from pipeline.features.reading import read_features
 from pipeline.store.blocks import Block
 from pipeline.store.group_store import GroupStore
 from safenet.architecture import HeadActivation, Pooling
-from safenet.heads import HEAD_ARRAYS
+from safenet.head_arrays import HEAD_ARRAYS
 from stages.cam.compute import CamContext, needed_references
 from stages.cam.gate import GATE_READS, LOGIT_TOLERANCE, Exactness, examine
 from stages.cam.products import Product
 from stages.finite import whole_or_nothing
 from stages.schema import HEAD_PREFIX
 from stages.targets.names import TargetName
-from stages.targets.part_heads import run_heads
 from stages.targets.references import UNDEFINED, ReferenceBank, ReferenceGroups, Role, reference_groups
 from stages.targets.scoring import label_index, target_context
+from stages.targets.stored_heads import run_heads
 
 _TEXTS = ("place", "view", "split", "roles")
 _GATE_BLOCKS = 16

@@ -27,10 +27,11 @@ from pipeline.work.progress import Progress
 from pipeline.work.stops import check_stop, telling_what_is_left
 from safenet.architecture import Architecture
 from stages.cam.compute import compute_cams, needed_features
-from stages.cam.facts import FACTS, LOW_CONTRAST_BELOW, STATUS
+from stages.cam.facts import FACTS, STATUS
 from stages.cam.methods import METHODS
-from stages.cam.position_names import ON_ALIGNED_GRID
+from stages.cam.names import ON_ALIGNED_GRID
 from stages.cam.products import Product
+from stages.cam.settings import LOW_CONTRAST_BELOW
 from stages.schema import Variable
 from stages.targets.names import NO_TARGET, parse_target
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.run.directory import Run
 from pipeline.store.group_store import GroupStore
-from stages.cam.position_names import block_number
+from stages.cam.names import block_number
 from stages.cam.products import Product, StoredBlocks, left_out, products_of
 from stages.targets.names import NO_TARGET
 

@@ -1,4 +1,4 @@
-"""Reading photos and masks, in worker processes; writing pictures."""
+"""Reading photos and masks, in worker processes."""
 
 from __future__ import annotations
 
@@ -7,29 +7,23 @@ import multiprocessing.connection
 import multiprocessing.forkserver
 import os
 import signal
-import struct
 import threading
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.disk.places import Place
-from pipeline.disk.records import write_atomically
 from pipeline.disk.stamps import bytes_digest
 from pipeline.work.stops import SIGNALS
 from safenet.photos import decode_photo, open_photo, to_rgb
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FEW_IMAGES = 64  # fewer than this are read faster than worker processes start
 
 
@@ -185,39 +179,3 @@ def _end_with(sentinel: int) -> None:
 
 def _keep(photos: list[Photo]) -> list[Photo]:
     return photos
-
-
-def write_png(path: Place, picture: NDArray[np.uint8], settings: Mapping[str, Any]) -> None:
-    """Write uint8 [H, W, 3] with its settings as PNG text chunks; the file appears whole or not at all."""
-    chunks = PngImagePlugin.PngInfo()
-    for key, value in settings.items():
-        chunks.add_itxt(key, str(value))
-    content = BytesIO()
-    Image.fromarray(picture).save(content, format="PNG", pnginfo=chunks)
-    write_atomically(path, content.getvalue())
-
-
-def png_settings(path: Place) -> dict[str, str]:
-    """Read the text chunks of a PNG; empty where there is no such file, or any bit of it is damaged."""
-    try:
-        content = path.read_bytes()
-        if not is_whole_png(content):
-            return {}
-        with Image.open(BytesIO(content)) as image:
-            return {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
-    except OSError:
-        return {}
-
-
-def is_whole_png(content: bytes) -> bool:
-    """Whether the bytes are a PNG, every chunk of which matches its checksum, and nothing else."""
-    if content[: len(_PNG_SIGNATURE)] != _PNG_SIGNATURE:
-        return False
-    place, kind = len(_PNG_SIGNATURE), b""
-    while kind != b"IEND" and place + 12 <= len(content):
-        length, kind = struct.unpack(">I4s", content[place : place + 8])
-        end = place + 12 + length
-        if content[end - 4 : end] != struct.pack(">I", zlib.crc32(content[place + 4 : end - 4])):
-            return False
-        place = end
-    return kind == b"IEND" and place == len(content)

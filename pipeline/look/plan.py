@@ -20,11 +20,11 @@ from pipeline.disk.space import human_bytes
 from pipeline.disk.stamps import difference
 from pipeline.extract.known_rows import replaced_rows
 from pipeline.extract.layout import image_bytes, ingredients
-from pipeline.extract.photos import png_settings
 from pipeline.features.finished import finished_checkpoints, missing_blocks
 from pipeline.features.replacing import replacement_of
 from pipeline.features.state import feature_state
 from pipeline.render.catalogue import planned_pictures
+from pipeline.render.png_files import png_settings
 from pipeline.render.stage import stale_pictures
 from pipeline.report.stage import is_fresh, report_stamp
 from pipeline.run.directory import MissingProductError, Run

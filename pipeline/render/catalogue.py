@@ -20,7 +20,7 @@ from pipeline.features.variants import chosen_of
 from pipeline.run.directory import Run
 from pipeline.run.series import checkpoint_names
 from safenet.architecture import Architecture
-from stages.cam.position_names import block_number
+from stages.cam.names import block_number
 from stages.cam.products import Product
 from stages.index.variants import chosen_samples
 from stages.labels import distinct_labels, series_of

@@ -19,8 +19,8 @@ from pipeline.render.views import image_label, read_photo, read_view, why_no_pai
 from pipeline.run.directory import Run
 from pipeline.stats.stage import open_stats
 from stages.cam.methods import METHODS
+from stages.cam.names import block_number
 from stages.cam.pairs import query_cells
-from stages.cam.position_names import block_number
 from stages.cam.products import Product
 from stages.render.change_mosaic import ChangeRow, change_mosaic
 from stages.render.method_mosaics import MethodRow, depth_mosaic, methods_mosaic

@@ -12,10 +12,10 @@ from typing import Any
 
 from pipeline.disk.records import sweep
 from pipeline.disk.stamps import stamp
-from pipeline.extract.photos import png_settings, write_png
 from pipeline.features.finished import finished_checkpoints
 from pipeline.render.catalogue import Picture, content_of, planned_pictures, undrawn
 from pipeline.render.drawing import Shared, draw_picture, drawn_colour_maps, scope_of
+from pipeline.render.png_files import png_settings, write_png
 from pipeline.render.views import image_label
 from pipeline.run.directory import Outcome, Run
 from pipeline.run.rates import note_rate

@@ -28,7 +28,7 @@ __all__ = ["ComputeSettings", "ConfigError", "ModelSettings", "Settings", "load_
 class ModelSettings(BaseModel):
     """The [model] table of `atlas train`: a preset, and sizes that differ from it. Other commands read the checkpoint."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     preset: str = Field("upstream", description=", ".join(PRESETS))
     image_size: int | None = Field(None, description="side of the input, pixels; this and all below: by default as in the preset")
@@ -52,18 +52,18 @@ class ModelSettings(BaseModel):
 class Settings(BaseModel):
     """All tables of a configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     dataset: DatasetSettings | None = None
-    extract: ExtractSettings = ExtractSettings()
-    cam: CamSettings = CamSettings()
-    stats: StatsSettings = StatsSettings()
-    pixels: PixelSettings = PixelSettings()
-    render: RenderSettings = RenderSettings()
-    compute: ComputeSettings = ComputeSettings()
-    model: ModelSettings = ModelSettings()
-    train: TrainSettings = TrainSettings()
-    scenes: SceneSettings = SceneSettings()
+    extract: ExtractSettings = Field(default_factory=ExtractSettings)
+    cam: CamSettings = Field(default_factory=CamSettings)
+    stats: StatsSettings = Field(default_factory=StatsSettings)
+    pixels: PixelSettings = Field(default_factory=PixelSettings)
+    render: RenderSettings = Field(default_factory=RenderSettings)
+    compute: ComputeSettings = Field(default_factory=ComputeSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    scenes: SceneSettings = Field(default_factory=SceneSettings)
 
 
 def load_settings(path: Path | None, assignments: Iterable[str] = ()) -> Settings:

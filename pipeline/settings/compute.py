@@ -29,7 +29,7 @@ EXECUTOR_MEANINGS: Mapping[str, str] = MappingProxyType(  # of the rows of EXECU
 class ComputeSettings(BaseModel):
     """The [compute] table: where and how blocks are computed. It is never part of a stamp."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     executor: str = Field(
         "threads",

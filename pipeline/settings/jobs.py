@@ -49,7 +49,7 @@ Word = Annotated[str, AfterValidator(_word)]
 class StageJob(BaseModel):
     """One table of the file: what a job asks for, and how its script begins."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     partition: Word | None = Field(None, description="partition or queue; default: that of the site")
     account: Word | None = Field(None, description="account or project that is charged")
@@ -85,16 +85,16 @@ class StageJob(BaseModel):
 class JobSettings(BaseModel):
     """The whole file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    common: StageJob = StageJob()
-    index: StageJob = StageJob()
-    extract: StageJob = StageJob()
-    cam: StageJob = StageJob()
-    stats: StageJob = StageJob()
-    render: StageJob = StageJob()
-    report: StageJob = StageJob()
-    pixels: StageJob = StageJob()
+    common: StageJob = Field(default_factory=StageJob)
+    index: StageJob = Field(default_factory=StageJob)
+    extract: StageJob = Field(default_factory=StageJob)
+    cam: StageJob = Field(default_factory=StageJob)
+    stats: StageJob = Field(default_factory=StageJob)
+    render: StageJob = Field(default_factory=StageJob)
+    report: StageJob = Field(default_factory=StageJob)
+    pixels: StageJob = Field(default_factory=StageJob)
 
     def of(self, stage: str) -> StageJob:
         """Return a stage's job: what its own table says, else [common], else the default."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class TrainSettings(BaseModel):
     """The [train] table. The defaults are the published recipe (batch 8, SGD, 120 epochs)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     epochs: int = Field(120, ge=1, description="number of passes over the places")
     batch_size: int = Field(8, ge=2, description="pairs per step")

@@ -1,4 +1,4 @@
-"""Maps of every class at once, from one matrix product per sample; and the mean maps of every class from one mean map.
+"""Maps of every class at once, from one matrix product a sample; and the mean maps of every class from one mean map.
 
 Both rest on affine heads: S_p = M_p A for all classes, and the mean over images of M_p A is M_p times the mean of A.
 """
@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from safenet.heads import FoldedHead
+from safenet.head_arrays import FoldedHead
+from stages.half_precision import to_single
 
 Float = NDArray[np.float32]
 
@@ -40,30 +40,27 @@ def class_maps(
         Raw and signed. As large as the features for all classes of the published network: made when asked for, never stored.
     """
     rows = slice(None) if classes is None else classes
-    matrices = torch.from_numpy(np.stack([head.matrix[rows] for head in heads]).astype(np.float32) / len(heads))
-    values = torch.from_numpy(np.ascontiguousarray(cells)).to(torch.float32)
-    return CLASS_METHODS[method](values, torch.from_numpy(weights), matrices).numpy()
+    matrices = np.stack([head.matrix[rows] for head in heads]).astype(np.float32) / np.float32(len(heads))
+    return CLASS_METHODS[method](to_single(cells), weights, matrices)
 
 
-def _grad_cam(cells: torch.Tensor, weights: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+def _grad_cam(cells: Float, weights: Float, matrices: Float) -> Float:
     """sum_p mean_n(T_p) M_p is one matrix per sample: one product for all classes."""
-    mixed = torch.einsum("bp,pck->bck", weights.mean(dim=2), matrices)
-    return torch.bmm(mixed, cells.transpose(1, 2))
+    mixed = weights.mean(axis=2) @ matrices.reshape(len(matrices), -1)
+    return np.matmul(mixed.reshape(-1, *matrices.shape[1:]), cells.swapaxes(1, 2))
 
 
-def _hires_cam(cells: torch.Tensor, weights: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+def _hires_cam(cells: Float, weights: Float, matrices: Float) -> Float:
     """sum_p T_p (M_p A): on the aligned grid every cell has one part, so that each part's product is of its own cells alone."""
-    found = torch.zeros(len(cells), matrices.shape[1], cells.shape[1])
+    found = np.zeros((len(cells), matrices.shape[1], cells.shape[1]), np.float32)
     for sample, (values, of_parts) in enumerate(zip(cells, weights, strict=True)):
         for matrix, weight in zip(matrices, of_parts, strict=True):
-            (seen,) = torch.nonzero(weight, as_tuple=True)
-            found[sample, :, seen] += (matrix @ values[seen].T) * weight[seen]
+            seen = np.flatnonzero(weight)
+            found[sample, :, seen] += weight[seen, None] * (values[seen] @ matrix.T)  # an index between slices puts the cells first
     return found
 
 
-CLASS_METHODS: Mapping[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = MappingProxyType(
-    {"grad_cam": _grad_cam, "hires_cam": _hires_cam}
-)
+CLASS_METHODS: Mapping[str, Callable[[Float, Float, Float], Float]] = MappingProxyType({"grad_cam": _grad_cam, "hires_cam": _hires_cam})
 
 
 def mean_weighted_cells(cells: NDArray[np.floating], weights: Float, method: str) -> NDArray[np.float64]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-from safenet.alignment import resample, resample_adjoint
 from safenet.architecture import Sampling
+from safenet.warps import sampling_matrix
 
 
 def carry_back(weights: NDArray[np.float32], theta: NDArray[np.float32], source_cell: NDArray[np.integer], sampling: Sampling) -> NDArray[np.float32]:
@@ -29,11 +29,13 @@ def carry_back(weights: NDArray[np.float32], theta: NDArray[np.float32], source_
     float32 [B, P, H, W]
         On the patch grid; the sum over the cells is kept.
     """
-    values = torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32))
     if sampling == "bilinear":
-        return resample_adjoint(values, torch.from_numpy(np.ascontiguousarray(theta)), sampling).numpy()
-    index = torch.from_numpy(source_cell.astype(np.int64)).flatten(1)[:, None].expand(-1, values.shape[1], -1)
-    return torch.zeros_like(values).flatten(2).scatter_add_(2, index, values.flatten(2)).view_as(values).numpy()
+        return _through(sampling_matrix(theta, (weights.shape[2], weights.shape[3])).T, weights)
+    count = weights.shape[2] * weights.shape[3]
+    first = np.arange(len(weights) * weights.shape[1]).reshape(len(weights), -1, 1) * count
+    found = np.zeros(weights.size, np.float32)
+    np.add.at(found, (first + source_cell.reshape(len(weights), 1, -1)).ravel(), weights.ravel())
+    return found.reshape(weights.shape)
 
 
 def carry_forward(
@@ -41,7 +43,7 @@ def carry_forward(
 ) -> NDArray[np.float32]:
     """FAM's resampling: what each cell of the aligned grid reads of values [B, P, H, W] on the patch grid; parameters as in `carry_back`."""
     if sampling == "bilinear":
-        return resample(torch.from_numpy(np.ascontiguousarray(values)), torch.from_numpy(np.ascontiguousarray(theta)), sampling).numpy()
+        return _through(sampling_matrix(theta, (values.shape[2], values.shape[3])), values)
     index = source_cell.astype(np.int64).reshape(len(values), 1, -1)
     return np.take_along_axis(values.reshape(*values.shape[:2], -1), index, axis=2).reshape(values.shape)
 
@@ -53,8 +55,8 @@ def to_photo_frame(
 
     Parameters
     ----------
-    maps : float32 [B, H, W]
-        On the aligned grid.
+    maps : float32 [B, ..., H, W]
+        On the aligned grid; several of a sample share its warp.
     theta, source_cell, sampling
         As in `carry_back`.
     additive : bool
@@ -63,14 +65,15 @@ def to_photo_frame(
 
     Returns
     -------
-    float32 [B, H, W]
+    float32 [B, ..., H, W]
         On the patch grid; NaN where the network read nothing, or nothing with a value, and all of it where the warp is not finite.
     """
-    known = np.ones(maps.shape, bool) if additive else ~np.isnan(maps)
-    total = carry_back(np.stack([np.where(known, maps, 0), known.astype(np.float32)], axis=1), theta, source_cell, sampling)
-    value, read = total[:, 0], total[:, 1]
+    several = maps.reshape(len(maps), -1, *maps.shape[-2:])
+    known = np.ones(several.shape, bool) if additive else ~np.isnan(several)
+    total = carry_back(np.concatenate([np.where(known, several, 0), known.astype(np.float32)], axis=1), theta, source_cell, sampling)
+    value, read = np.split(total, 2, axis=1)
     seen = read > 1e-6  # bilinear weights below this are rounding; not so of NaN
-    return np.where(seen, value if additive else value / np.where(seen, read, 1), np.nan).astype(np.float32)
+    return np.where(seen, value if additive else value / np.where(seen, read, 1), np.nan).astype(np.float32).reshape(maps.shape)
 
 
 def image_frame(maps: xr.DataArray, position: str, features: xr.Dataset, sampling: Sampling, additive: bool) -> xr.DataArray:
@@ -118,3 +121,11 @@ def _copy_cells(patch_map: NDArray[np.floating], source_cell: NDArray[np.integer
     cells = patch_map.reshape(len(patch_map), -1, patch_map.shape[-1])
     index = source_cell.reshape(len(source_cell), -1, 1).astype(np.int64)
     return np.take_along_axis(cells, index, axis=1).reshape(patch_map.shape)
+
+
+def _through(matrix: csr_array, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values [B, P, H, W] through a matrix between the cells of all samples."""
+    batch, channels, height, width = values.shape
+    columns = values.reshape(batch, channels, -1).swapaxes(1, 2).reshape(-1, channels)
+    found = (matrix @ columns).astype(np.float32).reshape(batch, -1, channels)
+    return np.ascontiguousarray(found.swapaxes(1, 2)).reshape(batch, channels, height, width)

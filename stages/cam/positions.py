@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from safenet.architecture import Pooling, Sampling
-from safenet.partition import ring_weights
+from safenet.needs_network import require_network
+from safenet.rings import ring_weights
 from stages.cam.frames import carry_back, carry_forward
 from stages.cam.gradients import CellWeights, DenseGradient, FactoredGradient, Gradient
-from stages.cam.max_pooling import MaxPooled, Warp
 from stages.cam.methods import CarriedCells, Cells
+from stages.half_precision import to_single
 from stages.schema import Arrays
-from stages.targets.part_heads import Removal
+from stages.targets.part_heads import Pooled, Removal
 from stages.targets.scores import CellRemoval
 
 NEEDS_OF_SOURCE = ("patch_map", "theta")
@@ -37,7 +37,7 @@ class PositionView:
         Turns a value a cell [B, N] into a map [B, y, x].
     spoilt : bool [B]
         True where a cell is not finite; zeros stand in the place of all of the sample's cells.
-    pooled : MaxPooled or None
+    pooled : Pooled or None
         The way to the part features where they are maxima.
     """
 
@@ -45,7 +45,7 @@ class PositionView:
     weights: CellWeights | None
     paint: Callable[[NDArray[np.floating]], Float]
     spoilt: NDArray[np.bool_]
-    pooled: MaxPooled | None = None
+    pooled: Pooled | None = None
 
     def gradient(self, direction: NDArray[np.floating]) -> Gradient:
         """Gradient with respect to the cells, from that with respect to the part features [B, P, K]."""
@@ -93,7 +93,7 @@ def open_source(block: Arrays, sampling: Sampling) -> tuple[CarriedCells, NDArra
 def ring_weights_of(block: Arrays) -> Float:
     """R_p of a block's boundaries, float32 [B, P, y, x]."""
     side = block["source_cell"].shape[1:]
-    return ring_weights(torch.from_numpy(block["boundary"].astype(np.int64)), (side[0], side[1])).numpy()
+    return ring_weights(block["boundary"], (side[0], side[1]))
 
 
 def _patch(block: Arrays, sampling: Sampling, pooling: Pooling, with_gradient: bool) -> PositionView:
@@ -102,7 +102,7 @@ def _patch(block: Arrays, sampling: Sampling, pooling: Pooling, with_gradient: b
     if not with_gradient:
         return view
     if pooling == "max":
-        return _behind_maxima(view, block, Warp(block["theta"], block["source_cell"], sampling))
+        return _behind_maxima(view, block, sampling)
     return _weighted(view, carry_back(ring_weights_of(block), block["theta"], block["source_cell"], sampling))
 
 
@@ -141,8 +141,7 @@ def _grid_view(maps: NDArray[np.floating]) -> PositionView:
 def _finite_cells(maps: NDArray[np.floating]) -> tuple[Cells, NDArray[np.bool_]]:
     """Return the cells of maps [B, y, x, K], zeros in place of maps that are not finite, and which these are."""
     batch, height, width, channels = maps.shape
-    # torch converts half precision several times faster than numpy
-    values = torch.from_numpy(np.ascontiguousarray(maps)).to(torch.float32).numpy().reshape(batch, height * width, channels)
+    values = to_single(maps).reshape(batch, height * width, channels)
     cells = Cells(values)
     spoilt = ~cells.is_finite
     return (Cells(np.where(spoilt[:, None, None], np.float32(0), values)), spoilt) if spoilt.any() else (cells, spoilt)
@@ -152,6 +151,11 @@ def _weighted(view: PositionView, weight: Float) -> PositionView:
     return replace(view, weights=CellWeights(weight.reshape(*weight.shape[:2], -1)))
 
 
-def _behind_maxima(view: PositionView, block: Arrays, warp: Warp | None) -> PositionView:
+def _behind_maxima(view: PositionView, block: Arrays, sampling: Sampling | None) -> PositionView:
+    """`sampling` is FAM's, where the map lies before it."""
+    require_network("a gradient through max pooling")
+    from stages.targets.autograd import MaxPooled, Warp
+
+    warp = None if sampling is None else Warp(block["theta"], block["source_cell"], sampling)
     cells, side = view.cells.values, block["source_cell"].shape[1:]
     return replace(view, pooled=MaxPooled(cells.reshape(len(cells), *side, -1), block["boundary"], warp))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
 from stages.cam.methods import METHODS
-from stages.cam.position_names import block_number, check_position
+from stages.cam.names import block_number, check_position
 from stages.cam.settings import CamSettings
 from stages.naming import known
 from stages.targets.names import NO_TARGET, folder_of, parse_target

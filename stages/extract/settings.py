@@ -26,7 +26,7 @@ class ExtractSettings(BaseModel):
     The second half only says how fast: those settings never make stored features stale.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     checkpoints: tuple[str, ...] = Field((), description="checkpoint files, or glob patterns")
     heads: int | None = Field(None, description="number of attention heads; default: as the file says, else 8")

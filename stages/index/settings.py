@@ -20,7 +20,7 @@ class DatasetSettings(BaseModel):
     `limit_places` takes the places in natural order, those that are trained on or queried first.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     root: Path = Field(description="folder of the dataset: the one that holds the marker folders of its layout")
     layout: str = Field("auto", description="auto, " + ", ".join(LAYOUTS) + "; folder is never guessed")

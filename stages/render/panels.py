@@ -9,7 +9,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from stages.cam.facts import LOW_CONTRAST_BELOW
+from stages.cam.settings import LOW_CONTRAST_BELOW
 from stages.render.colour_maps import check_colour_map
 from stages.render.drawing import check_photo, colour_bar, draw_boundaries, greyed, inline_bar, inline_bar_lines, overlay
 from stages.render.lettering import ELLIPSIS, GREY, blend_ink, line_height, text_mask, text_picture, text_width, wrap

@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from stages.cam.methods import METHODS
-from stages.cam.position_names import check_position
+from stages.cam.names import METHOD_NAMES, check_position
 from stages.naming import known
 from stages.render.colour_maps import check_colour_map
 
@@ -18,7 +17,7 @@ Scope = Literal["image", "percentile", "image-over-checkpoints", "checkpoint", "
 class RenderSettings(BaseModel):
     """The [render] table."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     mosaics: tuple[MosaicKind, ...] = Field(
         ("positions", "epochs", "paper"),
@@ -54,7 +53,7 @@ class RenderSettings(BaseModel):
     @field_validator("methods")
     @classmethod
     def _known_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(known(name, METHODS, "render.methods") for name in value)
+        return tuple(known(name, METHOD_NAMES, "render.methods") for name in value)
 
     @field_validator("colour_map", "signed_colour_map")
     @classmethod

@@ -16,10 +16,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from safenet.architecture import Architecture, Sampling
-from safenet.partition import ring_numbers
+from safenet.rings import ring_numbers
 from stages.cam.frames import to_photo_frame
 from stages.cam.methods import METHODS
-from stages.cam.position_names import ON_ALIGNED_GRID
+from stages.cam.names import ON_ALIGNED_GRID
 from stages.cam.products import FACTS_PREFIX, Product
 from stages.finite import finite_rows, whole_or_nothing
 from stages.schema import MASKS
@@ -82,7 +82,7 @@ def summarise_block(
     """
     keys = [str(key) for key in cams.data_vars if not str(key).startswith(FACTS_PREFIX)]
     cams = cams.assign({key: (cams[key].dims, whole_or_nothing(cams[key].values)) for key in keys})
-    ring = ring_numbers((features.sizes["y"], features.sizes["x"])).numpy()
+    ring = ring_numbers((features.sizes["y"], features.sizes["x"]))
     figures = [_product_figures(Product.parse(key), cams[key].values, features, ring, network.sampling, settings) for key in keys]
     samples = xr.Dataset({name: _stack(name, [f[name] for f in figures], features.sizes["sample"]) for name in figures[0]} if keys else {})
     samples = samples.assign(_module_figures(features))

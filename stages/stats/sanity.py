@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 
 from safenet.architecture import Architecture
-from safenet.heads import HEAD_ARRAYS, Head
+from safenet.head_arrays import HEAD_ARRAYS, draw_head
 from stages.cam.products import Product
 from stages.schema import FEATURES, HEAD_PREFIX
 from stages.stats.faithfulness import rank_correlation
@@ -34,10 +33,8 @@ def fresh_heads(network: Architecture, seed: int) -> xr.Dataset:
     Dataset
         The variables head_<name>, dims (head, ...), parts first, the global head last.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        sizes = network.width, network.embedding, network.classes, network.head_activation
-        arrays = [Head(*sizes).arrays() for _ in network.head_names]
+    random = np.random.default_rng(seed)
+    arrays = [draw_head(network, random) for _ in network.head_names]
     stacked = {f"{HEAD_PREFIX}{name}": np.stack([one[name] for one in arrays]) for name in HEAD_ARRAYS}
     return xr.Dataset({name: (FEATURES[name].dims, values) for name, values in stacked.items()})
 

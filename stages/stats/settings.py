@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from stages.cam.facts import LOW_CONTRAST_BELOW
+from stages.cam.settings import LOW_CONTRAST_BELOW
 from stages.targets.names import parse_target
 
 Baseline = Literal["blur", "mean"]
@@ -15,7 +15,7 @@ Baseline = Literal["blur", "mean"]
 class StatsSettings(BaseModel):
     """The [stats] table."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     low_contrast_below: float = Field(
         LOW_CONTRAST_BELOW,
@@ -30,7 +30,7 @@ class StatsSettings(BaseModel):
 class PixelSettings(BaseModel):
     """The [pixels] table, of the optional stage of that name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     target: str = Field("", description="target whose score is measured, and whose aligned maps order the cells; default: the first of cam.targets")
     samples: int = Field(

@@ -9,9 +9,6 @@ from types import MappingProxyType
 from typing import Literal
 from urllib.parse import quote
 
-import numpy as np
-from numpy.typing import NDArray
-
 from stages.naming import known
 
 Kind = Literal["class", "similarity"]
@@ -112,28 +109,6 @@ class TargetName:
     def is_linear(self) -> bool:
         """Whether the score is affine in the map (for an affine head), so that the cells of hires_cam add up to it."""
         return not self.softmax and (self.row.kind == "class" or self.row.reading != "gradient")
-
-    def head_weights(self, parts: int) -> NDArray[np.float64]:
-        """How much each head's score counts, float64 [parts + 1], the global head last.
-
-        Raises
-        ------
-        ValueError
-            If there is no such part.
-        """
-        weights = np.zeros(parts + 1)
-        if self.heads == "parts":
-            weights[:parts] = 1 / parts
-        elif self.heads == "whole":
-            weights[:] = 1 / (parts + 1)
-        elif self.heads == "global":
-            weights[parts] = 1
-        else:
-            number = int(self.heads.removeprefix("part_"))
-            if not 1 <= number <= parts:
-                raise ValueError(f"target {self}: part {number} does not exist: the network has parts 1 to {parts}")
-            weights[number - 1] = 1
-        return weights
 
     def __str__(self) -> str:
         words = [f"{self.base}{self.name}", *([self.heads] if self.heads != "parts" else [])]

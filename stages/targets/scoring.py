@@ -22,13 +22,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from safenet.architecture import HeadActivation
-from safenet.heads import HEAD_ARRAYS
+from safenet.head_arrays import HEAD_ARRAYS
 from stages.naming import known
 from stages.schema import HEAD_PREFIX, Arrays
+from stages.targets.head_weights import head_weights
 from stages.targets.names import TargetName, parse_target
-from stages.targets.part_heads import PartHeads, part_heads
+from stages.targets.part_heads import PartHeads
 from stages.targets.references import UNDEFINED, reference_name
 from stages.targets.scores import CosineScore, LogitScore, Score, SoftmaxScore
+from stages.targets.stored_heads import part_heads
 
 RIVALS = 3
 RIVAL_WEIGHT = 1.0
@@ -95,7 +97,7 @@ def check_target(text: str, parts: int, class_names: Sequence[str] | None = None
         If a word of it is unknown, the class or part does not exist, or it is the score of the global head alone.
     """
     target = parse_target(text)
-    weights = target.head_weights(parts)
+    weights = head_weights(target, parts)
     if not weights[:-1].any():
         raise ValueError(
             f"cam.targets: {text!r}: the global head reads CLS alone, so that its gradient at the patch map, the aligned map and the part "
@@ -116,7 +118,7 @@ def open_score(block: Arrays, target: TargetName, context: TargetContext) -> Sco
     target : TargetName
     context : TargetContext
     """
-    weights = target.head_weights(context.heads.count)
+    weights = head_weights(target, context.heads.count)
     if target.row.kind == "class":
         score = SoftmaxScore if target.softmax else LogitScore
         return score(class_of(block, target, context), weights, block["logit"], block["part_feature"], context.heads)
@@ -137,7 +139,7 @@ def rival_direction(block: Arrays, target: TargetName, context: TargetContext) -
     nearest = context.rivals[np.maximum(index, 0)]
     if not nearest.shape[1]:
         return np.full(block["part_feature"].shape, np.nan)
-    weights = target.head_weights(context.heads.count)
+    weights = head_weights(target, context.heads.count)
     score = SoftmaxScore if target.softmax else LogitScore
     of_rank = (np.where(index < 0, UNDEFINED, column) for column in nearest.T)
     rivals = [score(rival, weights, block["logit"], block["part_feature"], context.heads).direction for rival in of_rank]
@@ -171,7 +173,7 @@ def _cosine(block: Arrays, target: TargetName, context: TargetContext, reference
         block["embedding"].astype(np.float64),
         flipped,
         reference,
-        target.head_weights(context.heads.count),
+        head_weights(target, context.heads.count),
         block["part_feature"],
         context.heads,
         fixed_norm=target.row.reading != "gradient",

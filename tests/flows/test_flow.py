@@ -16,9 +16,9 @@ import zarr
 from PIL import Image
 
 from pipeline.cam.stage import cam
-from pipeline.extract.photos import png_settings
 from pipeline.extract.stage import extract
 from pipeline.features.reading import open_features, read_features
+from pipeline.render.png_files import png_settings
 from pipeline.stages import STAGES
 from pipeline.stats.stage import open_stats
 from safenet.checkpoint import load_checkpoint

@@ -14,12 +14,12 @@ from disk_content import TIME_SAVERS, content
 from pipeline.cam import stage as cam_run
 from pipeline.cam.stage import cam
 from pipeline.extract import spans as feature_spans
-from pipeline.extract.photos import png_settings
 from pipeline.extract.stage import extract
 from pipeline.features.finished import finished_checkpoints, missing_blocks
 from pipeline.index.stage import index
 from pipeline.look.status import run_status
 from pipeline.render import stage as render_run
+from pipeline.render.png_files import png_settings
 from pipeline.render.stage import render
 from pipeline.report.stage import report
 from pipeline.run.directory import MissingProductError, StaleStoreError

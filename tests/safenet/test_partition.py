@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import references
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from safenet.partition import find_boundaries, pool_rings, ring_numbers, ring_saliency, ring_weights
+from safenet.partition import find_boundaries, pool_rings, ring_saliency
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -77,31 +75,3 @@ def test_pooling_matches_its_definition(side):
     boundary = find_boundaries(ring_saliency(features), 4)
     expected = [references.pooled_parts(sample.numpy(), cuts.tolist()) for sample, cuts in zip(features, boundary, strict=True)]
     np.testing.assert_allclose(pool_rings(features, boundary), expected, atol=1e-6)
-
-
-def test_rings_cover_the_grid_once():
-    counts = torch.bincount(ring_numbers((16, 16)).flatten())
-    assert counts.tolist() == [0, *(8 * r - 4 for r in range(1, 9))]
-    assert (ring_numbers((15, 15))[-1] == 0).all(), "the last row of an odd grid lies in no ring"
-    with pytest.raises(ValueError, match="the map is 4 x 6 cells; FPM is defined on square grids"):
-        ring_numbers((4, 6))
-
-
-def test_ring_weights_add_up_to_the_ring_share():
-    """r_p = 1 - (b_(p-1) / b_p)^2."""
-    weight = ring_weights(torch.tensor([[1, 3, 4, 8]]), (16, 16)).sum(dim=(2, 3))[0]
-    np.testing.assert_allclose(weight, [1, 1 - 1 / 9, 1 - 9 / 16, 1 - 16 / 64], rtol=1e-6)
-
-
-@settings(max_examples=60, deadline=None)
-@given(cuts=st.sets(st.integers(1, 7), min_size=3, max_size=3), side=st.sampled_from([16, 17]))
-def test_rings_share_out_the_grid(cuts, side):
-    """Every cell within the largest square lies in just one part, and each part's weights add up to r_p = 1 - (inner / outer)^2."""
-    boundary = torch.tensor([[*sorted(cuts), 8]])
-    weights = ring_weights(boundary, (side, side))[0]
-    seen = (weights > 0).sum(dim=0)
-    assert (seen[:16, :16] == 1).all()
-    assert not seen[16:].any() and not seen[:, 16:].any()
-    inner = [0, *boundary[0, :-1].tolist()]
-    for part, (small, large) in enumerate(zip(inner, boundary[0].tolist(), strict=True)):
-        assert float(weights[part].sum()) == pytest.approx(1 - (small / large) ** 2, rel=1e-5)

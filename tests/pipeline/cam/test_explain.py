@@ -6,7 +6,8 @@ import torch
 import xarray as xr
 
 import pipeline
-from safenet.heads import build_head, fold_head
+from safenet.head_arrays import fold_head
+from safenet.heads import build_head
 from safenet.partition import pool_rings
 from stages.cam.facts import FACTS
 from stages.cam.frames import to_photo_frame

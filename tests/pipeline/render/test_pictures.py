@@ -12,12 +12,12 @@ from PIL import Image
 
 from pipeline.cam.stage import cam
 from pipeline.disk.file_names import file_name
-from pipeline.extract.photos import png_settings
 from pipeline.extract.stage import extract
 from pipeline.features.finished import finished_checkpoints
 from pipeline.render import catalogue as picture_plan
 from pipeline.render import stage as render_run
 from pipeline.render.catalogue import planned_pictures
+from pipeline.render.png_files import png_settings
 from pipeline.render.stage import render, stale_pictures
 from safenet.checkpoint import save_checkpoint
 from stages.render.settings import MosaicKind

@@ -8,9 +8,9 @@ import pytest
 from made_fonts import make_font
 from PIL import Image, ImageDraw
 
-from pipeline.extract.photos import png_settings
 from pipeline.features.finished import finished_checkpoints
 from pipeline.render.catalogue import planned_pictures
+from pipeline.render.png_files import png_settings
 from pipeline.render.stage import render, stale_pictures
 from pipeline.report.stage import report
 from pipeline.stats.stage import open_stats

@@ -10,10 +10,10 @@ import pytest
 
 import pipeline.render.catalogue as picture_plan
 import stages.render.mosaics as mosaics
-from pipeline.extract.photos import png_settings
 from pipeline.features.finished import finished_checkpoints
 from pipeline.render.catalogue import planned_pictures, undrawn
 from pipeline.render.drawing import Shared, draw_picture
+from pipeline.render.png_files import png_settings
 from pipeline.render.stage import _text_chunks
 from pipeline.stages import STAGES
 from pipeline.stats.stage import open_stats

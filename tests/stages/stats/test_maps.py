@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from safenet.partition import ring_numbers
+from safenet.rings import ring_numbers
 from stages.stats.maps import drift_figures, map_figures, mask_figures
 
-RING = ring_numbers((4, 4)).numpy()
+RING = ring_numbers((4, 4))
 MAPS = np.random.default_rng(0).standard_normal((6, 4, 4)).astype(np.float32)
 
 

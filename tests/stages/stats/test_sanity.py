@@ -7,7 +7,7 @@ import xarray as xr
 from feature_blocks import random_net
 
 from pipeline.stats.stage import stats
-from safenet.heads import HEAD_ARRAYS
+from safenet.head_arrays import HEAD_ARRAYS
 from stages.cam.products import Product
 from stages.stats.sanity import can_be_checked, fresh_heads, sanity_figures
 

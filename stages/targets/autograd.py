@@ -1,11 +1,14 @@
-"""Heads that see each part's channel maxima: no closed form, so that gradients and removals go through the pooling itself, on the stored map.
+"""What has no closed form, by autograd on what is stored: heads with an activation, and parts that are channel maxima.
 
-Upstream's FPM has this mode and never uses it. Mean pooling, the published one, needs none of this: see stages/cam/gradients.py.
+The one module after `extract` that needs torch. It is imported where such heads or such a pooling are met, and nowhere else. Upstream has both and
+uses neither: the published network has its closed forms, see stages/cam/gradients.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,11 +16,70 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from safenet.alignment import resample
-from safenet.architecture import Sampling
+from safenet.architecture import HeadActivation, Sampling
+from safenet.head_arrays import HeadArrays
+from safenet.heads import build_head
 from safenet.partition import POOLINGS
+from stages.targets.part_heads import Exact, Float, Output, Removal
 
-Float = NDArray[np.floating]
 _AT_ONCE = 16  # maps with one cell missing
+
+
+@dataclass(frozen=True)
+class AutogradHeads:
+    """Heads of any kind, by autograd.
+
+    Parameters
+    ----------
+    arrays : sequence of mapping
+        The arrays of safenet.head_arrays.HEAD_ARRAYS, of each part's head.
+    activation : {"none", "leaky_relu"}
+        What follows BatchNorm.
+    """
+
+    arrays: Sequence[HeadArrays]
+    activation: HeadActivation
+    is_affine = False
+
+    @property
+    def count(self) -> int:
+        """P."""
+        return len(self.arrays)
+
+    def at_zero(self, output: Output) -> Exact:
+        """Run on zeros."""
+        zero = np.zeros((1, self.arrays[0]["w1"].shape[1]))
+        return np.concatenate([self._run(output, part, zero) for part in range(self.count)])
+
+    def back(self, output: Output, gradient: Exact, part_feature: Float) -> Exact:
+        """Vector-Jacobian products at the part features."""
+        found = []
+        for part in range(self.count):
+            value = torch.tensor(part_feature[:, part], dtype=torch.float64, requires_grad=True)
+            with torch.enable_grad():
+                result = self._modules[part](value)[output == "logit"]
+                found.append(torch.autograd.grad(result, value, torch.from_numpy(np.ascontiguousarray(gradient[:, part])))[0].numpy())
+        return np.stack(found, axis=1)
+
+    def class_gradient(self, index: NDArray[np.int64], part_feature: Float) -> Exact:
+        """As `back`, of a one in the class's place."""
+        classes = self.arrays[0]["w2"].shape[0]
+        one_hot = np.eye(classes)[index][:, None].repeat(self.count, axis=1)
+        return self.back("logit", one_hot, part_feature)
+
+    def without(self, output: Output, whole: Exact, part_feature: Float, removal: Removal, sample: int, part: int) -> Exact:
+        """Run on what is left of the part feature; `whole` differs from the run on all of it by rounding alone, and is not needed."""
+        feature = part_feature[sample, part].astype(np.float64)
+        return self._run(output, part, feature - removal.through(sample, part, np.eye(len(feature))))
+
+    def _run(self, output: Output, part: int, feature: Exact) -> Exact:
+        with torch.no_grad():
+            found: Exact = self._modules[part](torch.from_numpy(feature))[output == "logit"].numpy()
+        return found
+
+    @cached_property
+    def _modules(self) -> list[torch.nn.Module]:
+        return [build_head(arrays, self.activation, torch.float64) for arrays in self.arrays]
 
 
 @dataclass(frozen=True)

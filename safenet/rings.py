@@ -1,0 +1,91 @@
+"""The rings of FPM in NumPy: which cells each part has, and what it makes of them; torch's twin is safenet/partition.py.
+
+Symbols: c = floor(H/2) is the centre, R = floor(H/2) the number of rings; the square of half-width r covers rows and
+columns c-r ... c+r-1, and ring r is that square without the one of half-width r-1. On odd grids the last row and
+column lie outside of every ring. A boundary b is a half-width in cells: rings 1 ... b lie inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safenet.architecture import Pooling
+
+Float = NDArray[np.floating]
+
+
+def ring_numbers(size: tuple[int, int]) -> NDArray[np.int64]:
+    """Ring of each cell, int64 [H, W]: 1 at the centre ... R at the rim, 0 outside of all rings (odd grids).
+
+    Raises
+    ------
+    ValueError
+        If the grid is not square.
+    """
+    height, width = size
+    if height != width:
+        raise ValueError(f"the map is {height} x {width} cells; FPM is defined on square grids")
+    centre = height // 2
+    offset = np.arange(height) - centre
+    half_width = np.maximum(-offset, offset + 1)  # the smallest square that holds this row
+    ring = np.maximum(half_width[:, None], half_width[None, :])
+    return np.where(ring > centre, 0, ring)
+
+
+def part_cells(boundary: NDArray[np.integer], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which cells each part has.
+
+    Parameters
+    ----------
+    boundary : int [B, P]
+    size : (int, int)
+        Grid (height, width).
+
+    Returns
+    -------
+    bool [B, P, H, W]
+    """
+    ring, outer = ring_numbers(size), boundary[:, :, None, None]
+    inner = np.concatenate([np.zeros_like(outer[:, :1]), outer[:, :-1]], axis=1)
+    return np.asarray((ring > inner) & (ring <= outer))
+
+
+def ring_weights(boundary: NDArray[np.integer], size: tuple[int, int]) -> NDArray[np.float32]:
+    """R_p of every part as a map: 1 / (2 b_p)^2 on the part's cells, 0 elsewhere; float32 [B, P, H, W], parameters as in `part_cells`."""
+    outer = boundary[:, :, None, None].astype(np.float32)
+    return part_cells(boundary, size) / (4 * outer * outer)
+
+
+def pool_rings(cells: Float, boundary: NDArray[np.integer], size: tuple[int, int]) -> Float:
+    """Part features: z_p = sum over the part's cells of A / (4 b_p^2).
+
+    Parameters
+    ----------
+    cells : float [B, H * W, D]
+    boundary : int [B, P]
+    size : (int, int)
+        Grid (height, width).
+
+    Returns
+    -------
+    float [B, P, D]
+    """
+    weights = ring_weights(boundary, size).reshape(*boundary.shape, -1)
+    return np.matmul(weights.astype(cells.dtype), cells)
+
+
+def pool_rings_max(cells: Float, boundary: NDArray[np.integer], size: tuple[int, int]) -> Float:
+    """Part features as the channel maximum over each part's cells, and 0 but for the first part; as `pool_rings`."""
+    inside = part_cells(boundary, size).reshape(*boundary.shape, -1)
+    strongest = np.stack([np.where(part[:, :, None], cells, -np.inf).max(axis=1) for part in inside.swapaxes(0, 1)], axis=1)
+    strongest[:, 1:] = np.maximum(strongest[:, 1:], 0)  # the inner square is zeroed, so that 0 is a floor
+    return strongest
+
+
+POOLINGS: Mapping[Pooling, Callable[[Float, NDArray[np.integer], tuple[int, int]], Float]] = MappingProxyType(
+    {"mean": pool_rings, "max": pool_rings_max}
+)

@@ -15,7 +15,7 @@ import threading
 import time
 from contextlib import suppress
 
-from pipeline.cli import main
+from pipeline.commands.group import main
 from stages.report import page
 
 page.draw_plots = lambda stats: []  # they take longer than all the rest, and no step of theirs changes the disk

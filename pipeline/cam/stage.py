@@ -1,4 +1,4 @@
-"""The cam stage: features.zarr -> cams.zarr, one array a product, each with its own stamp; no model, no checkpoint file."""
+"""The cam stage: features.zarr -> cams.zarr, one array per product, each with its own stamp; no model, no checkpoint file."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def _reference(store: GroupStore, records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _writers(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Who made which blocks: one row a process."""
+    """Who made which blocks: one row per process."""
     made: dict[tuple[Any, ...], list[tuple[int, str]]] = {}
     for index, record in enumerate(records):
         who = tuple(record.get(key, "") for key in ("host", "pid", "device"))

@@ -63,7 +63,7 @@ class Run:
 
     @property
     def manifest_path(self) -> Place:
-        """One row an image."""
+        """One row per image."""
         return self.directory / "manifest.parquet"
 
     @property

@@ -27,7 +27,7 @@ _WHOLE = "whole.json"
 
 @dataclass(frozen=True)
 class Block:
-    """Samples `start` ... `stop` - 1: one file an array of a store."""
+    """Samples `start` ... `stop` - 1: one file per array of a store."""
 
     index: int
     start: int

@@ -348,7 +348,7 @@ class GroupStore:
         return dict(self._array(key).attrs) if self.has(key) else {}
 
     def lazy(self) -> xr.Dataset:
-        """Open with xarray, one dask chunk a file; by the group's own metadata, which the seal vouches for."""
+        """Open with xarray, one dask chunk per file; by the group's own metadata, which the seal vouches for."""
         consolidated = self._open().metadata.consolidated_metadata is not None  # not in schema version 1
         return xr.open_zarr(zarr_of(self.root), consolidated=consolidated, chunks={})
 

@@ -39,13 +39,22 @@ def write_dataset(path: Place, group: str, dataset: xr.Dataset, attributes: Mapp
     seal.open()
     encoding = {name: {"compressors": [Crc32cCodec()]} for name in dataset.variables}
     made = FilesInMemory()
-    dataset.drop_attrs().to_zarr(made.store, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
+    without_attributes(dataset).to_zarr(made.store, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
     zarr.open_group(made.store, mode="r+").attrs.update({"schema_version": SCHEMA_VERSION, **attributes})
     made.consolidate()
     remove_tree(seal.root)
     write_files(seal.root, made.files, check)
     check()
     seal.close(made.files)
+
+
+def without_attributes(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the same values without any attribute, at once; `Dataset.drop_attrs` aligns all variables anew for each of them."""
+    found = dataset.copy()
+    found.attrs = {}
+    for variable in found.variables.values():
+        variable.attrs = {}
+    return found
 
 
 def read_dataset(path: Place, group: str) -> xr.Dataset:

@@ -84,7 +84,7 @@ def _create_array(group: zarr.Group, layout: ArrayLayout) -> None:
         dtype=layout.dtype,
         compressors=_COMPRESSORS,
         fill_value=_fill_value(layout.dtype),
-        chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array, not one a chunk
+        chunk_key_encoding={"name": "default", "separator": "."},  # one folder per array, not one a chunk
         dimension_names=variable.dims,
         attributes={**described, **layout.attributes},
         overwrite=True,

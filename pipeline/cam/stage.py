@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.cam.references import Compared
 from pipeline.cam.target_checks import check_targets
+from pipeline.cam.versions import VERSION, version_of
 from pipeline.cam.wanted import check_positions, notes_on_left_out, wanted_products
 from pipeline.disk.stamps import stamp
 from pipeline.features.finished import block_content, content_stamp, finished_checkpoints, reference_stamp
@@ -33,8 +34,6 @@ from stages.cam.position_names import ON_ALIGNED_GRID
 from stages.cam.products import Product
 from stages.schema import Variable
 from stages.targets.names import NO_TARGET, parse_target
-
-VERSION = 3
 
 
 def cam(run: Run, *, partial: bool = False) -> Outcome:
@@ -139,8 +138,13 @@ def current_maps(features: GroupStore, cams: GroupStore) -> set[str]:
 def product_stamps(store: GroupStore, products: Sequence[Product], version: int = VERSION) -> dict[str, str]:
     """Product key -> stamp it must have, given the features in `store`."""
     mark, classes = store.attributes["stamp"], stamp(store.attributes["class_names"])
-    common = {"features": mark, "version": version}
-    return {product.key: stamp({**common, "product": product.key, **_beyond(store, product, classes)}) for product in products}
+    sampling = store.attributes["architecture"]["sampling"]
+    return {
+        product.key: stamp(
+            {"features": mark, "version": version_of(product, sampling, version), "product": product.key, **_beyond(store, product, classes)}
+        )
+        for product in products
+    }
 
 
 def _beyond(store: GroupStore, product: Product, classes: str) -> dict[str, str]:

@@ -51,7 +51,7 @@ from stages.stats.groups import (
 from stages.stats.sanity import can_be_checked, fresh_heads, sanity_figures
 from stages.stats.variants import retrieval_by_variant
 
-VERSION = 4
+VERSION = 5
 _SANITY_SEED = 0
 
 

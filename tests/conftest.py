@@ -14,7 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from pipeline.cli import main
+from pipeline.commands.group import main
 from pipeline.disk.locks import locked
 from pipeline.extract.stage import extract
 from pipeline.run.directory import Run

@@ -89,9 +89,9 @@ class FeatureWork:
 
     run: Run
 
-    def open(self) -> SpanExtractor:
+    def open(self, tell: Callable[[int], None]) -> SpanExtractor:
         """Once in each process."""
-        return SpanExtractor(self.run)
+        return SpanExtractor(self.run, tell)
 
 
 class SpanExtractor:
@@ -100,13 +100,13 @@ class SpanExtractor:
     Parameters
     ----------
     run : Run
-    watch : callable
-        Told how many images went through the network, and how many blocks were written since it was told last.
+    tell : callable
+        Told how many images went through the network since it was told last.
     """
 
-    def __init__(self, run: Run, watch: Callable[[int, int], None] = lambda images, blocks: None) -> None:
+    def __init__(self, run: Run, tell: Callable[[int], None]) -> None:
         self._run = run
-        self._watch = watch
+        self._tell = tell
         self._device = torch.device(pick_device(run.settings.extract.device))
         self._copier = HostCopy(self._device)
         self._readers: dict[tuple[int, int], PhotoReader] = {}
@@ -138,7 +138,7 @@ class SpanExtractor:
                     host, ready = self._copier.start(extractor(pixels.pin_memory() if self._device.type == "cuda" else pixels, class_index[samples]))
                     writer.add(block, [sample - block.start for sample in samples], host, ready, _photo_arrays(batch, wanted))
                     report.images += len(samples)
-                    self._watch(len(samples), 0)
+                    self._tell(len(samples))
         mine = {name for block in todo for name in names[block.rows]}
         report.bad = {name: fault for name, fault in bad.items() if name in mine}
         return report
@@ -150,10 +150,10 @@ class SpanExtractor:
             settings = self._run.settings.extract.model_copy(update={"precision": span.precision})
             checkpoint = read_checkpoint(span.path, **settings.told)
             names = class_names(self._run, checkpoint.info)
-            self._network = span.stamp, HalvingExtractor(FeatureExtractor(checkpoint.build(), settings, self._device, names), self._tell)
+            self._network = span.stamp, HalvingExtractor(FeatureExtractor(checkpoint.build(), settings, self._device, names), self._say)
         return self._network[1]
 
-    def _tell(self, text: str) -> None:
+    def _say(self, text: str) -> None:
         log(text)
         self._run.say(f"extract: {text}")
 
@@ -182,7 +182,6 @@ class SpanExtractor:
             span.store.write_block(block, arrays, dict.fromkeys(arrays, span.stamp), span.fence, images=images, quarantined=void, device=where)
             log(f"{span.store.path.name}/{span.store.name} {block}: {len(block)} images written")
             report.blocks += 1
-            self._watch(0, 1)
 
         return write
 

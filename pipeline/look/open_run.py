@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.cam.explain import Explainer
-from pipeline.cam.stage import current_maps
+from pipeline.cam.staleness import current_maps
 from pipeline.disk.places import Place, place_of
 from pipeline.features.finished import content_stamp, finished_checkpoints
 from pipeline.features.reading import open_features, read_features

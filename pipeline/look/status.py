@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.cam.stage import current_maps
+from pipeline.cam.staleness import current_maps
 from pipeline.disk.space import human_bytes
 from pipeline.features.finished import missing_blocks
 from pipeline.features.overflow import overflow_words, overflowing_images, remedy

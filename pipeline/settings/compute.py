@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pipeline.settings.durations import seconds_of
+from pipeline.settings.executor_names import EXECUTOR_MEANINGS
 from stages.naming import known
-
-EXECUTOR_MEANINGS: Mapping[str, str] = MappingProxyType(  # of the rows of EXECUTORS in pipeline/work/executors.py
-    {
-        "serial": "one piece after the other, in this process",
-        "threads": "threads of this process",
-        "local": "processes on this machine",
-        "cuda": "one process a GPU of this machine",
-        "slurm": "SLURM jobs",
-        "pbs": "PBS jobs",
-        "lsf": "LSF jobs",
-        "sge": "SGE jobs",
-        "scheduler": "a Dask scheduler that runs already: Kubernetes, Coiled, anything",
-    }
-)
 
 
 class ComputeSettings(BaseModel):
@@ -63,12 +48,3 @@ class ComputeSettings(BaseModel):
         if value:
             seconds_of(value, "compute.lifetime")
         return value
-
-
-def seconds_of(text: str, name: str) -> int:
-    """Read "3h55m", "55m", "90s"; a ValueError names the setting and says what was expected."""
-    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
-    if not found or not any(found.groups()):
-        raise ValueError(f"{name} = {text!r}: expected a time, such as 3h55m, 55m or 90s")
-    hours, minutes, seconds = (int(value or 0) for value in found.groups())
-    return 3600 * hours + 60 * minutes + seconds

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-from pipeline.cli import main
+from pipeline.commands.group import main
 
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
 STEPS = ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir", "write")

@@ -19,7 +19,9 @@ from pipeline.features.bad_images import TooManyBadImagesError, bad_images
 from pipeline.look.verify import verify
 from pipeline.look.writers import at_work
 from pipeline.run.directory import Run
-from pipeline.settings.compute import EXECUTOR_MEANINGS, ComputeSettings, seconds_of
+from pipeline.settings.compute import ComputeSettings
+from pipeline.settings.durations import seconds_of
+from pipeline.settings.executor_names import EXECUTOR_MEANINGS
 from pipeline.settings.jobs import StageJob, read_job_settings
 from pipeline.stages import STAGES
 from pipeline.work import clusters

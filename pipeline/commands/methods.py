@@ -1,8 +1,10 @@
-"""What `atlas methods` prints: every method, target and position, in words."""
+"""`atlas methods`: every method, target and position, in words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+
+import click
 
 from stages.cam.methods import METHODS, CamMethod
 from stages.targets.names import BASES, MODIFIERS
@@ -19,6 +21,11 @@ _POSITIONS = {
     "part": ("the part features after FPM, each painted on its ring", "aligned"),
     "block_N": ("the tokens after transformer block N (the first is 0): maps of extract.blocks, gradients of extract.gradient_targets", "photo"),
 }
+
+
+def methods() -> None:
+    """Print every method, target and position: what it is, where it exists, what it needs and costs, whether it is exact."""
+    click.echo(methods_page(), nl=False)
 
 
 def methods_page() -> str:

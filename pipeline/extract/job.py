@@ -32,10 +32,10 @@ class ExtractJob:
     state: FeatureState
     known: KnownRows
     void: dict[str, BadImage]
+    fence: Fence = field(init=False)  # once it is laid out
     retold: dict[str, str] = field(default_factory=dict)  # attribute -> what it was and is (empty: it is new), where the file tells another today
     bad: dict[str, BadImage] = field(default_factory=dict)  # now: the photos of pending blocks are tried again, and not bad until they are
     is_laid_out: bool = False
-    fence: Fence = field(init=False)  # once it is laid out
 
     @property
     def stamp(self) -> str:

@@ -81,9 +81,9 @@ def test_a_worker_that_marks_after_the_second_call_has_swept_is_not_believed(lab
 def test_what_is_gone_when_all_is_marked_is_not_noted_as_whole(lab, fresh, extracted, monkeypatch):
     finish = ExtractStage.finish
 
-    def gone_meanwhile(stage, checkpoint):
-        (stage.run.features(checkpoint.name).root / "theta" / "c.1.0.0").unlink()
-        finish(stage, checkpoint)
+    def gone_meanwhile(stage, subject):
+        (fresh / "features.zarr/net_000/theta/c.1.0.0").unlink()
+        finish(stage, subject)
 
     with monkeypatch.context() as patch:
         patch.setattr(ExtractStage, "finish", gone_meanwhile)

@@ -128,7 +128,7 @@ class SpanExtractor:
                     batch = next(batches)
                     _note_faults(bad, span.void, [names[sample] for sample in samples], batch)
                     check_bad_share(run, bad)
-                    pixels = batch.pixels()
+                    pixels = torch.from_numpy(batch.pixels())
                     host, ready = self._copier.start(extractor(pixels.pin_memory() if self._device.type == "cuda" else pixels, class_index[samples]))
                     writer.add(block, [sample - block.start for sample in samples], host, ready, _photo_arrays(batch, wanted))
                     report.images += len(samples)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.cam.target_checks import missing_views
 from pipeline.checkpoints.files import CheckpointFile
 from pipeline.checkpoints.names import NamedFiles, named_files, notes_on_left
+from pipeline.checkpoints.reading import read_info
 from pipeline.checkpoints.sizes import check_same_sizes
 from pipeline.disk.leases import LockedError
 from pipeline.disk.space import check_space, human_bytes
@@ -35,8 +36,8 @@ from pipeline.store.groups import read_attributes
 from pipeline.work.executors import check_precision, run_groups, runs_here
 from pipeline.work.pieces import Group
 from pipeline.work.progress import Progress
-from pipeline.work.stops import telling_what_is_left
-from safenet.checkpoint import CheckpointInfo, read_checkpoint
+from pipeline.work.stops import loading, telling_what_is_left
+from safenet.checkpoint_info import CheckpointInfo
 from stages.extract.gradient_plan import asked_gradients
 from stages.targets.references import UNDEFINED
 from stages.targets.scoring import label_index
@@ -166,15 +167,14 @@ def _refuse_what_no_part_may_do(run: Run, replace: bool) -> None:
 def _examine(run: Run, file: CheckpointFile) -> CheckpointInfo:
     """Read what a file tells of itself, and refuse what cannot be used."""
     path, settings = file.path, run.settings.extract
-    checkpoint = read_checkpoint(path, **settings.told)
-    checkpoint.check()
-    architecture = checkpoint.info.architecture
+    info = read_info(file, settings.told, check=True)
+    architecture = info.architecture
     if settings.aligned == "derived" and architecture.sampling != "nearest":
         raise ValueError(f"{path}: extract.aligned = 'derived' needs nearest sampling; this network's is {architecture.sampling}. Set it to 'stored'")
     if settings.blocks and settings.blocks[-1] >= architecture.depth:
         raise ValueError(f"{path}: extract.blocks: block {settings.blocks[-1]} does not exist: the network has blocks 0 to {architecture.depth - 1}")
-    _check_gradients(run, checkpoint.info)
-    return checkpoint.info
+    _check_gradients(run, info)
+    return info
 
 
 def _check_gradients(run: Run, info: CheckpointInfo) -> None:
@@ -238,6 +238,8 @@ def _lay_out(run: Run, job: _Job, preparation: Preparation) -> None:
     job.retold = _told_anew(store, told) if alone and state.kind != "missing" else {}
     if state.lay_out:
         upgrade_marks(run, store, job.made_with)
+        with loading():
+            from safenet.checkpoint import read_checkpoint  # only where there is work
         checkpoint = read_checkpoint(job.info.path, **run.settings.extract.told)
         lay_out_features(run, store, checkpoint, job.made_with, state.block_samples, state.chunk_samples)
     elif job.retold:

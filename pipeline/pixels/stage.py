@@ -34,7 +34,8 @@ from stages.cam.compute import needed_features
 from stages.cam.facts import FACTS, STATUS
 from stages.cam.frames import to_photo_frame
 from stages.cam.products import Product
-from stages.extract.batch import AUTOCAST, resolve_precision
+from stages.extract.batch import AUTOCAST
+from stages.extract.precision import resolve_precision
 from stages.spreading import spread
 from stages.stats.deletion import area_under
 from stages.stats.pixels import look, perturbed, step_counts
@@ -168,7 +169,7 @@ def _of_checkpoint(run: Run, one: _Inputs, samples: Sequence[int]) -> xr.Dataset
     settings, extract = run.settings.pixels, run.settings.extract
     device = torch.device(pick_device(extract.device))
     model = read_checkpoint(one.file, **extract.told).build().to(device)
-    precision, few = AUTOCAST.get(resolve_precision(extract.precision, device)), extract.batch_size
+    precision, few = AUTOCAST.get(resolve_precision(extract.precision, str(device))), extract.batch_size
     curves = {kind: np.full((len(one.products), len(samples), settings.steps + 1), np.nan) for kind in ("deletion", "insertion")}
     compared = Compared(run.features(one.name))
     for column, sample in enumerate(samples):

@@ -84,7 +84,7 @@ def test_a_file_that_was_read_is_not_opened_again(lab, fresh, monkeypatch):
     """Neither by a stage that has nothing to do, nor by the plan."""
     first = extract(lab.run(fresh, checkpoints="net_000.pth"))
     monkeypatch.setattr("safenet.checkpoint.read_checkpoint", lambda *arguments, **options: pytest.fail("read again"))
-    assert extract(lab.run(fresh, checkpoints="net_000.pth")).up_to_date == first.computed
+    assert extract(lab.run(fresh, checkpoints="net_000.pth")).fresh == first.computed
     assert [row.state for row in plan(lab.run(fresh, checkpoints="net_000.pth")) if row.stage == "extract"] == ["fresh"]
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.work.stops import loading
 
 if TYPE_CHECKING:
-    from pipeline.run.directory import Outcome, Run
+    from pipeline.run.directory import Run
+    from pipeline.run.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ OPTIONAL_STAGES: Sequence[Stage] = (
     Stage(
         "pixels",
         "Measure deletion and insertion in pixel space: blur photos in the order of each map at aligned, and run the network on them again.",
-        _pixels, ("images", "checkpoints", "manifest", "features", "cams"), "pixels", "gpu", ("partial",),
+        _pixels, ("images", "checkpoints", "manifest", "features", "cams"), "pixels", "gpu", ("partial",), has_parts=True,
     ),
 )  # fmt: skip
 OUTSIDE = ("images", "checkpoints")

@@ -17,7 +17,7 @@ def wanted_products(run: Run, name: str) -> list[Product]:
 
 
 def notes_on_left_out(run: Run, names: Sequence[str]) -> tuple[str, ...]:
-    """Say which products that the settings ask for cannot be made of the stores, and what to do; one line a reason."""
+    """Say which products that the settings ask for cannot be made of the stores, and what to do; one line per reason."""
     reasons: dict[str, list[Product]] = {}
     for product, why in left_out(run.settings.cam, stored_blocks(run.features(names[0]))).items() if names else ():
         reasons.setdefault(why, []).append(product)

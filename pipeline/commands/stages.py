@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from pipeline.cam.target_checks import check_views
 from pipeline.commands.runs import chosen_run, with_executor
 from pipeline.disk.places import Place
+from pipeline.index.missing_views import check_views
 from pipeline.stages import OPTIONAL_STAGES, STAGES
 from pipeline.work.log import close_work_log, open_work_log
 from pipeline.work.share import Part

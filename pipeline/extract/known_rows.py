@@ -24,7 +24,7 @@ class KnownRows(Protocol):
         """Rows within the block."""
 
     def read(self, block: Block) -> Iterator[tuple[list[int], Arrays]]:
-        """Yield rows within the block, and one array a variable with their values."""
+        """Yield rows within the block, and one array per variable with their values."""
 
     def only(self, blocks: Sequence[Block]) -> KnownRows:
         """Those of some blocks."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pipeline.cam.stage import finished_stamps
+from pipeline.cam.staleness import finished_stamps
 from pipeline.cam.wanted import wanted_products
 from pipeline.disk.file_names import file_name
 from pipeline.features.bad_images import bad_images

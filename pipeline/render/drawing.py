@@ -17,7 +17,7 @@ from pipeline.render.best_images import BestImages
 from pipeline.render.catalogue import Picture
 from pipeline.render.views import image_label, read_photo, read_view, why_no_pair, why_undefined
 from pipeline.run.directory import Run
-from pipeline.stats.stage import open_stats
+from pipeline.stats.staleness import open_stats
 from stages.cam.methods import METHODS
 from stages.cam.names import block_number
 from stages.cam.pairs import query_cells

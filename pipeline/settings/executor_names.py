@@ -10,11 +10,11 @@ EXECUTOR_MEANINGS: Mapping[str, str] = MappingProxyType(  # of the rows of EXECU
         "serial": "one piece after the other, in this process",
         "threads": "threads of this process",
         "local": "processes on this machine",
-        "cuda": "one process a GPU of this machine",
+        "cuda": "one process per GPU of this machine",
         "slurm": "SLURM jobs",
         "pbs": "PBS jobs",
         "lsf": "LSF jobs",
         "sge": "SGE jobs",
-        "scheduler": "a Dask scheduler that runs already: Kubernetes, Coiled, anything",
+        "scheduler": "a Dask scheduler that already runs: Kubernetes, Coiled or any other",
     }
 )

@@ -58,7 +58,7 @@ def local(settings: ComputeSettings, needs: Needs, directory: Place) -> Iterator
 
 @contextmanager
 def cuda(settings: ComputeSettings, needs: Needs, directory: Place) -> Iterator[Client]:
-    """One process a GPU of this machine; stages that need none run as `local`."""
+    """One process per GPU of this machine; stages that need none run as `local`."""
     if needs == "cpu":
         with local(settings, needs, directory) as client:
             yield client

@@ -106,7 +106,14 @@ def run_blocks(compute: ComputeSettings, work: Callable[[Item], Result], items: 
 
 
 def run_groups(
-    compute: ComputeSettings, work: Work, groups: Iterable[Group], *, directory: Place, say: Callable[[str], None], needs: Needs = "cpu"
+    compute: ComputeSettings,
+    work: Work,
+    groups: Iterable[Group],
+    *,
+    directory: Place,
+    say: Callable[[str], None],
+    needs: Needs = "cpu",
+    tell: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Done]:
     """Run a stage's work on all items of all groups, where the settings say; pieces come back as they are done, in any order.
 
@@ -121,11 +128,14 @@ def run_groups(
     say : callable
         Tells the user a line.
     needs : {"cpu", "gpu"}
+    tell : callable
+        Told the progress within pieces, by work in this process.
     """
     row = EXECUTORS[compute.executor]
     if row.run_here is not None:
-        do, workers = work.open(), compute.workers or os.cpu_count() or 1
+        do, workers = None, compute.workers or os.cpu_count() or 1
         for group in groups:
+            do = do or work.open(tell)  # what has nothing to do is not opened
             run_here = row.run_here if len(group.items) > 1 else serial  # one piece has this thread to itself, and may start threads of its own
             for item, result in zip(group.items, run_here(do, group.items, workers), strict=True):
                 yield Done(group.name, item, result)

@@ -81,7 +81,7 @@ def needed_references(products: Iterable[Product]) -> dict[str, TargetName]:
 
 
 def compute_cams(features: xr.Dataset, products: Iterable[Product], context: CamContext) -> xr.Dataset:
-    """Return one variable a product, named by its key, and its facts, named by its `facts_key`.
+    """Return one variable per product, named by its key, and its facts, named by its `facts_key`.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ class Cells:
     Parameters
     ----------
     values : float [B, N, K]
-        A, one row a cell.
+        A, one row per cell.
     """
 
     values: Float

@@ -17,7 +17,7 @@ FACTS_PREFIX = "facts/"
 
 @dataclass(frozen=True, order=True)
 class Product:
-    """One stored map a sample: where, of what, how. Its key is its path in the store."""
+    """One stored map per sample: where, of what, how. Its key is its path in the store."""
 
     position: str
     target: str

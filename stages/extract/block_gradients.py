@@ -37,7 +37,7 @@ FORMULAS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
 
 
 def gradient_maps(plan: GradientPlan, output: SafeNetOutput, label: Tensor | None = None, scale: float = 1.0) -> Tensor:
-    """Take the gradients: one backward pass a target, from its score to the lowest block. The graph is used up.
+    """Take the gradients: one backward pass per target, from its score to the lowest block. The graph is used up.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ class PairSide:
     def __post_init__(self) -> None:
         check_map(self.heat, f"{self.label!r}: heat")
         if len(self.cells) != len(self.answers):
-            raise ValueError(f"{self.label!r}: {len(self.cells)} cells and {len(self.answers)} answers; expected one answer a cell.")
+            raise ValueError(f"{self.label!r}: {len(self.cells)} cells and {len(self.answers)} answers; expected one answer per cell.")
 
 
 def pair_mosaic(

@@ -1,14 +1,18 @@
-"""From a target's name to its score on a block of samples, and to the score less its rivals'.
+"""From a target's name to its score on a block of samples, and to the score minus that of its rivals.
 
-For a class the score is its logit: the mean over the parts, or one part's. For retrieval it is the mean over the parts of the cosine between the
-part's embedding and that of what the image is compared with, in three readings:
+For a class, the score is its logit: the mean over the parts, or that of one part. For retrieval, it is the mean over the parts of the cosine between
+the embedding of the part and its reference. There are three readings:
 
-gradient  the gradient of the cosine, through the norm: what would make the pair more alike. As training brings the cosine near 1, what is left
-          to gain is small and says little.
-share     the norm held fixed: what makes the pair alike. The cells of HiResCAM add up to the cosine, less what the heads' constants contribute.
-contrast  the same, less the mean over all places of that view and split, the true one among them: what makes the pair more alike than any pair is.
+gradient
+    The gradient of the cosine, through the norm: what would make the pair more similar. As training brings the cosine near 1, little is left to
+    gain, and the map says little.
+share
+    The norm is held fixed: what makes the pair similar. The cells of HiResCAM add up to the cosine, minus what the constants of the heads
+    contribute.
+contrast
+    As share, minus the mean over all places of that view and split, including the true one: what makes the pair more similar than the average is.
 
-The global head reads CLS alone: its gradient at the patch and aligned maps is exactly zero, so a target of that head alone is refused there.
+The global head reads only CLS. Its gradient at the patch and aligned maps is exactly zero, so a target of that head alone is refused there.
 """
 
 from __future__ import annotations

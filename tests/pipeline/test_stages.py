@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipeline.run.directory import Outcome
+from pipeline.run.outcome import Outcome
 from pipeline.settings.compute import ComputeSettings
 from pipeline.settings.jobs import UNCUT
 from pipeline.stages import OPTIONAL_STAGES, STAGES, Stage, check_one_way

@@ -66,7 +66,6 @@ class CamBlocks:
 
     def __call__(self, span: CamSpan) -> None:
         """Do what no mark proves yet."""
-        span.fence.check()  # before anything is computed in vain
         features, cams = self._run.features(span.name), self._run.cams(span.name)
         span.fence.check()  # before anything is computed in vain
         compared = self._open(features, {product for piece in span.pieces for product in piece.products})

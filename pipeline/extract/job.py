@@ -18,7 +18,8 @@ from pipeline.store.blocks import Block
 from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import read_attributes
-from safenet.checkpoint import CheckpointInfo, read_checkpoint
+from pipeline.work.stops import loading
+from safenet.checkpoint_info import CheckpointInfo
 
 
 @dataclass
@@ -77,6 +78,8 @@ def lay_out_job(run: Run, job: ExtractJob, *, alone: bool) -> None:
     job.retold = _told_anew(store, told) if alone and state.kind != "missing" else {}
     if state.lay_out:
         upgrade_marks(run, store, job.made_with)
+        with loading():
+            from safenet.checkpoint import read_checkpoint  # only where there is work
         checkpoint = read_checkpoint(job.info.path, **run.settings.extract.told)
         lay_out_features(run, store, checkpoint, job.made_with, state.block_samples, state.chunk_samples)
     elif job.retold:

@@ -27,7 +27,8 @@ from pipeline.run.directory import MissingProductError, Run, StaleStoreError
 from pipeline.run.outcome import Outcome
 from pipeline.store.blocks import Block, blocks_of
 from pipeline.work.executors import check_precision, runs_here
-from safenet.checkpoint import CheckpointInfo
+from safenet.checkpoint_info import CheckpointInfo
+from safenet.needs_network import require_network
 
 _ROOM = 1.02  # metadata, marks and the blocks being replaced
 
@@ -121,6 +122,8 @@ class ExtractStage(PieceStage[_Checkpoint]):
         if not self.run.part.is_whole:
             for job in self._jobs.values():
                 job.keep({block.index for block in self.share[job.name]})
+        if any(job.state.pending or job.state.lay_out for job in self._jobs.values()):
+            require_network(self.name)
         self._check_space()
 
     def _job(self, one: _Checkpoint, alone: bool) -> ExtractJob:

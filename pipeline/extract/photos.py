@@ -133,7 +133,7 @@ class PhotoReader:
             if "DataLoader worker" not in str(error):
                 raise
             raise LostWorkerError(
-                "a process that decodes photos was killed, often for want of memory. What is done is kept: call again, "
+                "a process that decodes photos was killed, often because memory ran out. What is done is kept: call again, "
                 "with fewer extract.workers or a smaller extract.batch_size if it happens again"
             ) from error
 

@@ -43,7 +43,7 @@ def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outc
         Compute features anew that were made with other settings or of other images, instead of refusing. The old ones
         stay until the new ones are complete.
     retry_bad : bool
-        Try the photos again that could not be read.
+        Try the bad photos again.
 
     Raises
     ------
@@ -141,7 +141,9 @@ class ExtractStage(PieceStage[_Checkpoint]):
                 )
             return ExtractJob(name, info, store, made_with, state, grown_rows(store, state), void_images(store))
         if not self._replace:
-            raise StaleStoreError(f"{store}: {state.reason}. Name another --run directory to keep both, or pass --replace to compute this store anew")
+            raise StaleStoreError(
+                f"{store}: {state.reason}. Name another --run directory to keep both, or pass --replace to compute this store again"
+            )
         old, store = store, replacement_of(run, name)
         store.sweep()
         state = feature_state(run, store, made_with)

@@ -24,7 +24,7 @@ def pixels(run: Run, *, partial: bool = False) -> Outcome:
     ----------
     run : Run
     partial : bool
-        Leave unfinished checkpoints out instead of refusing.
+        Leave out unfinished checkpoints instead of refusing.
 
     Raises
     ------

@@ -15,7 +15,8 @@ from pipeline.extract.examining import examine
 from pipeline.extract.job import ExtractJob, lay_out_job, notes_on_retold
 from pipeline.extract.known_rows import grown_rows, replaced_rows
 from pipeline.extract.layout import image_bytes, ingredients
-from pipeline.extract.spans import FeatureSpan, FeatureWork, SpanReport
+from pipeline.extract.spans import FeatureSpan, SpanReport
+from pipeline.extract.work import FeatureWork
 from pipeline.features.bad_images import check_bad_share, listed_problems, void_images
 from pipeline.features.finished import mark_features_whole
 from pipeline.features.overflow import overflow_words

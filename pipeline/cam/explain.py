@@ -229,7 +229,7 @@ class Explainer:
         features, compared = self._store(checkpoint), self._of(checkpoint, None)
         heads = _affine(compared.context, checkpoint)
         numbers = [*self._numbers(features, [first]), *self._numbers(features, [second])]
-        ids = features.read(["sample_id"])["sample_id"].values[numbers]
+        ids = features.values("sample_id")[numbers]
         matrices = [head.embed_matrix for head in heads.folded]
         sampling = compared.context.sampling
         found: dict[str, tuple[tuple[str, ...], NDArray[np.float32]]] = {}
@@ -299,7 +299,7 @@ class Explainer:
         count = features.attributes["samples"]
         if samples is None:
             return list(range(count))
-        ids = {name: number for number, name in enumerate(features.read(["sample_id"])["sample_id"].values.tolist())}
+        ids = {name: number for number, name in enumerate(features.values("sample_id").tolist())}
         found = [ids.get(sample, -1) if isinstance(sample, str) else int(sample) for sample in samples]
         for sample, number in zip(samples, found, strict=True):
             if not 0 <= number < count:
@@ -329,7 +329,7 @@ class Explainer:
                 yield _open(position, {str(key): block[key].values for key in block}, context)
 
     def _labelled(self, found: xr.Dataset, features: GroupStore, samples: Samples) -> xr.Dataset:
-        ids = features.read(["sample_id"])["sample_id"].values[self._numbers(features, samples)]
+        ids = features.values("sample_id")[self._numbers(features, samples)]
         return found.assign_coords(sample_id=("sample", ids))
 
 

@@ -7,14 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.disk.stamps import stamp
-from pipeline.extract.streaming import Arrays
 from pipeline.features.finished import proven_rows
 from pipeline.features.state import FeatureState, layout_notes
 from pipeline.run.directory import Run
 from pipeline.store.blocks import Block, checksum_of
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import DamagedStoreError
+
+Arrays = dict[str, NDArray[np.generic]]
 
 
 class KnownRows(Protocol):

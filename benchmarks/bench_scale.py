@@ -42,7 +42,7 @@ class Sleep:
 
     seconds: float
 
-    def open(self) -> Callable[[object], None]:
+    def open(self, tell: Callable[[int], None]) -> Callable[[object], None]:
         """As `pipeline.work.pieces.Work`."""
         return lambda item: time.sleep(self.seconds)
 

@@ -8,7 +8,7 @@ def main() -> None:
     """Run a command. Until its modules are imported, which takes seconds, a signal ends the process with the code that a stop has."""
     keep_standard_streams()
     with stopping_at_once():
-        from pipeline.cli import main as command
+        from pipeline.commands.group import main as command
     try:
         command()
     except SystemExit as end:

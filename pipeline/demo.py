@@ -10,7 +10,7 @@ from pipeline.disk.places import Place, local_folder
 from pipeline.run.directory import Run
 from pipeline.settings.all import Settings, load_settings
 from pipeline.stages import STAGES
-from pipeline.stats.stage import open_stats
+from pipeline.stats.staleness import open_stats
 from pipeline.text_tables import format_table, terminal_width
 from pipeline.training import train_run
 from safenet.scenes.dataset import write_scenes

@@ -1,4 +1,4 @@
-"""Taking checkpoints out of a run: features, heat maps, figures, curves, and the pictures that show nothing else.
+"""Taking checkpoints out of a run: features, heat maps, figures, curves, and the pictures that show only them.
 
 The marks of blocks go first, which also makes room on a full disk; of each product its folder in the ledger goes last, and the
 features' after all others. Killed at any instant, what is left counts as unfinished, its name is still known, and the next call
@@ -16,8 +16,8 @@ from typing import Any
 from pipeline.disk.places import Place, files_below, name_below, remove_tree
 from pipeline.disk.records import DamagedRecordError
 from pipeline.features.replacing import finish_swap, replacement_of
+from pipeline.render.listing import INDEX, index_seal
 from pipeline.render.png_files import png_settings
-from pipeline.render.stage import INDEX, index_seal
 from pipeline.run.directory import Run
 from pipeline.store.groups import JOINED, METADATA, bytes_on_disk, read_json
 from pipeline.store.seals import Seal

@@ -1,19 +1,16 @@
-"""The stages in order, one row each: what each reads, writes, and where it runs."""
+"""The stages in order, one row each: what each reads, writes, and where it runs. A stage's modules are imported when it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.cam.stage import cam
-from pipeline.extract.stage import extract
-from pipeline.index.stage import index
-from pipeline.pixels.stage import pixels
-from pipeline.render.stage import render
-from pipeline.report.stage import report
-from pipeline.run.directory import Outcome
-from pipeline.stats.stage import stats
+from pipeline.work.stops import loading
+
+if TYPE_CHECKING:
+    from pipeline.run.directory import Run
+    from pipeline.run.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -24,6 +21,8 @@ class Stage:
     ----------
     name : str
         Of the command.
+    summary : str
+        What the command does, in a sentence.
     bring_up_to_date : callable
         Takes a Run (and the options in `options`) and returns an Outcome.
     reads, writes : tuple of str
@@ -37,6 +36,7 @@ class Stage:
     """
 
     name: str
+    summary: str
     bring_up_to_date: Callable[..., Outcome]
     reads: tuple[str, ...]
     writes: str
@@ -45,17 +45,81 @@ class Stage:
     has_parts: bool = False
 
 
+def _index(run: Run, **options: Any) -> Outcome:
+    with loading():
+        from pipeline.index.stage import index
+    return index(run, **options)
+
+
+def _extract(run: Run, **options: Any) -> Outcome:
+    with loading():
+        from pipeline.extract.stage import extract
+    return extract(run, **options)
+
+
+def _cam(run: Run, **options: Any) -> Outcome:
+    with loading():
+        from pipeline.cam.stage import cam
+    return cam(run, **options)
+
+
+def _stats(run: Run, **options: Any) -> Outcome:
+    with loading():
+        from pipeline.stats.stage import stats
+    return stats(run, **options)
+
+
+def _render(run: Run, **options: Any) -> Outcome:
+    with loading():
+        from pipeline.render.stage import render
+    return render(run, **options)
+
+
+def _report(run: Run, **options: Any) -> Outcome:
+    with loading():
+        from pipeline.report.stage import report
+    return report(run, **options)
+
+
+def _pixels(run: Run, **options: Any) -> Outcome:
+    with loading():
+        from pipeline.pixels.stage import pixels
+    return pixels(run, **options)
+
+
 STAGES: Sequence[Stage] = (
-    Stage("index", index, ("images",), "manifest", "cpu", ("forget",)),
-    Stage("extract", extract, ("images", "checkpoints", "manifest"), "features", "gpu", ("replace", "retry_bad"), has_parts=True),
-    Stage("cam", cam, ("features",), "cams", "cpu", ("partial",), has_parts=True),
-    Stage("stats", stats, ("features", "cams"), "stats", "cpu", ("partial",), has_parts=True),
-    Stage("render", render, ("images", "manifest", "features", "cams", "stats"), "mosaics", "cpu", ("partial",), has_parts=True),
-    Stage("report", report, ("manifest", "features", "stats", "mosaics"), "report", "cpu"),
-)
+    Stage(
+        "index", "List the dataset; the manifest is written anew only where its samples changed, and new ones join at its end.", _index,
+        ("images",), "manifest", "cpu", ("forget",),
+    ),
+    Stage(
+        "extract", "Bring the features of every configured checkpoint up to date.", _extract,
+        ("images", "checkpoints", "manifest"), "features", "gpu", ("replace", "retry_bad"), has_parts=True,
+    ),
+    Stage(
+        "cam", "Bring the heat maps of every extracted checkpoint up to date; a new method computes itself alone.", _cam,
+        ("features",), "cams", "cpu", ("partial",), has_parts=True,
+    ),
+    Stage(
+        "stats", "Bring the figures up to date: those of each checkpoint, then what changes from one to the next.", _stats,
+        ("features", "cams"), "stats", "cpu", ("partial",), has_parts=True,
+    ),
+    Stage(
+        "render", "Draw the configured mosaics that are missing or stale.", _render,
+        ("images", "manifest", "features", "cams", "stats"), "mosaics", "cpu", ("partial",), has_parts=True,
+    ),
+    Stage(
+        "report", "Write the page; it links the mosaics beside it, so the run's directory can be moved as a whole.", _report,
+        ("manifest", "features", "stats", "mosaics"), "report", "cpu",
+    ),
+)  # fmt: skip
 OPTIONAL_STAGES: Sequence[Stage] = (
-    Stage("pixels", pixels, ("images", "checkpoints", "manifest", "features", "cams"), "pixels", "gpu", ("partial",)),
-)
+    Stage(
+        "pixels",
+        "Measure deletion and insertion in pixel space: blur photos in the order of each map at aligned, and run the network on them again.",
+        _pixels, ("images", "checkpoints", "manifest", "features", "cams"), "pixels", "gpu", ("partial",), has_parts=True,
+    ),
+)  # fmt: skip
 OUTSIDE = ("images", "checkpoints")
 
 

@@ -46,6 +46,11 @@ def format_table(rows: Sequence[dict[str, str]], width: int | None = None) -> st
     return "\n".join(line for cells in lines for line in _below(cells, widths, width))
 
 
+def in_one_line(text: str) -> str:
+    """Return the words of a text, which may come from a user's file, with one blank between them."""
+    return " ".join(text.split())
+
+
 def shown_width(text: str) -> int:
     """Return how many columns a text takes: two for a wide character, such as a Chinese one, none for a combining one."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

@@ -1,4 +1,4 @@
-"""Training on a dataset's training split: the checkpoints that the other stages look at."""
+"""Training on the training split of a dataset: makes the checkpoints that the other stages use."""
 
 from __future__ import annotations
 

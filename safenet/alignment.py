@@ -1,4 +1,4 @@
-"""FAM, the feature alignment module: one affine warp a sample, predicted from the CLS token.
+"""FAM, the feature alignment module: one affine warp per sample, predicted from the CLS token.
 
 Frames: `theta` maps normalised output coordinates (x, y) in [-1, 1] to normalised input coordinates, corners at the
 centres of the corner cells (align_corners=True). The output lies on the aligned grid, the input on the patch grid,

@@ -1,4 +1,4 @@
-"""Checkpoint files: upstream's and ours -> a network; its architecture is read off the file, and every odd key is named."""
+"""Checkpoint files, of the published code and ours -> a network; its architecture is read from the file, and every odd key is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos -> network input as upstream's test does it, and back."""
+"""Photos -> network input, as the test of the published code does it, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that are not finite: found before anything is made of them, so that one image's never reach another's.
+"""Rows that are not finite: found before anything is computed from them, so that one image never affects another.
 
 Half precision overflows on some networks, and one image is enough. Such a row must never meet an index, a grid, a mean over other images, a rank or
 a scale: `neutral` puts harmless values in its place, and what is made of them is NaN in the end.

@@ -31,7 +31,7 @@ class Variable:
 
     @property
     def per_sample(self) -> bool:
-        """Whether the array has one entry a sample, so that it is written block by block."""
+        """Whether the array has one entry per sample, so that it is written block by block."""
         return self.dims[0] == "sample"
 
 

@@ -1,4 +1,4 @@
-"""A few of many, evenly spread: what is drawn, and what is looked at where looking at all would take too long."""
+"""A few of many, evenly spread: for pictures, and where using all would take too long."""
 
 from __future__ import annotations
 

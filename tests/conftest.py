@@ -1,6 +1,9 @@
 """A laboratory for the pipeline's tests: tiny scenes, seeded checkpoints, and one finished run that tests copy and then mistreat."""
 
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before a library reads it, and for processes of tests: small arrays leave more threads waiting, at full load
+
 import shutil
 import time
 from collections.abc import Callable
@@ -11,7 +14,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from pipeline.cli import main
+from pipeline.commands.group import main
+from pipeline.disk.locks import locked
 from pipeline.extract.stage import extract
 from pipeline.run.directory import Run
 from pipeline.settings.all import Settings, load_settings
@@ -70,10 +74,26 @@ def make_network() -> Callable[..., SafeNet]:
     return seeded_network
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Folder that `make` fills: by the first to ask of all processes that run tests."""
+    folder = factory.getbasetemp() / name
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = factory.getbasetemp().parent / name
+    with locked(folder.with_suffix(".lock"), name, wait=True):
+        if not folder.exists():
+            make(folder.with_suffix(".partial"))
+            folder.with_suffix(".partial").rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """15 photos of 5 places; net_000 and net_001 sample nearest, net_002 bilinearly."""
-    root = tmp_path_factory.mktemp("lab")
+    root = made_once(tmp_path_factory, "lab", _write_lab)
+    return Lab(root / "photos", root / "checkpoints")
+
+
+def _write_lab(root: Path) -> None:
     write_scenes(root / "photos", load_settings(CONFIG).scenes)
     for epoch, sampling in enumerate(("nearest", "nearest", "bilinear")):
         save_checkpoint(
@@ -85,16 +105,18 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         )
     for file in (root / "checkpoints").iterdir():
         os.utime(file, (an_hour_ago := time.time() - 3600, an_hour_ago))  # as a user's are: what is read of a file just written is not noted
-    return Lab(root / "photos", root / "checkpoints")
 
 
 @pytest.fixture(scope="session")
 def finished(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Every stage done. Shared by all tests: look, do not touch."""
-    run = lab.run(tmp_path_factory.mktemp("finished") / "run")
-    for stage in STAGES:
-        stage.bring_up_to_date(run)
-    return run
+    """Every stage done. Shared by all tests of a process: look, do not touch."""
+
+    def bring_up(folder: Path) -> None:
+        for stage in STAGES:
+            stage.bring_up_to_date(lab.run(folder / "run"))
+
+    made = made_once(tmp_path_factory, "finished", bring_up)
+    return lab.run(Path(shutil.copytree(made / "run", tmp_path_factory.mktemp("own") / "run")))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""Heat maps and figures made when they are asked for, from the features alone; nothing is stored, no model is run.
+"""Heat maps and figures on request, from the features alone: nothing is stored, and no model runs.
 
-What follows from heads that are affine: maps of all classes, mean maps, the split of an epoch's change, one checkpoint's heads on another's
-features, deletion curves.
+Affine heads make this possible: maps of all classes, mean maps, the split of what training changed, the heads of one checkpoint on the features
+of another, deletion curves.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _CHANGE_DIMS = ("before", "after", "features", "head", "interaction")
 
 
 class Explainer:
-    """Asks the features of a run; `pipeline.open_run(...).explain`.
+    """Heat maps on request from the features of a run: `pipeline.open_run(...).explain`.
 
-    Samples are named by their ids or numbers; None: all. Checkpoints are named as in `atlas status`.
+    Samples are given by their ids or numbers; None means all. Checkpoints are named as in `atlas status`.
 
     Parameters
     ----------
@@ -53,27 +53,27 @@ class Explainer:
         self._compared: dict[tuple[str, str], Compared] = {}
 
     def maps(self, checkpoint: str, keys: Sequence[str], samples: Samples = None, heads_of: str | None = None) -> xr.Dataset:
-        """Compute any heat maps, those of `cams` and others.
+        """Compute any heat maps, stored in `cams` or not.
 
         Parameters
         ----------
         checkpoint : str
-            Whose features.
+            The checkpoint whose features are used.
         keys : sequence of str
             position/target/method, such as "aligned/predicted.part_2/hires_cam".
         samples : sequence of str or int, optional
         heads_of : str, optional
-            Another checkpoint, whose heads take the place of this one's: embeddings, logits and references are then those that they give.
+            Another checkpoint whose heads are used instead. Embeddings, logits and references are then computed by these heads.
 
         Returns
         -------
         Dataset
-            One variable a key, float32 (sample, y, x), raw and signed, and facts/<key> (sample, fact); `sample_id` as a coordinate.
+            One variable per key, float32 (sample, y, x), raw and signed, and facts/<key> (sample, fact); `sample_id` as a coordinate.
 
         Raises
         ------
         ValueError
-            If a key, checkpoint or sample is unknown, or a target cannot be had.
+            If a key, checkpoint or sample is unknown, or a target is not possible.
         """
         products = [_checked(key) for key in keys]
         features, compared = self._store(checkpoint), self._of(checkpoint, heads_of)
@@ -97,7 +97,7 @@ class Explainer:
         method: str = "grad_cam",
         heads_of: str | None = None,
     ) -> xr.DataArray:
-        """Maps of the mean part logit of every class, float32 (sample, class, y, x); the classes are named where their names are known.
+        """Maps of every class, for its mean logit over the parts, float32 (sample, class, y, x). Classes have their names if these are known.
 
         Parameters
         ----------
@@ -126,7 +126,7 @@ class Explainer:
     def mean_class_maps(self, checkpoint: str, samples: Samples = None, position: str = "aligned", method: str = "hires_cam") -> xr.DataArray:
         """Mean signed map of every class over the samples, float64 (class, y, x), from one mean map; parameters as in `class_maps`.
 
-        Samples that are void, or whose map is not finite, are left out.
+        Bad images, and samples whose map is not finite, are left out.
         """
         known(method, CLASS_METHODS, "method")
         features, compared = self._store(checkpoint), self._of(checkpoint, None)
@@ -144,14 +144,14 @@ class Explainer:
         """Split the change of a map between two checkpoints exactly.
 
         M1 A1 - M0 A0 = M0 (A1 - A0) + (M1 - M0) A0 + (M1 - M0)(A1 - A0): what the features changed under the old head, what the head changed on
-        the old features, and what only both together did. Ring boundaries go with the features.
+        the old features, and what only both together changed. Ring boundaries belong to the features.
 
         Parameters
         ----------
         before, after : str
             Checkpoints with the same images.
         key : str
-            position/target/method; of a class, as its number means the same in both.
+            position/target/method, with a target that is a class: only a class means the same in both.
         samples : sequence of str or int, optional
 
         Returns
@@ -168,16 +168,16 @@ class Explainer:
         return xr.Dataset(dict(zip(_CHANGE_DIMS, terms, strict=True)))
 
     def curves(self, checkpoint: str, key: str, samples: Samples = None, target: str | None = None) -> xr.Dataset:
-        """Deletion and insertion curves: the score as the cells are set to zero, or put back, in the order of a map; exact, boundaries held fixed.
+        """Deletion and insertion curves: the score while cells are zeroed, or put back, in the order of a map. Exact, with boundaries held fixed.
 
         Parameters
         ----------
         checkpoint, samples
             As in `maps`.
         key : str
-            The map whose order it is, at patch or aligned.
+            The map that gives the order, at patch or aligned.
         target : str, optional
-            The score that is looked at; default: the map's own.
+            The score that is measured; default: that of the map.
 
         Returns
         -------
@@ -205,7 +205,7 @@ class Explainer:
         return self._labelled(curves, features, samples)
 
     def pair(self, checkpoint: str, first: str | int, second: str | int) -> xr.Dataset:
-        """Look at a pair of images from both sides, in the photos' frames.
+        """Compare a pair of images from both sides, in the frames of the photos.
 
         Parameters
         ----------
@@ -218,11 +218,11 @@ class Explainer:
         Dataset
             `first_map` (y, x): the exact map of the first image for its cosine with the second, at a fixed norm, and `second_map`, the other way;
             `second_like_first` (cell_y, cell_x, y, x): cosine of every cell (y, x) of the second image with the cell (cell_y, cell_x) of the first,
-            through the head of that cell's ring, and `first_like_second`, the other way. NaN where the network read nothing.
+            through the head of that cell's ring, and `first_like_second`, the other way. NaN outside of what the network read.
 
         Notes
         -----
-        Parts are compared with their own kind: a cell in ring 1 is compared through head 1 with every cell of the other image.
+        The network compares a part only with the same part: a cell in ring 1 is compared through head 1 with every cell of the other image.
         """
         features, compared = self._store(checkpoint), self._of(checkpoint, None)
         heads = _affine(compared.context, checkpoint)
@@ -250,12 +250,12 @@ class Explainer:
         return view.cells.values[0], part_of_cells(_weights(view)[0]), block
 
     def image_frame(self, maps: xr.DataArray, checkpoint: str) -> xr.DataArray:
-        """Carry maps of this run to the photo's frame, as the network read it; those that lie there already are returned as they are.
+        """Carry maps of this run to the frame of the photo, as the network read it. Maps that are in this frame are returned unchanged.
 
         Parameters
         ----------
         maps : DataArray (sample, y, x)
-            Of `cams` (one checkpoint of it) or of `maps`, named by its key, with the coordinate `sample_id`.
+            From `cams` (one checkpoint) or from `maps`, named by its key, with the coordinate `sample_id`.
         checkpoint : str
         """
         product, features = Product.parse(str(maps.name)), self._store(checkpoint)

@@ -1,4 +1,4 @@
-"""What the targets of a checkpoint need of its whole feature store: heads, class names, and what each sample is compared with."""
+"""What targets need from the whole feature store of a checkpoint: heads, class names, and the references of each sample."""
 
 from __future__ import annotations
 

@@ -1,16 +1,15 @@
-"""Targets that a checkpoint's samples cannot have, refused before anything is computed."""
+"""Targets that the samples of a checkpoint cannot have: refused before anything is computed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from pipeline.cam.references import Compared
-from pipeline.run.directory import Run
+from pipeline.index.missing_views import view_refusal
 from pipeline.store.group_store import GroupStore
-from stages.cam.products import products_of
 from stages.naming import suggestion
-from stages.targets.names import NO_TARGET, TargetName, parse_target
-from stages.targets.references import UNDEFINED, ReferenceGroups, reference_groups
+from stages.targets.names import TargetName
+from stages.targets.references import UNDEFINED
 from stages.targets.scoring import check_target
 
 
@@ -30,28 +29,6 @@ def check_targets(features: GroupStore, targets: Sequence[str]) -> None:
             raise ValueError(f"{features}: target {text!r}{reason}")
 
 
-def missing_views(run: Run) -> str:
-    """Which of cam.targets needs another view, where the manifest lists none; in a line, empty where all is there."""
-    table = run.manifest
-    place, view, split, roles = (table[name].tolist() for name in ("place", "view", "split", "roles"))
-    groups = reference_groups(place, view, split, roles, (table["problem"] == "").tolist())
-    targets = dict.fromkeys(p.target for p in products_of(run.settings.cam) if p.target != NO_TARGET and not p.is_stored_gradient)
-    reasons = ((text, _view_refusal(groups, parse_target(text))) for text in targets)
-    return next((f"{run.manifest_path}: cam.targets: {text!r}{reason}" for text, reason in reasons if reason), "")
-
-
-def check_views(run: Run) -> None:
-    """Refuse targets of cam.targets that need another view where the manifest lists none, before features are extracted for them.
-
-    Raises
-    ------
-    ValueError
-        One line: what the target lacks, and which to use instead.
-    """
-    if reason := missing_views(run):
-        raise ValueError(reason)
-
-
 def _class_refusal(compared: Compared, features: GroupStore, target: TargetName) -> str:
     classes = features.attributes["architecture"]["classes"]
     if target.base in ("label", "class_") and not features.attributes["class_names"]:
@@ -68,7 +45,7 @@ def _similarity_refusal(compared: Compared, features: GroupStore, target: Target
     if target.flip and not features.has("flip_embedding"):
         return " needs flip_embedding, which was not stored. Add it to extract.store and extract again, or leave .flip out"
     if target.row.who in ("match", "best"):
-        return _view_refusal(compared.groups, target)
+        return view_refusal(compared.groups, target)
     if target.row.who == "pair":
         if target.name not in compared.sample_ids:
             return f": no image has the id {target.name!r}.{suggestion(target.name, compared.sample_ids)} The manifest's column `id` lists them"
@@ -77,14 +54,6 @@ def _similarity_refusal(compared: Compared, features: GroupStore, target: Target
             return ": that image is void, and has no embedding. `atlas status --bad` says why"
         if target.row.reading == "contrast" and compared.groups.own_family[number] == UNDEFINED:
             return ": there is no gallery of that image's view and split to compare with. Use pair_share_"
-    return ""
-
-
-def _view_refusal(groups: ReferenceGroups, target: TargetName) -> str:
-    if target.row.who == "match" and not (groups.wanted != UNDEFINED).any():
-        return " needs images of the same place in another view, and there are none. Use target 'predicted'"
-    if target.row.who == "best" and not (groups.other_family != UNDEFINED).any():
-        return " needs gallery images of another view, and there are none. Use target 'predicted'"
     return ""
 
 

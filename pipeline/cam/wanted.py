@@ -1,4 +1,4 @@
-"""Which heat maps the settings ask for, of what a checkpoint's features hold."""
+"""The heat maps that the settings ask for and the features of a checkpoint allow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.run.directory import Run
 from pipeline.store.group_store import GroupStore
-from stages.cam.position_names import block_number
+from stages.cam.names import block_number
 from stages.cam.products import Product, StoredBlocks, left_out, products_of
 from stages.targets.names import NO_TARGET
 
@@ -17,7 +17,7 @@ def wanted_products(run: Run, name: str) -> list[Product]:
 
 
 def notes_on_left_out(run: Run, names: Sequence[str]) -> tuple[str, ...]:
-    """Say which products that the settings ask for cannot be made of the stores, and what to do; one line a reason."""
+    """Say which products that the settings ask for cannot be made of the stores, and what to do; one line per reason."""
     reasons: dict[str, list[Product]] = {}
     for product, why in left_out(run.settings.cam, stored_blocks(run.features(names[0]))).items() if names else ():
         reasons.setdefault(why, []).append(product)

@@ -1,4 +1,4 @@
-"""What each configured checkpoint file is called in the stores: a checkpoint is known by its digest, whatever its file is called now."""
+"""The name of each checkpoint file in the stores: a checkpoint is identified by its digest, whatever its file is called now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was read of checkpoint files, so that it need not be read again: hundreds of files of 200 MB each take minutes, and each part asks."""
+"""What was read from checkpoint files, so that it is not read again: hundreds of files of 200 MB take minutes, and every part asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks of different sizes in one run: refused, as figures cannot be compared across them."""
+"""Networks of different sizes in one run: refused, because their figures cannot be compared."""
 
 from __future__ import annotations
 

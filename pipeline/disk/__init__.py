@@ -1,1 +1,1 @@
-"""What is known of disks and object stores: files, locks, digests and free space, and nothing of ours."""
+"""Files, locks, digests and free space, on disks and in object stores; knows nothing of runs."""

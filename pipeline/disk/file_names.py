@@ -1,4 +1,4 @@
-"""File names made of what users name: unlike words never share one, whatever characters they hold and however long they are."""
+"""File names made from the names that users give: different names never share one, whatever characters they contain and however long they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lock of an object store: a lease, an object that its holder keeps writing anew; one that grew old is nobody's.
+"""The lock of an object store: a lease, an object that its holder renews; an expired one belongs to nobody.
 
 An exclusive lease has one fixed name, so that of many conditional puts the store lets exactly one through; each shared one
 has a name of its own. Whoever has put a lease looks for the other kind afterwards, and gives way: two can never both hold.

@@ -1,4 +1,4 @@
-"""One writer a product: a lock that the kernel lets go of when its process ends, however it ends; in an object store, a lease."""
+"""One writer per product: a lock that the kernel frees when its process ends, however it ends; in an object store, a lease."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A path in an object store: the part of pathlib that the stores use, over obstore. There are no folders, only names that begin alike."""
+"""A path in an object store: the part of pathlib that the stores use, over obstore. There are no folders, only names with a common prefix."""
 
 from __future__ import annotations
 

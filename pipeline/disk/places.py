@@ -1,4 +1,4 @@
-"""Where a run lies: a local folder, or a URL of an object store; and what is done in another way there."""
+"""Where a run lies: in a local folder or at a URL of an object store, and what differs between the two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Room on the disk: asked for before work begins, and told of when it ran out."""
+"""Free space on the disk: checked before work begins, and reported when it has run out."""
 
 from __future__ import annotations
 

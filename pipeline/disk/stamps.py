@@ -1,4 +1,4 @@
-"""Stamps: digests by which a product knows what it was made of."""
+"""Stamps: digests of everything that a product was made from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`atlas doctor`: is this machine fit for a run? One row a check; a check that breaks is itself a finding and never stops the others."""
+"""`atlas doctor`: is this machine fit for a run? One row per check; a check that breaks is itself a finding and never stops the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of `atlas doctor` on what is installed, and on what the run is given: settings, photos, checkpoints."""
+"""Checks of `atlas doctor` on the installation, and on the inputs of the run: settings, photos, checkpoints."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def _dataset_faults(dataset: DatasetSettings | None) -> list[str]:
 
 
 def _checkpoint_faults(patterns: Sequence[str]) -> list[str]:
-    """One text a pattern that matches no file; else what is amiss with all of them together."""
+    """One text per pattern that matches no file; else what is amiss with all of them together."""
     faults = []
     for chosen in (*((pattern,) for pattern in patterns), patterns):
         try:

@@ -1,4 +1,4 @@
-"""Checks of `atlas doctor` on the machine: where the run will lie, and what the system grants a process."""
+"""Checks of `atlas doctor` on the machine: the place of the run, and what the system grants a process."""
 
 from __future__ import annotations
 

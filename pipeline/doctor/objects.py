@@ -1,4 +1,4 @@
-"""Checks of `atlas doctor` where the run is a URL: whether objects can be written, how fast, and whether locks are possible."""
+"""Checks of `atlas doctor` for a run at a URL: whether objects can be written, how fast, and whether locks are possible."""
 
 from __future__ import annotations
 

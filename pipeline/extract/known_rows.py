@@ -1,4 +1,4 @@
-"""Samples whose features are proven already: they are carried over and never go through the network again."""
+"""Samples whose features are already proven: they are carried over and never go through the network again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class KnownRows(Protocol):
         """Rows within the block."""
 
     def read(self, block: Block) -> Iterator[tuple[list[int], Arrays]]:
-        """Yield rows within the block, and one array a variable with their values."""
+        """Yield rows within the block, and one array per variable with their values."""
 
     def only(self, blocks: Sequence[Block]) -> KnownRows:
         """Those of some blocks."""

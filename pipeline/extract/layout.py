@@ -1,4 +1,4 @@
-"""What a checkpoint's feature store is to be: the settings that matter, its arrays, and what it tells of its making."""
+"""The layout of a checkpoint's feature store: the settings that matter, its arrays, and its attributes."""
 
 from __future__ import annotations
 

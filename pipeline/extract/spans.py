@@ -1,4 +1,4 @@
-"""Spans of blocks of one checkpoint through its network and into its store: what a process does of the extract stage."""
+"""Spans of blocks: what one process of the extract stage sends through a network and writes to its store."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pipeline.extract.streaming import Arrays, BlockWriter, HostCopy
 from pipeline.features.bad_images import BadImage, check_bad_share
 from pipeline.run.directory import Run
 from pipeline.store.blocks import Block
+from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.work.log import log
 from pipeline.work.stops import check_stop
@@ -42,6 +43,8 @@ class FeatureSpan:
         Its file.
     store : GroupStore
         Laid out already.
+    fence : Fence
+        Under which it is given out.
     stamp : str
         Of the blocks.
     precision : str
@@ -58,6 +61,7 @@ class FeatureSpan:
     name: str
     path: Path
     store: GroupStore
+    fence: Fence
     stamp: str
     precision: Precision
     blocks: tuple[Block, ...]
@@ -85,9 +89,9 @@ class FeatureWork:
 
     run: Run
 
-    def open(self) -> SpanExtractor:
+    def open(self, tell: Callable[[int], None]) -> SpanExtractor:
         """Once in each process."""
-        return SpanExtractor(self.run)
+        return SpanExtractor(self.run, tell)
 
 
 class SpanExtractor:
@@ -96,13 +100,13 @@ class SpanExtractor:
     Parameters
     ----------
     run : Run
-    watch : callable
-        Told how many images went through the network, and how many blocks were written since it was told last.
+    tell : callable
+        Told how many images went through the network since it was told last.
     """
 
-    def __init__(self, run: Run, watch: Callable[[int, int], None] = lambda images, blocks: None) -> None:
+    def __init__(self, run: Run, tell: Callable[[int], None]) -> None:
         self._run = run
-        self._watch = watch
+        self._tell = tell
         self._device = torch.device(pick_device(run.settings.extract.device))
         self._copier = HostCopy(self._device)
         self._readers: dict[tuple[int, int], PhotoReader] = {}
@@ -111,7 +115,9 @@ class SpanExtractor:
     def __call__(self, span: FeatureSpan) -> SpanReport:
         """Make the blocks that no mark proves yet, and say what became of them."""
         run, report = self._run, SpanReport()
-        todo = {block: _batches(run, span, block) for block in span.blocks if not span.store.ledger.record(block)}
+        span.fence.check()  # before anything is computed in vain
+        marked = zip(span.blocks, span.store.ledger.records(span.blocks), strict=True)
+        todo = {block: _batches(run, span, block) for block, record in marked if not record}
         if not todo:
             return report
         extractor = self._extractor(span)
@@ -132,7 +138,7 @@ class SpanExtractor:
                     host, ready = self._copier.start(extractor(pixels.pin_memory() if self._device.type == "cuda" else pixels, class_index[samples]))
                     writer.add(block, [sample - block.start for sample in samples], host, ready, _photo_arrays(batch, wanted))
                     report.images += len(samples)
-                    self._watch(len(samples), 0)
+                    self._tell(len(samples))
         mine = {name for block in todo for name in names[block.rows]}
         report.bad = {name: fault for name, fault in bad.items() if name in mine}
         return report
@@ -144,10 +150,10 @@ class SpanExtractor:
             settings = self._run.settings.extract.model_copy(update={"precision": span.precision})
             checkpoint = read_checkpoint(span.path, **settings.told)
             names = class_names(self._run, checkpoint.info)
-            self._network = span.stamp, HalvingExtractor(FeatureExtractor(checkpoint.build(), settings, self._device, names), self._tell)
+            self._network = span.stamp, HalvingExtractor(FeatureExtractor(checkpoint.build(), settings, self._device, names), self._say)
         return self._network[1]
 
-    def _tell(self, text: str) -> None:
+    def _say(self, text: str) -> None:
         log(text)
         self._run.say(f"extract: {text}")
 
@@ -173,10 +179,9 @@ class SpanExtractor:
         def write(block: Block, arrays: Arrays) -> None:
             void = {name: bad[name].as_dict() for name in names[block.rows] if name in bad}
             images = self._run.images(block)
-            span.store.write_block(block, arrays, dict.fromkeys(arrays, span.stamp), images=images, quarantined=void, device=where)
+            span.store.write_block(block, arrays, dict.fromkeys(arrays, span.stamp), span.fence, images=images, quarantined=void, device=where)
             log(f"{span.store.path.name}/{span.store.name} {block}: {len(block)} images written")
             report.blocks += 1
-            self._watch(0, 1)
 
         return write
 

@@ -1,4 +1,4 @@
-"""The photo of a sample after extraction: its file where that is at hand and unchanged, else the copy in the store."""
+"""The photo of a sample after extraction: its file if that is available and unchanged, else the copy in the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a checkpoint's stored features; an aligned map that was not stored is rebuilt, and the reader cannot tell."""
+"""Reading the stored features of a checkpoint. An aligned map that was not stored is rebuilt; readers see no difference."""
 
 from __future__ import annotations
 

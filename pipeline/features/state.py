@@ -1,4 +1,4 @@
-"""What a checkpoint's feature store holds against what is wanted: settings, images, and the blocks that prove it.
+"""A checkpoint's feature store compared with what is wanted: settings, images, and the blocks that are marked.
 
 The marks alone decide what is done: each names the stamp and the images that its block was made of. The metadata can be
 written again at any time.

@@ -1,4 +1,4 @@
-"""Which of a run's images figures and pictures look at: those of the flight heights that `dataset.variants` names."""
+"""Which images figures and pictures use: those of the flight heights that `dataset.variants` names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index stage: photos -> manifest.parquet; samples that are known keep their numbers."""
+"""The index stage: photos -> manifest.parquet; known samples keep their numbers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from pipeline.disk.places import Place
-from pipeline.run.directory import Outcome, Run
+from pipeline.run.directory import Run
 from pipeline.run.manifest import index_dataset, manifest_seal, read_manifest, write_manifest
+from pipeline.run.outcome import Outcome
 from pipeline.run.rates import note_rate
 from pipeline.work.stops import check_stop, telling_what_is_left
 from stages.index.layouts import LAYOUTS

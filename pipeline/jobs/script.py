@@ -1,4 +1,4 @@
-"""A stage's batch script for SLURM, as text: its #SBATCH lines and the filled-in template. Whatever enters it is quoted or refused."""
+"""A stage's batch script for SLURM, as text: its #SBATCH lines and the filled-in template. Every value in it is quoted or refused."""
 
 from __future__ import annotations
 

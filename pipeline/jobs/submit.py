@@ -1,4 +1,4 @@
-"""The stages as jobs of SLURM: a script each, queued so that every stage waits for the one before it."""
+"""The stages as jobs of SLURM: one script per stage, and every stage waits for the one before it."""
 
 from __future__ import annotations
 

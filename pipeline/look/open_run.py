@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.cam.explain import Explainer
-from pipeline.cam.stage import current_maps
+from pipeline.cam.staleness import current_maps
 from pipeline.disk.places import Place, place_of
 from pipeline.features.finished import content_stamp, finished_checkpoints
 from pipeline.features.reading import open_features, read_features
@@ -32,26 +32,26 @@ _NO_SIZES = ("sampling", "drop_path", "head_activation", "pooling")  # of an arc
 
 @dataclass(frozen=True)
 class OpenRun:
-    """What a run holds; arrays are read where they are used.
+    """The contents of a run. Arrays are read when they are used.
 
     Attributes
     ----------
     manifest : DataFrame
-        One row a sample.
+        One row per sample.
     features : Dataset
         Dims (checkpoint, sample, ...), as stages/schema.py lists them.
     cams : Dataset
-        One variable a product, named position/target/method, dims (checkpoint, sample, y, x); raw and signed.
+        One variable per product, named position/target/method, dims (checkpoint, sample, y, x); raw and signed.
     facts : Dataset
-        Beside each of them, of the same name, dims (checkpoint, sample, fact): status, raw range, bad denominators, score, constant; see
-        stages/cam/facts.py. Without those that an earlier version made.
+        One variable for each of `cams`, of the same name, dims (checkpoint, sample, fact): status, raw range, bad denominators, score, constant; see
+        stages/cam/facts.py. Maps that an earlier version made have none.
     stats : Dataset
         Dims (checkpoint, group, product, ...), in memory; empty before `atlas stats`.
     provenance : mapping
         Checkpoint -> how its features were made: resolved config, digests, libraries, host, device, precision, times,
         `made_by`, and the names of classes and heads.
     explain : Explainer
-        Makes any heat map when it is asked for: all classes, other targets, one checkpoint's heads on another's features, deletion curves.
+        Computes any heat map on request: all classes, other targets, the heads of one checkpoint on the features of another, deletion curves.
     """
 
     manifest: pd.DataFrame
@@ -64,26 +64,26 @@ class OpenRun:
 
 
 def open_run(directory: str | Place, *, partial: bool = False) -> OpenRun:
-    """Open a run's stores, checkpoints along `checkpoint` with `epoch` and `series` as coordinates.
+    """Open the stores of a run, with the checkpoints side by side along `checkpoint`; `epoch` and `series` are coordinates.
 
     Parameters
     ----------
     directory : str or path
         For instance runs/demo, or s3://bucket/runs/demo.
     partial : bool
-        Leave unfinished checkpoints out instead of refusing.
+        Leave out unfinished checkpoints instead of refusing.
 
     Returns
     -------
     OpenRun
-        `cams` has the maps that all checkpoints have.
+        `cams` holds the maps that all its checkpoints have.
 
     Raises
     ------
     FileNotFoundError
-        If there is no manifest, there are no finished features, or some features or heat maps are unfinished.
+        If there is no manifest or no finished features, or if some features or heat maps are unfinished.
     ValueError
-        If the checkpoints' networks differ in size, so that they do not fit side by side.
+        If the networks of the checkpoints differ in size, so they do not fit side by side.
     """
     run = Run(place_of(directory), Settings())
     names = finished_checkpoints(run, partial)

@@ -1,4 +1,4 @@
-"""What the stages would do, before anything runs: what is fresh, stale and why, partial or missing, and how much work that is."""
+"""What the stages would do: which products are fresh, stale (and why), partial or missing, and how much work that is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from pipeline.cam.stage import CamState, cam_state
+from pipeline.cam.staleness import CamState, cam_state
 from pipeline.cam.wanted import wanted_products
 from pipeline.checkpoints.files import CheckpointFile
 from pipeline.checkpoints.names import named_files, notes_on_left
@@ -25,13 +25,13 @@ from pipeline.features.replacing import replacement_of
 from pipeline.features.state import feature_state
 from pipeline.render.catalogue import planned_pictures
 from pipeline.render.png_files import png_settings
-from pipeline.render.stage import stale_pictures
+from pipeline.render.staleness import stale_pictures
 from pipeline.report.stage import is_fresh, report_stamp
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.run.manifest import listing_stamp
 from pipeline.run.rates import rates
 from pipeline.settings.all import load_settings
-from pipeline.stats.stage import stale_figures
+from pipeline.stats.staleness import stale_figures
 from pipeline.store.groups import group_names, known_groups
 from safenet.checkpoint import CheckpointInfo, read_checkpoint
 from stages.cam.products import products_of

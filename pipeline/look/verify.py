@@ -1,4 +1,4 @@
-"""Reading a run's stores against their marks and seals: which blocks and files are damaged, missing or foreign; and undoing just those."""
+"""Comparing the stores of a run with their marks and seals: which blocks and files are damaged, missing or foreign; and undoing exactly those."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tqdm import tqdm
 from pipeline.disk.places import Place, files_below, files_in, name_below, remove_tree, rename
 from pipeline.disk.records import PARTIAL, DamagedRecordError, read_record
 from pipeline.features.replacing import is_swapping
+from pipeline.render.listing import INDEX, index_seal
 from pipeline.render.png_files import is_whole_png
-from pipeline.render.stage import INDEX, index_seal
 from pipeline.report.stage import page_seal
 from pipeline.run.directory import Run
 from pipeline.run.manifest import manifest_seal
@@ -185,6 +185,8 @@ def _records(store: GroupStore, blocks: Mapping[int, Block], found: _Findings) -
             found.files.append(store.ledger.directory / f"{index:06d}.json")
             continue
         block = blocks.get(index)
+        if not record:  # gone since, or of a worker that was too late
+            continue
         if block is not None and record["rows"][0] == block.start and record["rows"][1] <= block.stop:
             yield index, record
         else:

@@ -1,4 +1,4 @@
-"""Who writes blocks now, told from their marks alone: works for any number of machines that know nothing of each other."""
+"""Who is writing blocks, according to their marks alone: works for any number of machines that know nothing of each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RECENT_S = 900
 
 
 def at_work(run: Run, recent_s: float = RECENT_S) -> list[dict[str, str]]:
-    """Return one row a process that wrote a block within the last `recent_s` seconds: what, how fast, and when last."""
+    """Return one row per process that wrote a block within the last `recent_s` seconds: what, how fast, and when last."""
     now = datetime.now(UTC)
     found: dict[tuple[str, str, int], list[tuple[datetime, int, str]]] = defaultdict(list)
     for stage, path in (("extract", run.features_path), ("cam", run.cams_path)):

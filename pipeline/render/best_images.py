@@ -1,4 +1,4 @@
-"""What ranks first, in words: pictures of the targets `best` explain a likeness with another image, which they name."""
+"""The image that ranks first, in words: a picture of a target `best` explains the similarity with it, and names it."""
 
 from __future__ import annotations
 

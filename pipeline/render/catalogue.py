@@ -1,4 +1,4 @@
-"""Which pictures there are to be: one function and one row a kind of mosaic."""
+"""Which pictures there are: one function and one row per kind of mosaic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pipeline.cam.stage import finished_stamps
+from pipeline.cam.staleness import finished_stamps
 from pipeline.cam.wanted import wanted_products
 from pipeline.disk.file_names import file_name
 from pipeline.features.bad_images import bad_images
@@ -20,7 +20,7 @@ from pipeline.features.variants import chosen_of
 from pipeline.run.directory import Run
 from pipeline.run.series import checkpoint_names
 from safenet.architecture import Architecture
-from stages.cam.position_names import block_number
+from stages.cam.names import block_number
 from stages.cam.products import Product
 from stages.index.variants import chosen_samples
 from stages.labels import distinct_labels, series_of

@@ -1,4 +1,4 @@
-"""How each kind of picture is drawn: one function and one row a kind of mosaic."""
+"""How each kind of picture is drawn: one function and one row per kind of mosaic."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pipeline.render.best_images import BestImages
 from pipeline.render.catalogue import Picture
 from pipeline.render.views import image_label, read_photo, read_view, why_no_pair, why_undefined
 from pipeline.run.directory import Run
-from pipeline.stats.stage import open_stats
+from pipeline.stats.staleness import open_stats
 from stages.cam.methods import METHODS
+from stages.cam.names import block_number
 from stages.cam.pairs import query_cells
-from stages.cam.position_names import block_number
 from stages.cam.products import Product
 from stages.render.change_mosaic import ChangeRow, change_mosaic
 from stages.render.method_mosaics import MethodRow, depth_mosaic, methods_mosaic

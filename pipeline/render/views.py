@@ -1,4 +1,4 @@
-"""What a picture is drawn of: an image's photo, and its maps in the photo's frame."""
+"""What a picture is drawn from: the photo of an image, and its maps in the frame of the photo."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from safenet.photos import open_photo, to_rgb
 from stages.cam.compute import needed_finite
 from stages.cam.facts import FACTS, STATUS
 from stages.cam.frames import to_photo_frame
-from stages.cam.position_names import ON_ALIGNED_GRID
+from stages.cam.names import ON_ALIGNED_GRID
 from stages.cam.products import Product
 from stages.render.mosaics import SampleView
 from stages.stats.modules import ROUNDING, moved_share

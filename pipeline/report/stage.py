@@ -14,9 +14,10 @@ from pipeline.features.finished import finished_checkpoints
 from pipeline.features.overflow import overflow_words
 from pipeline.features.variants import chosen_of
 from pipeline.index.stage import describe_counts
-from pipeline.render.stage import INDEX, index_seal
-from pipeline.run.directory import MissingProductError, Outcome, Run
-from pipeline.stats.stage import open_stats
+from pipeline.render.listing import INDEX, index_seal
+from pipeline.run.directory import MissingProductError, Run
+from pipeline.run.outcome import Outcome
+from pipeline.stats.staleness import open_stats
 from pipeline.store.groups import JOINED
 from pipeline.store.seals import BrokenSealError, Seal
 from pipeline.store.tables import group_attributes

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from pipeline.disk.leases import LockedError
 from pipeline.disk.locks import locked
 from pipeline.disk.places import Place, place_of
 from pipeline.disk.stamps import stamp
@@ -29,37 +27,6 @@ class MissingProductError(FileNotFoundError):
 
 class StaleStoreError(ValueError):
     """Stored features were made with other settings; they are never overwritten unasked."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a stage did, in a line."""
-
-    stage: str
-    computed: int
-    fresh: int
-    unit: str
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        work = f"{self.computed} {self.unit} computed" if self.computed else "nothing to compute"
-        return f"{self.stage}: {work}, {self.fresh} up to date" + "".join(f"\n  {note}" for note in self.notes)
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What a part that comes may do to products that other parts may be writing.
-
-    Attributes
-    ----------
-    alone : frozenset of str
-        Products that nobody else writes: only these may be swept or laid out.
-    let_in : callable
-        To be called when all is laid out: the next part may look.
-    """
-
-    alone: frozenset[str]
-    let_in: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -96,7 +63,7 @@ class Run:
 
     @property
     def manifest_path(self) -> Place:
-        """One row an image."""
+        """One row per image."""
         return self.directory / "manifest.parquet"
 
     @property
@@ -156,34 +123,6 @@ class Run:
     def locked(self, product: str, *, wait: bool = False, shared: bool = False) -> AbstractContextManager[None]:
         """Hold the lock of a product, such as "manifest" or "features/net_000"; one process at a time may write it, or several that share."""
         return locked(self.directory / "locks" / f"{product}.lock", f"{self.directory}: {product}", wait=wait, shared=shared)
-
-    @contextmanager
-    def preparing(self, stage: str, names: Sequence[str] | None = None) -> Iterator[Preparation]:
-        """Hold a product's locks while it is laid out and written, or those of its checkpoints; parts hold them together, and lay out one by one."""
-        products = [stage] if names is None else [f"{stage}/{name}" for name in names]
-        with ExitStack() as held, ExitStack() as laying_out:
-            if self.part.is_whole:
-                for product in products:
-                    held.enter_context(self.locked(product))
-                yield Preparation(frozenset(products), laying_out.close)
-                return
-            held.enter_context(self.locked(f"{stage}.part-{self.part.number}-of-{self.part.count}"))
-            laying_out.enter_context(self.locked(f"{stage}.layout", wait=True))
-            alone = frozenset(product for product in products if self._is_idle(product))
-            for product in products:
-                held.enter_context(self.locked(product, shared=True))
-            yield Preparation(alone, laying_out.close)
-
-    def _is_idle(self, product: str) -> bool:
-        try:
-            with self.locked(product):
-                return True
-        except LockedError:
-            return False
-
-    def finishing(self, stage: str) -> AbstractContextManager[object]:
-        """Parts look whether all is done, and note it, one after the other."""
-        return nullcontext() if self.part.is_whole else self.locked(f"{stage}.layout", wait=True)
 
     def features(self, name: str) -> GroupStore:
         """Feature store of a checkpoint."""

@@ -1,4 +1,4 @@
-"""How fast each stage went on this run's data the last time: what `atlas plan` reckons with."""
+"""How fast each stage was the last time on this run's data: what `atlas plan` bases its estimates on."""
 
 from __future__ import annotations
 

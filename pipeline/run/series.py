@@ -1,4 +1,4 @@
-"""What tells the checkpoints of a run apart, as their stores note it."""
+"""What distinguishes the checkpoints of a run, according to their stores."""
 
 from __future__ import annotations
 

@@ -28,20 +28,20 @@ __all__ = ["ComputeSettings", "ConfigError", "ModelSettings", "Settings", "load_
 class ModelSettings(BaseModel):
     """The [model] table of `atlas train`: a preset, and sizes that differ from it. Other commands read the checkpoint."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     preset: str = Field("upstream", description=", ".join(PRESETS))
-    image_size: int | None = Field(None, description="side of the input, pixels; this and all below: default of the preset")
+    image_size: int | None = Field(None, description="side of the input, pixels; this and all below: by default as in the preset")
     patch_size: int | None = Field(None, description="side of a patch, pixels")
-    width: int | None = Field(None, description="channels of a token")
-    depth: int | None = Field(None, description="transformer blocks")
-    heads: int | None = Field(None, description="attention heads")
-    mlp_ratio: float | None = Field(None, description="hidden width of a block's MLP over its width")
-    parts: int | None = Field(None, description="rings of FPM: a power of two")
-    embedding: int | None = Field(None, description="length of a head's embedding")
+    width: int | None = Field(None, description="number of channels of a token")
+    depth: int | None = Field(None, description="number of transformer blocks")
+    heads: int | None = Field(None, description="number of attention heads")
+    mlp_ratio: float | None = Field(None, description="hidden width of the MLP of a transformer block, divided by the width")
+    parts: int | None = Field(None, description="number of rings of FPM, a power of two")
+    embedding: int | None = Field(None, description="length of the embedding of a head")
     loc_hidden: int | None = Field(None, description="hidden width of the localisation network")
-    sampling: str | None = Field(None, description="FAM's: nearest (as published; its warp never learns) or bilinear")
-    drop_path: float | None = Field(None, description="stochastic depth of the last block")
+    sampling: str | None = Field(None, description="sampling of FAM: nearest (as published; the warp never learns) or bilinear")
+    drop_path: float | None = Field(None, description="stochastic depth of the last transformer block")
 
     def architecture(self) -> Architecture:
         """Resolve the preset; `classes` is set by the training places."""
@@ -52,18 +52,18 @@ class ModelSettings(BaseModel):
 class Settings(BaseModel):
     """All tables of a configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     dataset: DatasetSettings | None = None
-    extract: ExtractSettings = ExtractSettings()
-    cam: CamSettings = CamSettings()
-    stats: StatsSettings = StatsSettings()
-    pixels: PixelSettings = PixelSettings()
-    render: RenderSettings = RenderSettings()
-    compute: ComputeSettings = ComputeSettings()
-    model: ModelSettings = ModelSettings()
-    train: TrainSettings = TrainSettings()
-    scenes: SceneSettings = SceneSettings()
+    extract: ExtractSettings = Field(default_factory=ExtractSettings)
+    cam: CamSettings = Field(default_factory=CamSettings)
+    stats: StatsSettings = Field(default_factory=StatsSettings)
+    pixels: PixelSettings = Field(default_factory=PixelSettings)
+    render: RenderSettings = Field(default_factory=RenderSettings)
+    compute: ComputeSettings = Field(default_factory=ComputeSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    scenes: SceneSettings = Field(default_factory=SceneSettings)
 
 
 def load_settings(path: Path | None, assignments: Iterable[str] = ()) -> Settings:

@@ -1,4 +1,4 @@
-"""What a batch system is told about each stage's jobs: a TOML file with a [common] table and one a stage that overrides it."""
+"""The job file: what the jobs of each stage ask for, in a [common] table and one table per stage that overrides it."""
 
 from __future__ import annotations
 
@@ -49,24 +49,24 @@ Word = Annotated[str, AfterValidator(_word)]
 class StageJob(BaseModel):
     """One table of the file: what a job asks for, and how its script begins."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    partition: Word | None = Field(None, description="partition or queue; default: the site's")
+    partition: Word | None = Field(None, description="partition or queue; default: that of the site")
     account: Word | None = Field(None, description="account or project that is charged")
     qos: Word | None = Field(None, description="quality of service")
-    time: Annotated[str, AfterValidator(_clock)] = Field("01:00:00", description="wall clock of one job, [days-]hours:minutes:seconds")
+    time: Annotated[str, AfterValidator(_clock)] = Field("01:00:00", description="time limit of one job, [days-]hours:minutes:seconds")
     cores: int = Field(1, ge=1, description="cores of one job")
     memory: Annotated[str, AfterValidator(_memory)] = Field("4G", description="memory of one job")
     gres: Word | None = Field(None, description="generic resources, such as gpu:1")
-    array: int = Field(1, ge=1, description="parts that the stage is cut in, a job each")
-    signal_s: int = Field(120, ge=10, description="seconds before the wall clock at which the job is told to stop")
-    requeue: bool = Field(True, description="queue a job that stopped by the clock again, to go on where it stopped")
-    max_requeues: int = Field(100, ge=0, description="then it fails: a block may take longer than the wall clock")
+    array: int = Field(1, ge=1, description="number of parts of the stage, one job each")
+    signal_s: int = Field(120, ge=10, description="seconds before the time limit at which the job is told to stop")
+    requeue: bool = Field(True, description="queue a job again that was stopped by the time limit; it goes on where it stopped")
+    max_requeues: int = Field(100, ge=0, description="after this many the job fails, because a block may take longer than the time limit")
     modules: tuple[Word, ...] = Field((), description="environment modules to load")
-    prologue: tuple[Line, ...] = Field((), description="lines of shell that run first, as they are")
+    prologue: tuple[Line, ...] = Field((), description="lines of shell code that run first, as they are")
     container: Line = Field("", description="words before the command, such as apptainer exec --nv image.sif")
-    python: Line | None = Field(None, description="interpreter that has the package; default: the running one")
-    directives: tuple[Line, ...] = Field((), description="further options of the batch system, one a line, as they are")
+    python: Line | None = Field(None, description="Python interpreter that has the package; default: the running one")
+    directives: tuple[Line, ...] = Field((), description="further options of the batch system, one per line, as they are")
     template: Path | None = Field(None, description="script to fill in; default: the one that comes with the package")
 
     @property
@@ -85,16 +85,16 @@ class StageJob(BaseModel):
 class JobSettings(BaseModel):
     """The whole file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    common: StageJob = StageJob()
-    index: StageJob = StageJob()
-    extract: StageJob = StageJob()
-    cam: StageJob = StageJob()
-    stats: StageJob = StageJob()
-    render: StageJob = StageJob()
-    report: StageJob = StageJob()
-    pixels: StageJob = StageJob()
+    common: StageJob = Field(default_factory=StageJob)
+    index: StageJob = Field(default_factory=StageJob)
+    extract: StageJob = Field(default_factory=StageJob)
+    cam: StageJob = Field(default_factory=StageJob)
+    stats: StageJob = Field(default_factory=StageJob)
+    render: StageJob = Field(default_factory=StageJob)
+    report: StageJob = Field(default_factory=StageJob)
+    pixels: StageJob = Field(default_factory=StageJob)
 
     def of(self, stage: str) -> StageJob:
         """Return a stage's job: what its own table says, else [common], else the default."""

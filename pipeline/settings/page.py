@@ -13,9 +13,12 @@ from pipeline.settings.all import Settings
 
 _INTRODUCTION = """# Settings
 
-One TOML file, one table a stage. `--set table.key=value` overrides a key. Relative paths are taken from the working
-directory. An unknown key is refused with the nearest known one. `[extract]` settings from `block_samples` on say how
-fast, not what: they never make stored features stale."""
+A configuration is one TOML file with one table per stage. `--set table.key=value` overrides a key. Relative paths are taken
+from the working directory. An unknown key is refused with the nearest known one. A default of `-` means that the key is not
+set.
+
+In `[extract]`, the settings from `block_samples` on affect only the speed and the files. They never make stored features
+stale."""
 
 
 def settings_page() -> str:

@@ -1,4 +1,4 @@
-"""A TOML file, and what is wrong with it in one line: the file, the key, the nearest known one."""
+"""Reading a TOML file, and saying in one line what is wrong with it: the file, the key, the nearest known key."""
 
 from __future__ import annotations
 

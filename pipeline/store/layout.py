@@ -1,4 +1,4 @@
-"""How an array of a store is cut: its shape, and the samples a file and a chunk hold."""
+"""How an array of a store is divided: its shape, and the samples per file and per chunk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ArrayLayout:
 def array_layout(
     variable: Variable, dtype: str, sizes: Mapping[str, int], block_samples: int, chunk_samples: int = 0, key: str = "", **more: Any
 ) -> ArrayLayout:
-    """Describe an array: one file a block where it has samples, or one file.
+    """Describe an array: one file per block where it has samples, or one file.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Seals: the checksum of every file that is no block of samples, kept apart from the files, so that a flipped bit is noticed.
+"""Seals: the checksum of every file that is not a block of samples, kept apart from the files, so that a flipped bit is noticed.
 
 A seal vouches for small files: the metadata of a store, its heads and texts, figures, the manifest, the page. Blocks of
 samples have their own proof in the ledger.

@@ -11,6 +11,8 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from pipeline.disk.places import Place, remove_tree
+from pipeline.disk.records import unchecked
+from pipeline.store.fences import Fence
 from pipeline.store.groups import METADATA, DamagedStoreError, check_version, make_root
 from pipeline.store.seals import Seal
 from pipeline.store.zarr_files import FilesInMemory, write_files, zarr_of
@@ -22,19 +24,37 @@ def dataset_seal(path: Place, group: str) -> Seal:
     return Seal(path.parent / "ledger" / path.stem / group / "layout.json", path / group)
 
 
-def write_dataset(path: Place, group: str, dataset: xr.Dataset, attributes: Mapping[str, Any]) -> None:
-    """Write a small dataset as a group of its own, replacing what was there; it counts when it is sealed."""
+def write_dataset(path: Place, group: str, dataset: xr.Dataset, attributes: Mapping[str, Any], fence: Fence | None = None) -> None:
+    """Write a small dataset as a group of its own, replacing what was there; it counts when it is sealed.
+
+    Raises
+    ------
+    RaisedFenceError
+        If the work was given out under a fence, and another one stands by now.
+    """
+    check = unchecked if fence is None else fence.check
     make_root(path)
     seal = dataset_seal(path, group)
+    check()
     seal.open()
     encoding = {name: {"compressors": [Crc32cCodec()]} for name in dataset.variables}
     made = FilesInMemory()
-    dataset.drop_attrs().to_zarr(made.store, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
+    without_attributes(dataset).to_zarr(made.store, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
     zarr.open_group(made.store, mode="r+").attrs.update({"schema_version": SCHEMA_VERSION, **attributes})
     made.consolidate()
     remove_tree(seal.root)
-    write_files(seal.root, made.files)
+    write_files(seal.root, made.files, check)
+    check()
     seal.close(made.files)
+
+
+def without_attributes(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the same values without any attribute, at once; `Dataset.drop_attrs` aligns all variables anew for each of them."""
+    found = dataset.copy()
+    found.attrs = {}
+    for variable in found.variables.values():
+        variable.attrs = {}
+    return found
 
 
 def read_dataset(path: Place, group: str) -> xr.Dataset:

@@ -1,1 +1,1 @@
-"""Who does the work: shares, executors, Dask workers, signals and progress; nothing of what the work is."""
+"""Who does the work: shares, executors, Dask workers, signals and progress; knows nothing of the work itself."""

@@ -1,4 +1,4 @@
-"""Dask clusters, one function a kind: each opens one, gives its client, and closes what it opened."""
+"""Dask clusters, one function per kind: each opens one, yields its client, and closes what it opened."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def local(settings: ComputeSettings, needs: Needs, directory: Place) -> Iterator
 
 @contextmanager
 def cuda(settings: ComputeSettings, needs: Needs, directory: Place) -> Iterator[Client]:
-    """One process a GPU of this machine; stages that need none run as `local`."""
+    """One process per GPU of this machine; stages that need none run as `local`."""
     if needs == "cpu":
         with local(settings, needs, directory) as client:
             yield client

@@ -34,8 +34,6 @@ class Executor:
 
     Parameters
     ----------
-    summary : str
-        For `--help`.
     run_here : callable, optional
         (work, items, workers): in this process, results in the items' order.
     cluster : callable, optional
@@ -44,7 +42,6 @@ class Executor:
         Whether the cluster's processes are on this machine, and so have its devices.
     """
 
-    summary: str
     run_here: Callable[[Callable[[Any], Any], Sequence[Any], int], Iterator[Any]] | None = None
     cluster: Callable[[ComputeSettings, Needs, Place], AbstractContextManager[Client]] | None = None
     is_here: bool = False
@@ -68,17 +65,17 @@ def threads(work: Callable[[Item], Result], items: Sequence[Item], workers: int)
         yield from found
 
 
-EXECUTORS: Mapping[str, Executor] = MappingProxyType(
+EXECUTORS: Mapping[str, Executor] = MappingProxyType(  # what each is: EXECUTOR_MEANINGS in pipeline/settings/executor_names.py
     {
-        "serial": Executor("one piece after the other, in this process", run_here=serial),
-        "threads": Executor("threads of this process", run_here=threads),
-        "local": Executor("processes on this machine", cluster=clusters.local, is_here=True),
-        "cuda": Executor("one process a GPU of this machine", cluster=clusters.cuda, is_here=True),
-        "slurm": Executor("SLURM jobs", cluster=clusters.jobs_of("SLURMCluster", "account")),
-        "pbs": Executor("PBS jobs", cluster=clusters.jobs_of("PBSCluster", "account")),
-        "lsf": Executor("LSF jobs", cluster=clusters.jobs_of("LSFCluster", "project")),
-        "sge": Executor("SGE jobs", cluster=clusters.jobs_of("SGECluster", "project")),
-        "scheduler": Executor("a Dask scheduler that runs already: Kubernetes, Coiled, anything", cluster=clusters.running),
+        "serial": Executor(run_here=serial),
+        "threads": Executor(run_here=threads),
+        "local": Executor(cluster=clusters.local, is_here=True),
+        "cuda": Executor(cluster=clusters.cuda, is_here=True),
+        "slurm": Executor(cluster=clusters.jobs_of("SLURMCluster", "account")),
+        "pbs": Executor(cluster=clusters.jobs_of("PBSCluster", "account")),
+        "lsf": Executor(cluster=clusters.jobs_of("LSFCluster", "project")),
+        "sge": Executor(cluster=clusters.jobs_of("SGECluster", "project")),
+        "scheduler": Executor(cluster=clusters.running),
     }
 )
 
@@ -109,7 +106,14 @@ def run_blocks(compute: ComputeSettings, work: Callable[[Item], Result], items: 
 
 
 def run_groups(
-    compute: ComputeSettings, work: Work, groups: Iterable[Group], *, directory: Place, say: Callable[[str], None], needs: Needs = "cpu"
+    compute: ComputeSettings,
+    work: Work,
+    groups: Iterable[Group],
+    *,
+    directory: Place,
+    say: Callable[[str], None],
+    needs: Needs = "cpu",
+    tell: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Done]:
     """Run a stage's work on all items of all groups, where the settings say; pieces come back as they are done, in any order.
 
@@ -124,10 +128,12 @@ def run_groups(
     say : callable
         Tells the user a line.
     needs : {"cpu", "gpu"}
+    tell : callable
+        Told the progress within pieces, by work in this process.
     """
     row = EXECUTORS[compute.executor]
     if row.run_here is not None:
-        do, workers = work.open(), compute.workers or os.cpu_count() or 1
+        do, workers = work.open(tell), compute.workers or os.cpu_count() or 1
         for group in groups:
             run_here = row.run_here if len(group.items) > 1 else serial  # one piece has this thread to itself, and may start threads of its own
             for item, result in zip(group.items, run_here(do, group.items, workers), strict=True):

@@ -1,4 +1,4 @@
-"""Pieces of a stage onto the workers of a Dask cluster, a few at a time.
+"""Sending the pieces of a stage to the workers of a Dask cluster, a few at a time.
 
 Dask moves tasks and notices lost workers. What it cannot know is that a worker which has a checkpoint's network at hand
 should get that checkpoint's next piece: that is a hint which is given here. Because of the hint a lost worker's pieces are

@@ -1,4 +1,4 @@
-"""What a process of a cluster does with a piece of work: makes what its pieces share once, and notes what it did."""
+"""What a process of a cluster does with a piece of work: it makes once what its pieces share, and logs what it did."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _open(order: Order) -> Callable[[Any], Any]:
             _opened.clear()
             open_work_log(place_of(order.directory))
             _limit_threads(order.needs)
-            _opened[order.token] = order.work.open()
+            _opened[order.token] = order.work.open(lambda count: None)  # the client counts whole pieces
         return _opened[order.token]
 
 

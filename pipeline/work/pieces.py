@@ -12,8 +12,11 @@ Needs = Literal["cpu", "gpu"]
 class Work(Protocol):
     """What a stage does, as plain values, so that it can be sent to another process."""
 
-    def open(self) -> Callable[[Any], Any]:
-        """Make what all pieces share; called once in each process."""
+    def open(self, tell: Callable[[int], None]) -> Callable[[Any], Any]:
+        """Make what all pieces share; called once in each process.
+
+        What it returns does a piece, and calls `tell` with the progress it made, from whichever thread it is in.
+        """
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from types import TracebackType
 
@@ -24,6 +25,7 @@ class Progress:
     def __init__(self, stage: str, total: int, unit: str, *, shown: bool) -> None:
         self._unit, self._total, self.done = unit, total, 0
         self._bar = tqdm(total=total, unit=unit, desc=stage, disable=not (shown and total), smoothing=0.05)
+        self._lock = threading.Lock()
         self._work: dict[str, tuple[int, float]] = defaultdict(lambda: (0, 0.0))
 
     def __enter__(self) -> Progress:
@@ -43,13 +45,21 @@ class Progress:
         self._bar.set_description(text)
 
     def add(self, count: int, worker: str = "", seconds: float = 0.0) -> None:
-        """Count what is done, by whom, and how long that took."""
-        self.done += count
-        self._bar.update(count)
-        if worker:
-            images, busy = self._work[worker]
-            self._work[worker] = images + count, busy + seconds
-            self._bar.set_postfix_str(self.rates())
+        """Count what is done, by whom, and how long that took; several threads may call it."""
+        with self._lock:
+            self.done += count
+            self._bar.update(count)
+            if worker:
+                images, busy = self._work[worker]
+                self._work[worker] = images + count, busy + seconds
+                self._bar.set_postfix_str(self.rates())
+
+    def leave_out(self, count: int) -> None:
+        """Expect so much less: it is done already."""
+        with self._lock:
+            self._total -= count
+            self._bar.total = self._total
+            self._bar.refresh()
 
     def rates(self) -> str:
         """Workers and their rates, in words: "3 workers, 11.8 to 12.4 image/s each"."""

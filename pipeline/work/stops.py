@@ -28,6 +28,7 @@ class Stopped(BaseException):  # like KeyboardInterrupt: no `except Exception` m
 
 
 _stop: Stopped | None = None
+_is_loading = False
 
 
 @contextmanager
@@ -75,8 +76,26 @@ def leave_stopped() -> NoReturn:
 
 
 @contextmanager
+def loading() -> Iterator[None]:
+    """Hold a stop back while modules are imported: within an import, an exception from a handler may be lost or change its kind."""
+    global _is_loading  # noqa: PLW0603  (signals are the process's own)
+    if _is_loading or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _is_loading = True
+    try:
+        yield
+    finally:
+        _is_loading = False
+    check_stop()
+
+
+@contextmanager
 def stopping_at_once() -> Iterator[None]:
     """End the process at the first signal: nothing has been begun."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def end(number: int, frame: FrameType | None) -> None:
         with suppress(OSError):  # nobody may be reading
@@ -123,7 +142,8 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     if _stop is not None:
         os._exit(EXIT_STOPPED)  # safe: a kill at any instant loses no more than the open blocks
     _stop = Stopped(signal.Signals(number).name)
-    raise _stop
+    if not _is_loading:
+        raise _stop
 
 
 def _limit_the_way_out(asked: threading.Event, over: threading.Event) -> None:

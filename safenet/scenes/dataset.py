@@ -108,7 +108,7 @@ def write_scenes(root: Path, settings: SceneSettings) -> None:
     Parameters
     ----------
     root : Path
-        Becomes a folder with `train/{satellite,drone}` and `test/{query,gallery}_{drone,satellite}`, one folder a place below, and
+        Becomes a folder with `train/{satellite,drone}` and `test/{query,gallery}_{drone,satellite}`, one folder per place below, and
         under `masks` the same names ending in .png, 255 on the building. `scenes.json` holds the settings.
     settings : SceneSettings
         What is drawn.

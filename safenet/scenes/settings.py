@@ -12,19 +12,19 @@ class SceneSettings:
     Attributes
     ----------
     places : int
-        All places.
+        Number of places.
     test_places : int
-        How many of them, the last ones, are the test split.
+        Number of test places. They are the last ones.
     drone_views : int
-        Drone views of a place; there is always one satellite view.
+        Drone views per place. There is always one satellite view.
     size_px : int
-        Side of the square pictures.
+        Side of the square pictures, pixels.
     seed : int
         The same seed gives the same bytes.
     max_offset : float
-        How far the building's middle may lie from the picture's, as a share of the side.
+        Largest distance of the middle of the building from the middle of the picture, as a share of the side.
     jpeg_quality : int
-        As cv2 counts it, 1 to 100.
+        JPEG quality of OpenCV, 1 to 100.
     """
 
     places: int = 60

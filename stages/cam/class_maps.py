@@ -45,7 +45,7 @@ def class_maps(
 
 
 def _grad_cam(cells: Float, weights: Float, matrices: Float) -> Float:
-    """sum_p mean_n(T_p) M_p is one matrix a sample: one product for all classes."""
+    """sum_p mean_n(T_p) M_p is one matrix per sample: one product for all classes."""
     mixed = weights.mean(axis=2) @ matrices.reshape(len(matrices), -1)
     return np.matmul(mixed.reshape(-1, *matrices.shape[1:]), cells.swapaxes(1, 2))
 

@@ -10,12 +10,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from safenet.architecture import Pooling, Sampling
-from stages.cam.facts import FACTS, LOW_CONTRAST_BELOW, map_facts
+from stages.cam.facts import FACTS, map_facts
 from stages.cam.methods import METHODS, CamInput, CamMethod, Cells
-from stages.cam.position_names import block_number
+from stages.cam.names import block_number
 from stages.cam.positions import NEEDS_OF_SOURCE, POSITIONS, PositionView, open_block, open_source
 from stages.cam.products import Product
 from stages.cam.rounding import relative_error
+from stages.cam.settings import LOW_CONTRAST_BELOW
 from stages.finite import neutral
 from stages.schema import Arrays, check
 from stages.targets.names import NO_TARGET, TargetName, parse_target
@@ -80,7 +81,7 @@ def needed_references(products: Iterable[Product]) -> dict[str, TargetName]:
 
 
 def compute_cams(features: xr.Dataset, products: Iterable[Product], context: CamContext) -> xr.Dataset:
-    """Return one variable a product, named by its key, and its facts, named by its `facts_key`.
+    """Return one variable per product, named by its key, and its facts, named by its `facts_key`.
 
     Parameters
     ----------

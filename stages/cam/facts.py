@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 FACTS = ("status", "low", "high", "clipped", "score", "constant", "rounding")  # new columns join at the end: old stores have the first ones
-LOW_CONTRAST_BELOW = 0.01
 
 
 @dataclass(frozen=True)

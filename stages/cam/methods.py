@@ -38,7 +38,7 @@ class Cells:
     Parameters
     ----------
     values : float [B, N, K]
-        A, one row a cell.
+        A, one row per cell.
     """
 
     values: Float
@@ -113,18 +113,18 @@ class CamInput:
 
 
 def l2_norm(view: CamInput) -> Float:
-    """sqrt(sum_k A^2). After a LayerNorm it varies by little, which says nothing of what it points at."""
+    """sqrt(sum_k A^2). After a LayerNorm it varies little; it may still point at something."""
     return _norms(view.cells.values)
 
 
 def l2_norm_source(view: CamInput) -> Float:
-    """sqrt(sum_k A^2) of the patch tokens, carried by FAM: what bilinear sampling blends is the norms, so that blending shortens none."""
+    """sqrt(sum_k A^2) of the patch tokens, carried through FAM: bilinear sampling blends the norms, so blending shortens none."""
     assert view.source is not None, "the cells that FAM read were not read"
     return view.source.carry(_norms(view.source.cells.values))
 
 
 def channel_max(view: CamInput) -> Float:
-    """max_k A: what FPM itself looks at."""
+    """max_k A: what FPM itself uses."""
     return view.cells.values.max(axis=2)
 
 
@@ -134,7 +134,7 @@ def mean(view: CamInput) -> Float:
 
 
 def channel_sum(view: CamInput) -> Float:
-    """w_k = 1: K times the mean, as FSRA's and LPN's scripts draw it."""
+    """w_k = 1: K times the mean, as the scripts of FSRA and LPN draw it."""
     return np.ones_like(view.cells.column_sum)
 
 
@@ -149,7 +149,7 @@ def grad_cam(view: CamInput) -> Float:
 
 
 def hires_cam(view: CamInput) -> Float:
-    """sum_k g[k, n] A[k, n]: the cells add up to the score less its constant."""
+    """sum_k g[k, n] A[k, n]: the cells add up to the score minus its constant."""
     return _gradient(view).contribution
 
 
@@ -164,7 +164,7 @@ def element_wise(view: CamInput) -> Float:
 
 
 def grad_cam_pp(view: CamInput) -> Float:
-    """w_k = sum_n a (g)+ with a = g^2 / (2 g^2 + S_k g^3), which is 1 / (2 + S_k g): for the score exp(y), whose own factor drops out."""
+    """w_k = sum_n a (g)+ with a = g^2 / (2 g^2 + S_k g^3), which is 1 / (2 + S_k g): for the score exp(y), whose own factor cancels."""
     positive, sums = np.maximum, view.cells.column_sum
     with np.errstate(divide="ignore"):  # a denominator of exactly zero makes the map infinite, and its status says so
         return _gradient(view).sum_over_cells(lambda gradient, sample: positive(gradient, 0) / (2 + sums[sample] * gradient))
@@ -187,7 +187,7 @@ def ablation_cam(view: CamInput) -> Float:
 
 
 def token_deletion(view: CamInput) -> Float:
-    """What y falls by without cell n: in descending order, the order of token deletion. For an affine score this is hires_cam."""
+    """How much y falls without cell n: sorted in descending order, the order of token deletion. For an affine score this is hires_cam."""
     score = _score(view)
     assert view.tokens is not None
     if score.is_linear and view.tokens.is_linear:
@@ -196,7 +196,7 @@ def token_deletion(view: CamInput) -> Float:
 
 
 def finer_cam(view: CamInput) -> Float:
-    """Grad-CAM of y - RIVAL_WEIGHT * mean of the scores of the rivals most like the target."""
+    """Grad-CAM of y - RIVAL_WEIGHT * mean of the scores of the rivals that are most similar to the target."""
     assert view.rivals is not None, "finer_cam was asked for without rivals"
     return view.rivals.mean
 
@@ -315,14 +315,14 @@ class CamMethod:
 METHODS: Mapping[str, CamMethod] = MappingProxyType(
     {
         "l2_norm": CamMethod(
-            l2_norm, "cells", "statistic", "the published code's habit", "anywhere",
+            l2_norm, "cells", "statistic", "as the published code draws it", "anywhere",
             rounding=lambda view, values: norm_rounding(view.cells.few_squares),
             drawn="at aligned, the norm of what FAM's sampling gave",
-            note="low contrast after a LayerNorm, and may localise well; at aligned, bilinear sampling shortens blended tokens: see l2_norm_source",
+            note="low contrast after a LayerNorm, but may localise well; at aligned, bilinear sampling shortens blended tokens: see l2_norm_source",
         ),
         "l2_norm_source": CamMethod(
-            l2_norm_source, "cells", "statistic", "l2_norm of the patch tokens, carried by FAM", "aligned", rounding=_source_rounding,
-            drawn="the norm of the patch tokens, carried by FAM", note="l2_norm where sampling is nearest; shows the features, not the blending",
+            l2_norm_source, "cells", "statistic", "l2_norm of the patch tokens, carried through FAM", "aligned", rounding=_source_rounding,
+            drawn="the norm of the patch tokens, carried by FAM", note="equals l2_norm if sampling is nearest; shows the features, not the blending",
         ),
         "max": CamMethod(
             channel_max, "cells", "statistic", "FPM's aggregated map", "anywhere", rounding=lambda view, values: value_rounding(values),
@@ -340,14 +340,14 @@ METHODS: Mapping[str, CamMethod] = MappingProxyType(
         "eigen_cam": CamMethod(
             eigen_cam, "cells", "statistic", "Muhammad and Yeasin 2020, arXiv:2008.00299, eq. 3", "anywhere", cost="high: an eigenvector",
             rounding=lambda view, values: component_rounding(view.cells.few_squares, view.cells.values.shape[1]),
-            note="centred, as pytorch-grad-cam does; the sign is ours: the cell farthest from zero is positive",
+            note="centred, as in pytorch-grad-cam; the sign is our choice: the cell farthest from zero is positive",
         ),
         "cls_attention": CamMethod(
-            cls_attention, "cells", "statistic", "Dosovitskiy et al. 2021, arXiv:2010.11929", "blocks", reads="cls_attention", cost="extract's",
+            cls_attention, "cells", "statistic", "Dosovitskiy et al. 2021, arXiv:2010.11929", "blocks", reads="cls_attention", cost="paid by extract",
             rounding=lambda view, values: value_rounding(values),
         ),
         "rollout": CamMethod(
-            rollout, "cells", "statistic", "Abnar and Zuidema 2020, arXiv:2005.00928, eq. 1", "blocks", reads="block_rollout", cost="extract's",
+            rollout, "cells", "statistic", "Abnar and Zuidema 2020, arXiv:2005.00928, eq. 1", "blocks", reads="block_rollout", cost="paid by extract",
             rounding=lambda view, values: value_rounding(values),
         ),
         "grad_cam": CamMethod(
@@ -363,11 +363,11 @@ METHODS: Mapping[str, CamMethod] = MappingProxyType(
         ),
         "element_wise": CamMethod(
             element_wise, "cells", "gradient", "pytorch-grad-cam's GradCAMElementWise", additive=True, cost="medium",
-            note="layer_cam where no channel is negative",
+            note="equals layer_cam if no channel is negative",
         ),
         "grad_cam_pp": CamMethod(
             grad_cam_pp, "weights", "gradient", "Chattopadhay et al. 2018, arXiv:1710.11063, eqs. 10, 19", clipped=_bad_gradient_denominators,
-            cost="medium", note="not recommended here: changes with the logit's scale, and its denominators cross zero on signed features",
+            cost="medium", note="not recommended here: depends on the scale of the logit, and its denominators cross zero on signed features",
         ),
         "xgrad_cam": CamMethod(
             xgrad_cam, "weights", "gradient", "Fu et al. 2020, arXiv:2008.02312, eq. 8", clipped=_bad_sums,
@@ -375,17 +375,17 @@ METHODS: Mapping[str, CamMethod] = MappingProxyType(
         ),
         "ablation_cam": CamMethod(
             ablation_cam, "weights", "gradient", "Desai and Ramaswamy 2020, DOI 10.1109/WACV45572.2020.9093360, eq. 3", clipped=_bad_score,
-            cost="low; high for a cosine or a probability", note="divides by the score: turned over where that is negative",
+            cost="low; high for a cosine or a probability", note="divides by the score: inverted if the score is negative",
         ),
         "eigen_grad_cam": CamMethod(
             eigen_grad_cam, "cells", "gradient", "pytorch-grad-cam's EigenGradCAM", cost="high: an eigenvector", note="sign as eigen_cam",
         ),
         "finer_cam": CamMethod(
-            finer_cam, "weights", "gradient", "Zhang et al. 2025, arXiv:2501.11309", note="grad_cam of the score less its nearest rivals'",
+            finer_cam, "weights", "gradient", "Zhang et al. 2025, arXiv:2501.11309", note="grad_cam of the score minus that of its nearest rivals",
         ),
         "token_deletion": CamMethod(
             token_deletion, "cells", "gradient", "leave one token out; Zeiler and Fergus 2014, arXiv:1311.2901", additive=True, exact=True,
-            cost="low; high for a cosine or a probability", note="hires_cam, for an affine score: its order is the order of deletion",
+            cost="low; high for a cosine or a probability", note="equals hires_cam for an affine score: its order is the order of deletion",
         ),
     }
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which cells of one image are like which cells of another, as the heads compare them."""
+"""Which cells of one image are similar to which cells of another, as the heads compare them."""
 
 from __future__ import annotations
 

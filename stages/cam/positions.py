@@ -1,4 +1,4 @@
-"""The positions of the network that a heat map can be taken at, one row each."""
+"""The positions in the network at which a heat map can be computed, one row each."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def first_component(cells: Float) -> Float:
     Parameters
     ----------
     cells : float [B, N, K]
-        One row a cell. The mean over the cells is taken off first.
+        One row per cell. The mean over the cells is taken off first.
 
     Returns
     -------

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
 from stages.cam.methods import METHODS
-from stages.cam.position_names import block_number, check_position
+from stages.cam.names import block_number, check_position
 from stages.cam.settings import CamSettings
 from stages.naming import known
 from stages.targets.names import NO_TARGET, folder_of, parse_target
@@ -17,7 +17,7 @@ FACTS_PREFIX = "facts/"
 
 @dataclass(frozen=True, order=True)
 class Product:
-    """One stored map a sample: where, of what, how. Its key is its path in the store."""
+    """One stored map per sample: where, of what, how. Its key is its path in the store."""
 
     position: str
     target: str

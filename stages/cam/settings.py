@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from stages.cam.methods import METHODS
-from stages.cam.position_names import check_position
+from stages.cam.names import METHOD_NAMES, check_position
 from stages.naming import known
 from stages.targets.names import folder_of, parse_target
 
+LOW_CONTRAST_BELOW = 0.01  # coefficient of variation of a class-free map; statistics may look closer
 _LONGEST_NAME = 255  # bytes that file systems take for a folder's name
 _DEFAULT_METHODS = ("l2_norm", "max", "mean", "grad_cam", "hires_cam")
 
@@ -16,22 +16,22 @@ _DEFAULT_METHODS = ("l2_norm", "max", "mean", "grad_cam", "hires_cam")
 class CamSettings(BaseModel):
     """The [cam] table: every position is crossed with every method, and gradient methods with every target."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    positions: tuple[str, ...] = Field(("patch", "aligned", "part"), description="patch, aligned, part, block_N (0 first)")
-    methods: tuple[str, ...] = Field(_DEFAULT_METHODS, description=f"{', '.join(METHODS)}; `atlas methods` tells what each is")
+    positions: tuple[str, ...] = Field(("patch", "aligned", "part"), description="patch, aligned, part, block_N (the first is block_0)")
+    methods: tuple[str, ...] = Field(_DEFAULT_METHODS, description=f"{', '.join(METHOD_NAMES)}; `atlas methods` tells what each is")
     targets: tuple[str, ...] = Field(
         ("match",),
         description=(
-            "of the gradient methods: label, predicted, counter, class_NAME, match, best, pair_ID, with _share and _contrast; modifiers .part_N, "
-            ".whole, .softmax, .flip; `atlas methods` tells what each is"
+            "targets of the gradient methods: label, predicted, counter, class_NAME, match, best, pair_ID, with _share and _contrast; modifiers "
+            ".part_N, .whole, .softmax, .flip; `atlas methods` describes each"
         ),
     )
 
     @field_validator("methods")
     @classmethod
     def _known_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(known(name, METHODS, "cam.methods") for name in value)
+        return tuple(known(name, METHOD_NAMES, "cam.methods") for name in value)
 
     @field_validator("targets")
     @classmethod

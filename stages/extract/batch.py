@@ -77,7 +77,7 @@ class FeatureExtractor:
         Returns
         -------
         dict
-            One tensor a variable of `written_by_network`, samples first, on the device.
+            One tensor per variable of `written_by_network`, samples first, on the device.
         """
         with torch.inference_mode(self.gradients is None), torch.no_grad():  # tensors of inference mode can have no gradient
             images = normalise(photos.to(self.device, non_blocking=True))

@@ -23,6 +23,7 @@ from safenet.backbone import tokens_to_map
 from safenet.model import SafeNetOutput
 from stages.extract.gradient_plan import GradientPlan
 from stages.extract.settings import GRADIENT_TARGETS
+from stages.targets.head_weights import head_weights
 from stages.targets.names import TargetName
 from stages.targets.references import UNDEFINED
 
@@ -36,7 +37,7 @@ FORMULAS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
 
 
 def gradient_maps(plan: GradientPlan, output: SafeNetOutput, label: Tensor | None = None, scale: float = 1.0) -> Tensor:
-    """Take the gradients: one backward pass a target, from its score to the lowest block. The graph is used up.
+    """Take the gradients: one backward pass per target, from its score to the lowest block. The graph is used up.
 
     Parameters
     ----------
@@ -85,7 +86,7 @@ def _class_index(plan: GradientPlan, target: TargetName, output: SafeNetOutput, 
 
 def _score(plan: GradientPlan, target: TargetName, output: SafeNetOutput, index: Tensor) -> Tensor:
     """Score of each image's class [B]: the heads' logits as the target weights them; their softmax where it says so."""
-    scores = output.logit @ output.logit.new_tensor(target.head_weights(plan.parts))
+    scores = output.logit @ output.logit.new_tensor(head_weights(target, plan.parts))
     scores = scores.softmax(dim=1) if target.softmax else scores
     return scores.gather(1, index.clamp(min=0)[:, None])[:, 0]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from safenet.architecture import Architecture
 from stages.extract.settings import GRADIENT_TARGETS, ExtractSettings, class_target
 from stages.naming import known
+from stages.targets.head_weights import head_weights
 from stages.targets.names import TargetName
 
 
@@ -70,7 +71,7 @@ def plan_gradients(targets: Sequence[str], blocks: Sequence[int], architecture: 
 
 def _check_target(target: TargetName, architecture: Architecture, class_names: Sequence[str]) -> None:
     try:
-        target.head_weights(architecture.parts)
+        head_weights(target, architecture.parts)
     except ValueError as error:
         raise ValueError(f"{GRADIENT_TARGETS}: {error}") from None
     if target.row.who in ("label", "class") and not class_names:

@@ -1,4 +1,4 @@
-"""A batch that the device has no room for is halved, and the rest of the work goes on with the smaller one."""
+"""A batch that does not fit on the device is halved, and the rest of the work goes on with the smaller one."""
 
 from __future__ import annotations
 

@@ -26,42 +26,47 @@ class ExtractSettings(BaseModel):
     The second half only says how fast: those settings never make stored features stale.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    checkpoints: tuple[str, ...] = Field((), description="checkpoint files or globs")
-    heads: int | None = Field(None, description="attention heads; default: what the file says, else 8")
-    sampling: Sampling | None = Field(None, description="FAM's: nearest, bilinear; default: what the file says, else nearest")
+    checkpoints: tuple[str, ...] = Field((), description="checkpoint files, or glob patterns")
+    heads: int | None = Field(None, description="number of attention heads; default: as the file says, else 8")
+    sampling: Sampling | None = Field(None, description="sampling of FAM: nearest, bilinear; default: as the file says, else nearest")
     head_activation: HeadActivation | None = Field(
-        None, description="of the heads: none, leaky_relu (upstream's `relu` option); default: what the file says, else none"
+        None, description="activation in the heads: none, leaky_relu (the `relu` option of the published code); default: as the file says, else none"
     )
-    pooling: Pooling | None = Field(None, description="FPM's: mean, max; default: what the file says, else mean")
+    pooling: Pooling | None = Field(None, description="pooling of FPM: mean, max; default: as the file says, else mean")
     state_key: str | None = Field(
-        None, description='which network to take of files that hold several, such as "ema"; default: the only one that is no moving average'
+        None, description='which network to take from a file that holds several, such as "ema"; default: the only one that is not a moving average'
     )
     map_dtype: Literal["float16", "float32"] = Field("float16", description="precision of the stored maps")
     aligned: Literal["stored", "derived"] = Field(
-        "stored", description="derived: rebuild the aligned map from source_cell on reading (nearest sampling)"
+        "stored", description="derived: the aligned map is not stored, but rebuilt from source_cell on reading (nearest sampling only)"
     )
-    store: tuple[str, ...] = Field(("image",), description="variables on request: " + ", ".join(sorted(CHOICES)))
-    blocks: tuple[int, ...] = Field((), description="blocks whose maps are stored, 0 first")
+    store: tuple[str, ...] = Field(("image",), description="optional variables to store: " + ", ".join(sorted(CHOICES)))
+    blocks: tuple[int, ...] = Field((), description="transformer blocks whose maps are stored; the first is 0")
     gradient_targets: tuple[str, ...] = Field(
         (),
-        description="class scores whose heat maps at blocks are stored: label, predicted, counter, class_NAME, each also with .part_N, .softmax, ...",
+        description=(
+            "class scores whose heat maps at transformer blocks are stored: label, predicted, counter, class_NAME, each also with .part_N, "
+            ".softmax, ..."
+        ),
     )
     gradient_blocks: tuple[int, ...] = Field(
-        (), description="blocks of those maps, 0 first; default: all. The lower the first, the longer the backward pass, one a target"
+        (),
+        description="transformer blocks of those maps; the first is 0; empty: all. Each target takes a backward pass down to the lowest of them",
     )
-    precision: Precision = Field("auto", description="of the transformer; auto: bfloat16 on CUDA, float32 elsewhere")
+    precision: Precision = Field("auto", description="precision of the transformer; auto: bfloat16 on CUDA, float32 elsewhere")
 
     series: str | None = Field(
-        None, description="regular expression whose first group, searched in a checkpoint file's path, names its series; default: the file's folder"
+        None,
+        description="regular expression whose first group, found in the path of a checkpoint file, names its series; default: the folder of the file",
     )
-    block_samples: int = Field(32, ge=1, description="samples a block: the unit of work, one file an array")
-    chunk_samples: int = Field(0, ge=0, description="samples a chunk within a block's file; 0: the whole block")
-    batch_size: int = Field(32, ge=1, description="images a forward pass")
-    workers: int | None = Field(None, ge=0, description="decoding processes; default: by the machine")
-    device: str = Field("auto", description="cpu, cuda, cuda:1, ...; auto: cuda where there is one")
-    max_bad_share: float = Field(0.05, ge=0, le=1, description="stop when more than this share of the images is bad")
+    block_samples: int = Field(32, ge=1, description="samples per block; a block is the unit of work, with one file per array")
+    chunk_samples: int = Field(0, ge=0, description="samples per chunk within the file of a block; 0: the whole block")
+    batch_size: int = Field(32, ge=1, description="images per forward pass")
+    workers: int | None = Field(None, ge=0, description="decoding processes; default: depends on the machine")
+    device: str = Field("auto", description="cpu, cuda, cuda:1, ...; auto: cuda if there is one, else cpu")
+    max_bad_share: float = Field(0.05, ge=0, le=1, description="stop if more than this share of the images is bad")
 
     @field_validator("store")
     @classmethod

@@ -103,7 +103,7 @@ def find_masks(root: Path) -> frozenset[str]:
 
 
 def merge_duplicates(files: Iterable[ImageFile], headers: Mapping[str, ImageHeader], masks: Collection[str] = ()) -> pd.DataFrame:
-    """Return the manifest: one row a sample, that is, a unique (digest, place, view), whatever roles its bytes serve in.
+    """Return the manifest: one row per sample, that is, a unique (digest, place, view), whatever roles its bytes serve in.
 
     Parameters
     ----------

@@ -20,20 +20,22 @@ class DatasetSettings(BaseModel):
     `limit_places` takes the places in natural order, those that are trained on or queried first.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    root: Path = Field(description="the dataset's folder, the one that holds the marker folders of its layout")
-    layout: str = Field("auto", description="auto, " + ", ".join(LAYOUTS) + "; the plain layout folder is never guessed")
-    views: tuple[View, ...] = Field((), description="views to keep; none: all but street and google")
+    root: Path = Field(description="folder of the dataset: the one that holds the marker folders of its layout")
+    layout: str = Field("auto", description="auto, " + ", ".join(LAYOUTS) + "; folder is never guessed")
+    views: tuple[View, ...] = Field((), description="views to keep; empty: all except street and google")
     variants: tuple[str, ...] = Field(
-        (), description="flight heights to look at, such as 150 (SUES-200) or H80 (DenseUAV); what a run has of others stays stored; none: all"
+        (), description="flight heights to use, such as 150 (SUES-200) or H80 (DenseUAV); others that a run has stay stored; empty: all"
     )
-    splits: tuple[Split, ...] = Field(("train", "test"), min_length=1, description="folders to look in")
-    train_places: tuple[str, ...] = Field((), description="the training places of raw SUES-200, which has no split on disk; none: all are test")
+    splits: tuple[Split, ...] = Field(("train", "test"), min_length=1, description="splits to read")
+    train_places: tuple[str, ...] = Field(
+        (), description="training places of SUES-200 as downloaded, which has no split on disk; empty: all places are test places"
+    )
     pair_lists: Literal["cross-area", "same-area"] | None = Field(
-        None, description="which pair lists of GTA-UAV to read, where both are there; none: the only ones"
+        None, description="which pair lists of GTA-UAV to read, if both exist; default: the only ones"
     )
-    limit_places: int | None = Field(None, ge=1, description="keep this many places a split")
+    limit_places: int | None = Field(None, ge=1, description="keep only this many places per split")
 
     @field_validator("layout")
     @classmethod

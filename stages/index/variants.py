@@ -1,4 +1,4 @@
-"""Flight heights: which a photo belongs to, and which of a run's photos are looked at."""
+"""Flight heights: which ones a photo belongs to, and which photos of a run are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells marked on a photo: a box that is seen on bright and dark ground alike, and a number beside it."""
+"""Cells marked on a photo: a box that is visible on bright and dark ground, and a number beside it."""
 
 from __future__ import annotations
 

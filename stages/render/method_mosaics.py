@@ -1,4 +1,4 @@
-"""Mosaics of one idea against another: all methods of an image, and one method block by block."""
+"""Mosaics that compare: all methods for one image, and one method at every transformer block."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def epochs_mosaic(
     Raises
     ------
     ValueError
-        If a row does not have one map a checkpoint, there is not one scale a checkpoint, or two heads are alike.
+        If a row does not have one map per checkpoint, there is not one scale per checkpoint, or two heads are alike.
 
     Notes
     -----
@@ -269,7 +269,7 @@ def value_words(kind: MapKind, settings: DrawSettings) -> str:
 
 
 def describe_colours(rows: Sequence[Sequence[Panel | None]], settings: DrawSettings) -> list[str]:
-    """Return what the colours of these panels mean, one text a fact: scopes of their scales, colour maps and alpha, and what is left clear."""
+    """Return what the colours of these panels mean, one text per fact: scopes of their scales, colour maps and alpha, and what is left clear."""
     panels = [panel for row in rows for panel in row if panel is not None]
     scales = [scale for panel in panels if (scale := panel_scale(panel, settings))]
     scopes = sorted({scale.words for scale in scales})

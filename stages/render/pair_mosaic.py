@@ -1,4 +1,4 @@
-"""A pair of images from both sides: what makes it alike, and what of the one is like a cell of the other."""
+"""A pair of images from both sides: what makes it similar, and what in one image is similar to a cell of the other."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PairSide:
     def __post_init__(self) -> None:
         check_map(self.heat, f"{self.label!r}: heat")
         if len(self.cells) != len(self.answers):
-            raise ValueError(f"{self.label!r}: {len(self.cells)} cells and {len(self.answers)} answers; expected one answer a cell.")
+            raise ValueError(f"{self.label!r}: {len(self.cells)} cells and {len(self.answers)} answers; expected one answer per cell.")
 
 
 def pair_mosaic(

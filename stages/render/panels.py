@@ -9,7 +9,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from stages.cam.facts import LOW_CONTRAST_BELOW
+from stages.cam.settings import LOW_CONTRAST_BELOW
 from stages.render.colour_maps import check_colour_map
 from stages.render.drawing import check_photo, colour_bar, draw_boundaries, greyed, inline_bar, inline_bar_lines, overlay
 from stages.render.lettering import ELLIPSIS, GREY, blend_ink, line_height, text_mask, text_picture, text_width, wrap
@@ -417,7 +417,7 @@ def _bar_pieces(rows: Sequence[Sequence[Panel | None]], layout: Layout, settings
 def _check_counts(rows: Sequence[Sequence[Panel | None]], row_labels: Sequence[str], column_labels: Sequence[str]) -> None:
     if not rows or not column_labels or len(rows) != len(row_labels):
         counts = f"{len(rows)} rows, {len(row_labels)} row labels, {len(column_labels)} column labels"
-        raise ValueError(f"mosaic: {counts}; expected at least one row and column, and one label a row.")
+        raise ValueError(f"mosaic: {counts}; expected at least one row and column, and one label per row.")
     for number, row in enumerate(rows):
         if len(row) != len(column_labels):
             where = f"row {number} ({row_labels[number]!r})"

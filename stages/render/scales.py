@@ -10,7 +10,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from stages.cam.facts import LOW_CONTRAST_BELOW, within_rounding
+from stages.cam.facts import within_rounding
+from stages.cam.settings import LOW_CONTRAST_BELOW
 
 MapKind = Literal["statistic", "relu", "signed"]
 MapStatus = Literal["ok", "low contrast", "constant", "zero", "not finite", "absent"]

@@ -30,11 +30,11 @@ class Mosaic:
 
 
 MOSAIC_HEADS: Mapping[str, str] = {
-    "epochs": "By epoch: one row an image, one column a checkpoint",
+    "epochs": "By epoch: one row per image, one column per checkpoint",
     "paper": "Input, aligned image, partition, heat map",
     "positions": "By position: before FAM, after FAM, after FPM",
-    "methods": "By method: one row a method, one column a position",
-    "depth": "By depth: one column a transformer block",
+    "methods": "By method: one row per method, one column per position",
+    "depth": "By depth: one column per transformer block",
     "pair": "A pair from both sides: what makes it alike, and which cells are like which",
     "change": "From the first checkpoint to the last: what the features changed, what the head, what both together",
 }
@@ -68,7 +68,7 @@ def report_page(title: str, facts: Mapping[str, str], stats: xr.Dataset, mosaics
 
 
 def epoch_tables(stats: xr.Dataset) -> dict[str, list[dict[str, str]]]:
-    """Return a table a target, one row a checkpoint: Recall@1, and where there are masks, pointing and energy of the aligned maps of test images.
+    """Return a table a target, one row per checkpoint: Recall@1, and where there are masks, pointing and energy of the aligned maps of test images.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def _tables_of_series(stats: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def _map_tables(stats: xr.Dataset) -> list[dict[str, Any]]:
-    """One table a group of images: each product at the last checkpoint."""
+    """One table per group of images: each product at the last checkpoint."""
     names = {
         "variation": "coefficient of variation",
         "low_contrast": "low contrast",

@@ -1,4 +1,4 @@
-"""What the page says of how far the maps can be trusted: sentences, a table, and the matrix of agreement between methods."""
+"""How far the maps can be trusted, as the page says it: sentences, a table, and the matrix of agreement between methods."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def trust_sentences(stats: xr.Dataset) -> Iterator[str]:
 
 
 def trust_table(stats: xr.Dataset) -> list[dict[str, Any]]:
-    """One row a product at the last checkpoint, over all images: bad statuses, completeness, deletion, insertion, sanity."""
+    """One row per product at the last checkpoint, over all images: bad statuses, completeness, deletion, insertion, sanity."""
     if "status_share" not in stats:
         return []
     last = stats.isel(checkpoint=-1)

@@ -1,4 +1,4 @@
-"""Heat maps and features of a checkpoint -> small arrays a group of images; and what changes between checkpoints.
+"""Heat maps and features of a checkpoint -> small arrays per group of images; and what changes between checkpoints.
 
 The work is cut as chunk, combine, finalize: `summarise_block` takes a block of samples in memory, `combine` joins the
 blocks in any number, `finalize` takes means over the groups. A group is a split and a view, such as "test drone", and the
@@ -19,7 +19,7 @@ from safenet.architecture import Architecture, Sampling
 from safenet.rings import ring_numbers
 from stages.cam.frames import to_photo_frame
 from stages.cam.methods import METHODS
-from stages.cam.position_names import ON_ALIGNED_GRID
+from stages.cam.names import ON_ALIGNED_GRID
 from stages.cam.products import FACTS_PREFIX, Product
 from stages.finite import finite_rows, whole_or_nothing
 from stages.schema import MASKS

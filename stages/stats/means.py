@@ -1,4 +1,4 @@
-"""Means over groups of images; where a view has several groups, one a flight height, they weigh as one."""
+"""Means over groups of images. If a view has several groups, one per flight height, they weigh as one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deletion and insertion in pixel space: photos are blurred cell by cell in the order of a map, and the network looks at them again.
+"""Deletion and insertion in pixel space: photos are blurred cell by cell in the order of a map, and the network runs on them again.
 
 Petsiuk et al. 2018 (RISE), arXiv:1806.07421, section 4.2. Unlike the curves in token space (stages/stats/faithfulness.py), attention sees what was
 taken away, FAM and the ring boundaries follow, and nothing is linear.

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from stages.cam.facts import LOW_CONTRAST_BELOW
+from stages.cam.settings import LOW_CONTRAST_BELOW
 from stages.targets.names import parse_target
 
 Baseline = Literal["blur", "mean"]
@@ -15,27 +15,29 @@ Baseline = Literal["blur", "mean"]
 class StatsSettings(BaseModel):
     """The [stats] table."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     low_contrast_below: float = Field(
-        LOW_CONTRAST_BELOW, ge=0, description="a class-free map whose coefficient of variation is below this has low contrast; its panel says so"
+        LOW_CONTRAST_BELOW,
+        ge=0,
+        description="a map without a target has low contrast if its coefficient of variation is below this; its panel says so",
     )
-    top_share: float = Field(0.1, gt=0, le=1, description="share of the cells that `top` looks at")
-    overlap_share: float = Field(0.2, gt=0, le=1, description="share of the cells that drift's `overlap` looks at")
-    sanity_samples: int = Field(64, ge=0, description="images that the head-randomisation check looks at, evenly spread; 0: none")
+    top_share: float = Field(0.1, gt=0, le=1, description="share of the cells that the figure `top` uses")
+    overlap_share: float = Field(0.2, gt=0, le=1, description="share of the cells that the drift figure `overlap` uses")
+    sanity_samples: int = Field(64, ge=0, description="number of images that the head-randomisation check uses, evenly spread; 0: none")
 
 
 class PixelSettings(BaseModel):
     """The [pixels] table, of the optional stage of that name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    target: str = Field("", description="score that is looked at, and whose maps at aligned give the orders; default: the first of cam.targets")
+    target: str = Field("", description="target whose score is measured, and whose aligned maps order the cells; default: the first of cam.targets")
     samples: int = Field(
-        32, ge=1, description="images, evenly spread over those that have the target; those whose maps are not finite are left out, and named"
+        32, ge=1, description="number of images, evenly spread over those with the target; images whose maps are not finite are left out"
     )
-    steps: int = Field(16, ge=1, description="steps from the whole photo to none of it; each is a forward pass an image, map and curve")
-    baseline: Baseline = Field("blur", description="what is shown in place of a cell: the photo blurred by two cells, or the mean colour")
+    steps: int = Field(16, ge=1, description="steps from the whole photo to none of it; each is one forward pass per image, map and curve")
+    baseline: Baseline = Field("blur", description="what replaces a cell: the photo blurred by two cells (blur), or the mean colour")
 
     @field_validator("target")
     @classmethod

@@ -1,4 +1,4 @@
-"""Figures a sample of how far its maps can be trusted, from the maps and their facts."""
+"""Figures per sample of how far its maps can be trusted, from the maps and their facts."""
 
 from __future__ import annotations
 

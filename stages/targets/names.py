@@ -9,9 +9,6 @@ from types import MappingProxyType
 from typing import Literal
 from urllib.parse import quote
 
-import numpy as np
-from numpy.typing import NDArray
-
 from stages.naming import known
 
 Kind = Literal["class", "similarity"]
@@ -42,9 +39,9 @@ class TargetBase:
 
 
 _CLASS_ROWS = {
-    "label": "the class of the image's own place",
-    "predicted": "the class with the highest mean of the parts' logits",
-    "counter": "the class with the second highest mean of the parts' logits: what speaks for the runner-up",
+    "label": "the class of the place that the image shows",
+    "predicted": "the class with the highest mean logit over the parts",
+    "counter": "the class with the second highest mean logit over the parts: what supports the runner-up",
     "class_": "the class of that name",
 }
 _SIMILARITY_ROWS = {
@@ -53,9 +50,9 @@ _SIMILARITY_ROWS = {
     "pair": "the image with that id",
 }
 _READINGS: Mapping[str, tuple[Reading, str]] = {
-    "": ("gradient", "cosine with {}: its gradient, through the norm"),
-    "_share": ("share", "cosine with {}, the norm held fixed: hires_cam adds up to it"),
-    "_contrast": ("contrast", "cosine with {}, less the mean over all places of that view and split"),
+    "": ("gradient", "cosine with {}; its gradient passes through the norm"),
+    "_share": ("share", "cosine with {}, with the norm held fixed; hires_cam adds up to it"),
+    "_contrast": ("contrast", "cosine with {}, minus the mean over all places of that view and split"),
 }
 
 
@@ -72,11 +69,11 @@ BASES: Mapping[str, TargetBase] = MappingProxyType(
 )
 MODIFIERS: Mapping[str, str] = MappingProxyType(
     {
-        "part_<p>": "the score of part p alone (1: the centre), in place of the mean over the parts",
-        "global": "the score of the global head alone; it reads CLS, so that it has a gradient at blocks only",
-        "whole": "the mean over all heads, the global one included: the whole descriptor",
-        "softmax": "of a class: its probability in place of its logit",
-        "flip": "of a similarity: by the descriptors of image plus flipped image, as the published test takes them; needs flip_embedding",
+        "part_<p>": "the score of part p only (1: the centre), instead of the mean over the parts",
+        "global": "the score of the global head only; it reads CLS, so it has a gradient only at transformer blocks",
+        "whole": "the mean over all heads, including the global one: the whole descriptor",
+        "softmax": "for a class: its probability instead of its logit",
+        "flip": "for a similarity: uses the descriptor of the image plus that of the flipped image, as the published test does; needs flip_embedding",
     }
 )
 
@@ -112,28 +109,6 @@ class TargetName:
     def is_linear(self) -> bool:
         """Whether the score is affine in the map (for an affine head), so that the cells of hires_cam add up to it."""
         return not self.softmax and (self.row.kind == "class" or self.row.reading != "gradient")
-
-    def head_weights(self, parts: int) -> NDArray[np.float64]:
-        """How much each head's score counts, float64 [parts + 1], the global head last.
-
-        Raises
-        ------
-        ValueError
-            If there is no such part.
-        """
-        weights = np.zeros(parts + 1)
-        if self.heads == "parts":
-            weights[:parts] = 1 / parts
-        elif self.heads == "whole":
-            weights[:] = 1 / (parts + 1)
-        elif self.heads == "global":
-            weights[parts] = 1
-        else:
-            number = int(self.heads.removeprefix("part_"))
-            if not 1 <= number <= parts:
-                raise ValueError(f"target {self}: part {number} does not exist: the network has parts 1 to {parts}")
-            weights[number - 1] = 1
-        return weights
 
     def __str__(self) -> str:
         words = [f"{self.base}{self.name}", *([self.heads] if self.heads != "parts" else [])]

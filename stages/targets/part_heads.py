@@ -58,7 +58,7 @@ class PartHeads(Protocol):
         """Carry dy/d(output) [B, P, E or C] back to dy/dz [B, P, K], at the part features [B, P, K]."""
 
     def class_gradient(self, index: NDArray[np.int64], part_feature: Float) -> Exact:
-        """Gradient of the logits of one class a sample, [B, P, K]."""
+        """Gradient of the logits of one class per sample, [B, P, K]."""
 
     def without(self, output: Output, whole: Exact, part_feature: Float, removal: Removal, sample: int, part: int) -> Exact:
         """What is left of the output `whole` [E or C] of a part, [J, E or C]."""
@@ -66,7 +66,7 @@ class PartHeads(Protocol):
 
 @dataclass(frozen=True)
 class AffineHeads:
-    """Heads that are one matrix and one constant an output.
+    """Heads that are one matrix and one constant per output.
 
     Parameters
     ----------

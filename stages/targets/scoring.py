@@ -1,14 +1,18 @@
-"""From a target's name to its score on a block of samples, and to the score less its rivals'.
+"""From a target's name to its score on a block of samples, and to the score minus that of its rivals.
 
-For a class the score is its logit: the mean over the parts, or one part's. For retrieval it is the mean over the parts of the cosine between the
-part's embedding and that of what the image is compared with, in three readings:
+For a class, the score is its logit: the mean over the parts, or that of one part. For retrieval, it is the mean over the parts of the cosine between
+the embedding of the part and its reference. There are three readings:
 
-gradient  the gradient of the cosine, through the norm: what would make the pair more alike. As training brings the cosine near 1, what is left
-          to gain is small and says little.
-share     the norm held fixed: what makes the pair alike. The cells of HiResCAM add up to the cosine, less what the heads' constants contribute.
-contrast  the same, less the mean over all places of that view and split, the true one among them: what makes the pair more alike than any pair is.
+gradient
+    The gradient of the cosine, through the norm: what would make the pair more similar. As training brings the cosine near 1, little is left to
+    gain, and the map says little.
+share
+    The norm is held fixed: what makes the pair similar. The cells of HiResCAM add up to the cosine, minus what the constants of the heads
+    contribute.
+contrast
+    As share, minus the mean over all places of that view and split, including the true one: what makes the pair more similar than the average is.
 
-The global head reads CLS alone: its gradient at the patch and aligned maps is exactly zero, so a target of that head alone is refused there.
+The global head reads only CLS. Its gradient at the patch and aligned maps is exactly zero, so a target of that head alone is refused there.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from safenet.architecture import HeadActivation
 from safenet.head_arrays import HEAD_ARRAYS
 from stages.naming import known
 from stages.schema import HEAD_PREFIX, Arrays
+from stages.targets.head_weights import head_weights
 from stages.targets.names import TargetName, parse_target
 from stages.targets.part_heads import PartHeads
 from stages.targets.references import UNDEFINED, reference_name
@@ -96,7 +101,7 @@ def check_target(text: str, parts: int, class_names: Sequence[str] | None = None
         If a word of it is unknown, the class or part does not exist, or it is the score of the global head alone.
     """
     target = parse_target(text)
-    weights = target.head_weights(parts)
+    weights = head_weights(target, parts)
     if not weights[:-1].any():
         raise ValueError(
             f"cam.targets: {text!r}: the global head reads CLS alone, so that its gradient at the patch map, the aligned map and the part "
@@ -117,7 +122,7 @@ def open_score(block: Arrays, target: TargetName, context: TargetContext) -> Sco
     target : TargetName
     context : TargetContext
     """
-    weights = target.head_weights(context.heads.count)
+    weights = head_weights(target, context.heads.count)
     if target.row.kind == "class":
         score = SoftmaxScore if target.softmax else LogitScore
         return score(class_of(block, target, context), weights, block["logit"], block["part_feature"], context.heads)
@@ -138,7 +143,7 @@ def rival_direction(block: Arrays, target: TargetName, context: TargetContext) -
     nearest = context.rivals[np.maximum(index, 0)]
     if not nearest.shape[1]:
         return np.full(block["part_feature"].shape, np.nan)
-    weights = target.head_weights(context.heads.count)
+    weights = head_weights(target, context.heads.count)
     score = SoftmaxScore if target.softmax else LogitScore
     of_rank = (np.where(index < 0, UNDEFINED, column) for column in nearest.T)
     rivals = [score(rival, weights, block["logit"], block["part_feature"], context.heads).direction for rival in of_rank]
@@ -175,7 +180,7 @@ def _cosine(block: Arrays, target: TargetName, context: TargetContext, reference
         block["embedding"].astype(np.float64),
         flipped,
         reference,
-        target.head_weights(context.heads.count),
+        head_weights(target, context.heads.count),
         block["part_feature"],
         context.heads,
         fixed_norm=target.row.reading != "gradient",

@@ -18,7 +18,7 @@ from pipeline.run.directory import Run
 from pipeline.run.manifest import read_manifest, write_manifest
 from pipeline.settings.all import Settings
 from pipeline.stages import STAGES
-from pipeline.stats.stage import open_stats
+from pipeline.stats.staleness import open_stats
 from safenet.checkpoint import save_checkpoint
 from safenet.checkpoint_bytes import CheckpointError
 from safenet.model import SafeNet

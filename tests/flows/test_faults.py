@@ -7,6 +7,7 @@ import pytest
 from faults import FaultServer, Scenario, run_trials, spread_steps
 
 ONE = "net_000.pth"
+FEW = ("cam.positions=['aligned']", "cam.targets=['match']", "render.mosaics=['paper']")  # of each kind of file some
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def command(lab):
     """The command line of `atlas run` (or another command) on a directory."""
 
     def arguments(command="run", *options, photos=None, more=()):
-        sets = [part for assignment in (*lab.assignments(ONE, photos), *more) for part in ("--set", assignment)]
+        sets = [part for assignment in (*lab.assignments(ONE, photos), *FEW, *more) for part in ("--set", assignment)]
         return lambda directory: [command, "--config", str(lab.config), "--run", str(directory), "--quiet", *sets, *options]
 
     return arguments
@@ -42,7 +43,7 @@ def scenarios(lab, server, command, grown_photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenarios")
     (folder / "empty").mkdir()
     done = folder / "done" / "run"
-    assert server.run(command()(done)) == 0, server.said
+    assert server.run(command()(done), learn=True) == 0, server.said
     more = ("extract.map_dtype=float32",)
     return {
         "first": Scenario.of(server, folder / "empty", folder / "first", command()),

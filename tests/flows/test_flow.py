@@ -20,7 +20,7 @@ from pipeline.extract.stage import extract
 from pipeline.features.reading import open_features, read_features
 from pipeline.render.png_files import png_settings
 from pipeline.stages import STAGES
-from pipeline.stats.stage import open_stats
+from pipeline.stats.staleness import open_stats
 from safenet.checkpoint import load_checkpoint
 from safenet.preprocess import load_image
 from stages.cam.products import products_of

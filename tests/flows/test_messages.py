@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 import pipeline
 from pipeline.cam.stage import cam
-from pipeline.cli import main
-from pipeline.extract import stage as extract_run
+from pipeline.commands.group import main
+from pipeline.extract import stage as extract_stage
 from pipeline.extract.stage import extract
 from pipeline.render.stage import render
 from pipeline.report.stage import report
@@ -75,7 +75,7 @@ def test_networks_of_different_sizes_are_not_joined(lab, indexed, tmp_path, monk
         save_checkpoint(tmp_path / f"net_00{epoch}.pth", SafeNet(replace(PRESETS["tiny"], parts=parts)), epoch=epoch)
     run = lab.run(directory, f"extract.checkpoints=['{tmp_path}/net_*.pth']", "cam.targets=['match']")
     with monkeypatch.context() as patch:
-        patch.setattr(extract_run, "check_same_sizes", lambda run, infos: None)  # as earlier versions did
+        patch.setattr(extract_stage, "check_same_sizes", lambda run, infos: None)  # as earlier versions did
         extract(run)
     cam(run)
     with pytest.raises(ValueError, match="net_000 and net_001 differ in grid or parts, so that their figures cannot be joined"):

@@ -11,21 +11,22 @@ import pytest
 import torch
 from disk_content import TIME_SAVERS, content
 
-from pipeline.cam import stage as cam_run
+from pipeline.cam import spans as cam_spans
 from pipeline.cam.stage import cam
 from pipeline.extract import spans as feature_spans
 from pipeline.extract.stage import extract
 from pipeline.features.finished import finished_checkpoints, missing_blocks
 from pipeline.index.stage import index
 from pipeline.look.status import run_status
-from pipeline.render import stage as render_run
+from pipeline.render import stage as render_stage
 from pipeline.render.png_files import png_settings
 from pipeline.render.stage import render
 from pipeline.report.stage import report
 from pipeline.run.directory import MissingProductError, StaleStoreError
 from pipeline.stages import STAGES
-from pipeline.stats import stage as stats_run
-from pipeline.stats.stage import open_stats, stats
+from pipeline.stats import figures
+from pipeline.stats.stage import stats
+from pipeline.stats.staleness import open_stats
 from pipeline.store.blocks import Ledger
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import DamagedStoreError
@@ -69,9 +70,9 @@ def test_the_proof_would_notice(lab, extracted_copy, monkeypatch):
 @pytest.mark.parametrize(
     ("stage", "module", "name", "said"),
     [
-        (cam, cam_run, "compute_cams", "cam: nothing to compute, 27 up to date"),
-        (stats, stats_run, "summarise_block", "stats: nothing to compute, 3 up to date"),
-        (render, render_run, "write_png", "render: nothing to compute, 6 up to date"),
+        (cam, cam_spans, "compute_cams", "cam: nothing to compute, 27 up to date"),
+        (stats, figures, "summarise_block", "stats: nothing to compute, 3 up to date"),
+        (render, render_stage, "write_png", "render: nothing to compute, 6 up to date"),
     ],
     ids=["cam", "stats", "render"],
 )
@@ -111,8 +112,10 @@ def test_one_more_method_computes_just_that_method(lab, finished_copy):
 
 def test_one_more_method_passes_one_product_to_the_formulas(lab, finished_copy, monkeypatch):
     asked = []
-    original = cam_run.compute_cams
-    monkeypatch.setattr(cam_run, "compute_cams", lambda features, products, context: asked.extend(products) or original(features, products, context))
+    original = cam_spans.compute_cams
+    monkeypatch.setattr(
+        cam_spans, "compute_cams", lambda features, products, context: asked.extend(products) or original(features, products, context)
+    )
     cam(lab.run(finished_copy, "cam.methods=['l2_norm','grad_cam','hires_cam']", "cam.positions=['aligned']", "cam.targets=['match']"))
     assert {product.key for product in asked} == {"aligned/match/hires_cam"}
     assert len(asked) == 3 * 4  # checkpoints x blocks
@@ -144,8 +147,8 @@ def test_a_new_checkpoint_downstream_computes_only_itself(lab, finished_copy, ma
 def test_another_colour_map_redraws_pictures_and_nothing_else(lab, finished_copy, monkeypatch):
     before = {name: moments(finished_copy / name) for name in ("features.zarr", "cams.zarr", "stats.zarr")}
     pictures = {path: path.read_bytes() for path in (finished_copy / "mosaics").rglob("*.png")}
-    monkeypatch.setattr(cam_run, "compute_cams", must_not_run)
-    monkeypatch.setattr(stats_run, "summarise_block", must_not_run)
+    monkeypatch.setattr(cam_spans, "compute_cams", must_not_run)
+    monkeypatch.setattr(figures, "summarise_block", must_not_run)
     changed = "render.colour_map=viridis"
     computed = [STAGES[number].bring_up_to_date(lab.run(finished_copy, changed)).computed for number in range(1, 5)]
     assert computed == [0, 0, 0, 6]
@@ -155,7 +158,7 @@ def test_another_colour_map_redraws_pictures_and_nothing_else(lab, finished_copy
 
 
 def test_another_threshold_of_contrast_computes_figures_and_pictures_but_no_maps(lab, finished_copy, monkeypatch):
-    monkeypatch.setattr(cam_run, "compute_cams", must_not_run)
+    monkeypatch.setattr(cam_spans, "compute_cams", must_not_run)
     run = lab.run(finished_copy, "stats.low_contrast_below=0.5")
     assert [stage(run).computed for stage in (cam, stats, render)] == [0, 3, 6]
 

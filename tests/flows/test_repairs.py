@@ -13,8 +13,7 @@ import zarr
 from disk_content import content
 
 import pipeline
-from pipeline.cam import stage as cam_run
-from pipeline.cam.stage import cam
+from pipeline.cam.stage import CamStage, cam
 from pipeline.checkpoints.files import find_checkpoint_files
 from pipeline.demo import demo_settings
 from pipeline.extract.stage import extract
@@ -22,12 +21,13 @@ from pipeline.features.bad_images import bad_images
 from pipeline.index.stage import index
 from pipeline.look.status import run_status
 from pipeline.look.verify import verify
-from pipeline.render import stage as render_run
+from pipeline.render import stage as render_stage
 from pipeline.render import views as picture_views
 from pipeline.render.stage import render
 from pipeline.run.directory import MissingProductError, StaleStoreError
 from pipeline.stages import STAGES
-from pipeline.stats.stage import open_stats, stats
+from pipeline.stats.stage import stats
+from pipeline.stats.staleness import open_stats
 from pipeline.store import seals, zarr_files
 from pipeline.store.groups import DamagedStoreError
 from pipeline.store.seals import Seal
@@ -225,13 +225,13 @@ def test_maps_of_other_texts_are_not_opened(lab, finished_copy, tmp_path):
 
 
 def test_maps_are_not_noted_of_features_that_changed_meanwhile(lab, extracted_copy, monkeypatch):
-    original = cam_run._finish
+    original = CamStage.finish
 
-    def replaced_meanwhile(run, job):
+    def replaced_meanwhile(stage, checkpoint):
         extract(lab.run(extracted_copy, "extract.map_dtype=float32", checkpoints=ONE), replace=True)
-        original(run, job)
+        original(stage, checkpoint)
 
-    monkeypatch.setattr(cam_run, "_finish", replaced_meanwhile)
+    monkeypatch.setattr(CamStage, "finish", replaced_meanwhile)
     with pytest.raises(MissingProductError, match="net_000: was written again while its heat maps were computed; run `atlas cam` again"):
         cam(lab.run(extracted_copy, "cam.targets=['match']", checkpoints=ONE))
 
@@ -344,7 +344,7 @@ def test_a_kill_between_a_new_file_and_its_seal_is_unfinished_work(lab, finished
 def test_a_kill_while_the_first_pictures_are_drawn_is_unfinished_work(lab, finished_copy, monkeypatch):
     shutil.rmtree(finished_copy / "mosaics")
     (finished_copy / "ledger" / "mosaics.json").unlink()
-    drawn, original = [], render_run.write_png
+    drawn, original = [], render_stage.write_png
 
     def killed(path, picture, settings):
         drawn.append(path)
@@ -353,7 +353,7 @@ def test_a_kill_while_the_first_pictures_are_drawn_is_unfinished_work(lab, finis
         original(path, picture, settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(render_run, "write_png", killed)
+        patch.setattr(render_stage, "write_png", killed)
         with pytest.raises(KeyboardInterrupt):
             render(lab.run(finished_copy, "compute.executor=serial"))  # another thread might draw on when the patch is gone
     assert verify(lab.run(finished_copy)).faults == []

@@ -12,8 +12,8 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from pipeline import cli
-from pipeline.cli import main
+from pipeline.commands import status as status_command
+from pipeline.commands.group import main
 from pipeline.stages import STAGES
 
 ONE = "net_000.pth"
@@ -204,7 +204,7 @@ def test_expected_errors_become_one_line(monkeypatch, tmp_path, error):
     def failing(run):
         raise error
 
-    monkeypatch.setattr(cli, "run_status", failing)
+    monkeypatch.setattr(status_command, "run_status", failing)
     fails(CliRunner().invoke(main, ["status", "--run", str(tmp_path)]), "^atlas: two lines\n$")
 
 
@@ -212,7 +212,7 @@ def test_a_fault_of_ours_shows_its_trace(monkeypatch, tmp_path):
     def failing(run):
         raise KeyError("ours")
 
-    monkeypatch.setattr(cli, "run_status", failing)
+    monkeypatch.setattr(status_command, "run_status", failing)
     result = CliRunner().invoke(main, ["status", "--run", str(tmp_path)])
     assert isinstance(result.exception, KeyError)
 

@@ -16,7 +16,7 @@ from pipeline.forgetting import forget_checkpoints
 from pipeline.look.verify import verify
 from pipeline.run.directory import MissingProductError
 from pipeline.stages import STAGES
-from pipeline.stats.stage import open_stats
+from pipeline.stats.staleness import open_stats
 
 NAME = "net_001"
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from pipeline.cli import main
-from pipeline.methods_page import methods_page
+from pipeline.commands.group import main
+from pipeline.commands.methods import methods_page
 from stages.cam.methods import METHODS
 from stages.targets.names import BASES, MODIFIERS
 

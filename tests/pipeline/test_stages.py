@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipeline.run.directory import Outcome
+from pipeline.run.outcome import Outcome
 from pipeline.settings.compute import ComputeSettings
 from pipeline.settings.jobs import UNCUT
 from pipeline.stages import OPTIONAL_STAGES, STAGES, Stage, check_one_way
@@ -14,7 +14,7 @@ from pipeline.work.executors import EXECUTORS, run_blocks
 
 
 def stage(name, reads, writes):
-    return Stage(name, lambda run: Outcome(name, 0, 0, "things"), reads, writes, "cpu")
+    return Stage(name, "", lambda run: Outcome(name, 0, 0, "things"), reads, writes, "cpu")
 
 
 def test_the_stages_are_those_of_the_design():

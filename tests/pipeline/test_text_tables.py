@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli import main
+from pipeline.commands.group import main
 from pipeline.text_tables import format_table, shown_width, terminal_width
 
 ROWS = [

@@ -12,7 +12,7 @@ class Who:
 
     seconds: float = 0.02
 
-    def open(self):
+    def open(self, tell):
         return self._do
 
     def _do(self, item):
@@ -27,7 +27,7 @@ class Deadly:
     folder: Path
     times: int
 
-    def open(self):
+    def open(self, tell):
         return self._do
 
     def _do(self, item):
@@ -43,7 +43,7 @@ class Faulty:
 
     error: Exception
 
-    def open(self):
+    def open(self, tell):
         return self._do
 
     def _do(self, item):
@@ -58,6 +58,6 @@ class Opened:
 
     folder: Path
 
-    def open(self):
+    def open(self, tell):
         (self.folder / f"{os.getpid()}-{time.time_ns()}").touch()
         return lambda item: item

@@ -12,7 +12,7 @@ import pytest
 from disk_content import content
 
 import pipeline
-from pipeline.cli import main
+from pipeline.commands.group import main
 from pipeline.disk import space
 from pipeline.disk.space import check_space, human_bytes
 from pipeline.extract.stage import extract
@@ -160,7 +160,7 @@ def test_doctor_is_told_what_is_needed(lab, indexed, monkeypatch):
     from click.testing import CliRunner
 
     asked = []
-    monkeypatch.setattr("pipeline.cli.doctor", lambda what, *arguments, **options: asked.append(what) or True)
+    monkeypatch.setattr("pipeline.commands.doctor.doctor", lambda what, *arguments, **options: asked.append(what) or True)
     sets = [part for assignment in lab.assignments(ONE) for part in ("--set", assignment)]
     assert CliRunner().invoke(main, ["doctor", "--config", str(lab.config), "--run", str(indexed), *sets]).exit_code == 0
     assert 100_000 < asked[0].needed_bytes < 200_000

@@ -20,7 +20,7 @@ import torch
 from click.testing import CliRunner
 from packaging.requirements import Requirement
 
-from pipeline.cli import main
+from pipeline.commands.group import main
 from pipeline.doctor import installation, machine
 from pipeline.doctor.checks import CHECKS, Check, describe, doctor, examine
 from pipeline.doctor.findings import Asked, Finding

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.cam.stage import cam
 from pipeline.disk.records import read_record, write_record
-from pipeline.extract import stage as extract_run
+from pipeline.extract.spans import SpanExtractor
 from pipeline.extract.stage import extract
 from pipeline.features.bad_images import bad_images
 from pipeline.features.finished import finished_checkpoints
@@ -17,7 +17,8 @@ from pipeline.index.stage import index
 from pipeline.look.verify import verify
 from pipeline.render.stage import render
 from pipeline.run.directory import MissingProductError, StaleStoreError
-from pipeline.stats.stage import open_stats, stats
+from pipeline.stats.stage import stats
+from pipeline.stats.staleness import open_stats
 from stages.extract.batch import FeatureExtractor
 
 ONE = "net_000.pth"
@@ -92,7 +93,7 @@ def extract_then_break(run):
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extract_run, "_compute", stop)
+        patch.setattr(SpanExtractor, "__call__", stop)
         with pytest.raises(KeyboardInterrupt):
             extract(run)
     finished_checkpoints(run)
@@ -330,7 +331,7 @@ def test_the_old_features_stay_until_the_new_are_complete(lab, extracted_copy, m
 
 def test_an_unfinished_replacement_is_kept_and_told(lab, extracted_copy, monkeypatch):
     """It may have cost hours: only another --replace takes its place."""
-    monkeypatch.setattr(extract_run, "_compute", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(SpanExtractor, "__call__", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         extract(lab.run(extracted_copy, "extract.map_dtype=float32", checkpoints=ONE), replace=True)
     monkeypatch.undo()

@@ -34,7 +34,7 @@ from PIL import Image
 
 import pipeline
 from pipeline.cam.stage import cam
-from pipeline.cli import main
+from pipeline.commands.group import main
 from pipeline.disk.records import read_record
 from pipeline.extract import spans as feature_spans
 from pipeline.extract.stage import extract
@@ -48,7 +48,8 @@ from pipeline.run.directory import MissingProductError, Run, StaleStoreError
 from pipeline.run.manifest import read_manifest
 from pipeline.settings.all import load_settings
 from pipeline.stages import STAGES
-from pipeline.stats.stage import open_stats, stats
+from pipeline.stats.stage import stats
+from pipeline.stats.staleness import open_stats
 from pipeline.store import blocks, seals
 from pipeline.store.groups import DamagedStoreError
 from safenet.model import SafeNet

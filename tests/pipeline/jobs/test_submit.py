@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cli import main
+from pipeline.commands.group import main
 from pipeline.jobs.script import StageCall, job_name, job_script
 from pipeline.jobs.submit import Submission, chosen_stages
 from pipeline.jobs.submit import submit as start_jobs

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.cam import stage as cam_run
+from pipeline.cam import spans as cam_spans
 from pipeline.disk.records import write_record
 from pipeline.extract.layout import image_bytes
 from pipeline.extract.stage import extract
 from pipeline.features.bad_images import bad_images
 from pipeline.index.stage import index
 from pipeline.look.plan import Row, human_seconds, plan, plan_json, plan_table, predicted_bytes
-from pipeline.render.stage import INDEX
+from pipeline.render.listing import INDEX
 from pipeline.report import stage as report_run
 from pipeline.run.directory import Run
 from pipeline.run.rates import rates
@@ -509,9 +509,9 @@ def count_batches(monkeypatch) -> list[int]:
 def count_maps(monkeypatch) -> list[int]:
     """How many maps are computed, block by block."""
     counts: list[int] = []
-    original = cam_run.compute_cams
+    original = cam_spans.compute_cams
     monkeypatch.setattr(
-        cam_run,
+        cam_spans,
         "compute_cams",
         lambda block, products, context: counts.append(block.sizes["sample"] * len(products)) or original(block, products, context),
     )

@@ -15,10 +15,11 @@ from pipeline.disk.file_names import file_name
 from pipeline.extract.stage import extract
 from pipeline.features.finished import finished_checkpoints
 from pipeline.render import catalogue as picture_plan
-from pipeline.render import stage as render_run
+from pipeline.render import staleness
 from pipeline.render.catalogue import planned_pictures
 from pipeline.render.png_files import png_settings
-from pipeline.render.stage import render, stale_pictures
+from pipeline.render.stage import render
+from pipeline.render.staleness import stale_pictures
 from safenet.checkpoint import save_checkpoint
 from stages.render.settings import MosaicKind
 from stages.report.page import MOSAIC_HEADS
@@ -113,13 +114,13 @@ def test_other_features_of_a_photo_redraw_what_shows_it(drawn, monkeypatch):
     """The satellite image of the place is in all of them but the methods of the drone image; another sample is in none."""
     pictures = planned_pictures(drawn, finished_checkpoints(drawn))
     pair = next(picture for picture in pictures if picture.kind == "pair")
-    satellite, original = int(pair.images["sample"].iloc[0]), render_run.content_of
-    monkeypatch.setattr(render_run, "content_of", lambda run, name, sample: "other" if sample == satellite else original(run, name, sample))
+    satellite, original = int(pair.images["sample"].iloc[0]), staleness.content_of
+    monkeypatch.setattr(staleness, "content_of", lambda run, name, sample: "other" if sample == satellite else original(run, name, sample))
     kept = [path for path in (picture.path.as_posix() for picture in pictures) if path not in stale(drawn)]
     assert len(kept) == 2 and all("methods" in path and "drone" in path for path in kept)
     shown = {int(sample) for picture in pictures for sample in picture.images["sample"]}
     other = next(sample for sample in range(15) if sample not in shown)
-    monkeypatch.setattr(render_run, "content_of", lambda run, name, sample: "other" if sample == other else original(run, name, sample))
+    monkeypatch.setattr(staleness, "content_of", lambda run, name, sample: "other" if sample == other else original(run, name, sample))
     assert stale(drawn) == []
 
 

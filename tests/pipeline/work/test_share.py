@@ -14,6 +14,7 @@ from pipeline.disk.leases import LockedError
 from pipeline.extract.stage import extract
 from pipeline.look.verify import verify
 from pipeline.run.directory import MissingProductError
+from pipeline.run.preparing import preparing
 from pipeline.stages import STAGES
 from pipeline.stats.stage import stats
 from pipeline.work.share import Part
@@ -110,7 +111,7 @@ def test_the_same_part_twice_is_refused_and_another_is_not(lab, fresh):
     run = lab.run(fresh, checkpoints="net_000.pth")  # which both have blocks of
     first, second = replace(run, part=Part(1, 2)), replace(run, part=Part(2, 2))
     extract(first)
-    with first.preparing("features", ["net_000"]) as preparation:
+    with preparing(first, "features", ["features/net_000"]) as preparation:
         preparation.let_in()
         with pytest.raises(LockedError, match=r"features\.part-1-of-2: another process writes it: host .*, pid "):
             extract(first)
@@ -131,11 +132,11 @@ def test_maps_are_not_noted_as_whole_before_the_last_part(lab, fresh):
 def test_a_whole_run_and_a_part_exclude_each_other(lab, fresh):
     run = lab.run(fresh)
     part = replace(run, part=Part(1, 2))
-    with part.preparing("features", ["net_000"]) as preparation:
+    with preparing(part, "features", ["features/net_000"]) as preparation:
         preparation.let_in()
         with pytest.raises(LockedError, match="features/net_000: another process writes it"):
             extract(run)
-    with run.preparing("features", ["net_000"]), pytest.raises(LockedError, match="features/net_000: another process writes it"):
+    with preparing(run, "features", ["features/net_000"]), pytest.raises(LockedError, match="features/net_000: another process writes it"):
         extract(part)
 
 
@@ -145,7 +146,7 @@ def test_a_part_leaves_alone_what_another_is_writing(lab, fresh):
     extract(replace(run, part=Part(1, 2)))
     opened = run.features("net_000").root / "theta" / "c.3.0.0.host-1.partial"
     opened.write_bytes(b"half")
-    with replace(run, part=Part(1, 2)).preparing("features", ["net_000"]) as preparation:
+    with preparing(replace(run, part=Part(1, 2)), "features", ["features/net_000"]) as preparation:
         preparation.let_in()
         extract(replace(run, part=Part(2, 2)))
         assert opened.exists()
@@ -158,7 +159,7 @@ def test_a_part_of_another_list_of_images_waits_for_those_at_work(lab, fresh):
     extract(replace(run, part=Part(1, 2)))
     store = run.features("net_000")
     store.seal.open()  # as if it were laid out anew
-    with replace(run, part=Part(1, 2)).preparing("features", ["net_000"]) as preparation:
+    with preparing(replace(run, part=Part(1, 2)), "features", ["features/net_000"]) as preparation:
         preparation.let_in()
         with pytest.raises(LockedError, match=r"other parts write it, of other images or in another layout .* Wait for them and call again"):
             extract(replace(run, part=Part(2, 2)))

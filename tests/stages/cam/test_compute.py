@@ -21,6 +21,7 @@ from stages.cam.methods import METHODS
 from stages.cam.products import Product, StoredBlocks, left_out, products_of
 from stages.cam.settings import CamSettings
 from stages.schema import FEATURES
+from stages.targets.head_weights import head_weights
 from stages.targets.names import parse_target
 from stages.targets.part_heads import AffineHeads
 
@@ -241,7 +242,7 @@ def test_unknown_names_are_refused_with_the_nearest(wrong, text):
 
 def test_a_part_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match=r"target label.part_3: part 3 does not exist: the network has parts 1 to 2"):
-        parse_target("label.part_3").head_weights(2)
+        head_weights(parse_target("label.part_3"), 2)
 
 
 def test_a_variable_that_was_not_stored_is_named():

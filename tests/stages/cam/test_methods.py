@@ -9,10 +9,11 @@ from feature_blocks import context_of, feature_block, random_net
 from stages.cam.compute import CamContext, compute_cams
 from stages.cam.gradients import CellWeights, DenseGradient, FactoredGradient
 from stages.cam.methods import METHODS, CamInput, Cells
-from stages.cam.position_names import POSITION_NAMES
+from stages.cam.names import METHOD_NAMES, POSITION_NAMES
 from stages.cam.positions import POSITIONS
 from stages.cam.products import products_of
 from stages.cam.settings import CamSettings
+from stages.targets.head_weights import head_weights
 from stages.targets.names import NO_TARGET, parse_target
 from stages.targets.references import reference_name
 from stages.targets.scores import CellRemoval, ChannelRemoval
@@ -39,10 +40,15 @@ ALL = products_of(CamSettings(methods=AT_MAPS, targets=TARGETS))
 IN_FLOAT32 = {"grad_cam_pp": 1e-3, "xgrad_cam": 1e-4, "ablation_cam": 1e-4, "token_deletion": 1e-4}  # they divide, or take what is left
 
 
+def test_settings_know_every_method_and_position_by_name():
+    assert tuple(METHODS) == METHOD_NAMES
+    assert tuple(POSITIONS) == POSITION_NAMES
+
+
 def definition(target: str, features, index: int, context: CamContext, role: str = "own", rank: int = 0):
     """The scalar that a target names, and (role "rivals") those of its rivals, from its definition."""
     name = parse_target(target)
-    weights = name.head_weights(context.targets.heads.count)
+    weights = head_weights(name, context.targets.heads.count)
     block = {str(key): features[key].values for key in features}
     if name.row.kind == "class":
         number = int(class_of(block, name, context.targets)[index])

@@ -11,9 +11,10 @@ from PIL import Image, ImageDraw
 from pipeline.features.finished import finished_checkpoints
 from pipeline.render.catalogue import planned_pictures
 from pipeline.render.png_files import png_settings
-from pipeline.render.stage import render, stale_pictures
+from pipeline.render.stage import render
+from pipeline.render.staleness import stale_pictures
 from pipeline.report.stage import report
-from pipeline.stats.stage import open_stats
+from pipeline.stats.staleness import open_stats
 from stages.render import fonts
 from stages.render.fonts import face_for, missing_characters, own_face, runs_of, visible
 from stages.render.lettering import line_height, load_font, text_mask, text_width
@@ -109,7 +110,7 @@ def test_boxes_of_an_earlier_version_are_drawn_again(lab, finished, install, tmp
     run = chinese_run(lab, finished, tmp_path)
     render(run)
     pictures = planned_pictures(run, finished_checkpoints(run))
-    monkeypatch.setattr("pipeline.render.stage.png_settings", lambda path: {k: v for k, v in png_settings(path).items() if k != "boxes"})
+    monkeypatch.setattr("pipeline.render.staleness.png_settings", lambda path: {k: v for k, v in png_settings(path).items() if k != "boxes"})
     assert stale_pictures(run, pictures) == []
     install(make_font(tmp_path / "b.ttf", f"{HEAVEN}{RIVER}"))
     assert stale_pictures(run, pictures) == pictures

@@ -105,7 +105,7 @@ def test_a_pair_of_undefined_maps_is_drawn_without_a_scale(caught):
     [
         (lambda: draw_marks(DARK, [CellMark(8, 0)], (8, 8)), r"mark: cell \(8, 0\); expected one of the grid of 8 x 8 cells"),
         (lambda: Panel(DARK, marks=[CellMark(0, 0)]), "panel: marks without a grid or a heat map has no unit"),
-        (lambda: replace(FIRST, answers=[heat()]), "'satellite 1': 2 cells and 1 answers; expected one answer a cell"),
+        (lambda: replace(FIRST, answers=[heat()]), "'satellite 1': 2 cells and 1 answers; expected one answer per cell"),
         (lambda: replace(FIRST, heat=np.zeros(64)), r"'satellite 1': heat: shape \(64,\); expected one map"),
     ],
 )

@@ -14,9 +14,9 @@ from pipeline.features.finished import finished_checkpoints
 from pipeline.render.catalogue import planned_pictures, undrawn
 from pipeline.render.drawing import Shared, draw_picture
 from pipeline.render.png_files import png_settings
-from pipeline.render.stage import _text_chunks
+from pipeline.render.staleness import text_chunks
 from pipeline.stages import STAGES
-from pipeline.stats.stage import open_stats
+from pipeline.stats.staleness import open_stats
 from safenet.checkpoint import save_checkpoint
 from stages.labels import CheckpointName
 from stages.render.panels import draw_mosaic, panel_scale
@@ -89,7 +89,7 @@ def test_a_strip_that_leaves_checkpoints_out_says_so_and_tells_the_others_apart(
     assert spy.title == f"Place {strip.place}, 2 of 4 checkpoints: grad_cam of match"
     (change, *_) = of_kind(run, "change")
     assert change.heads == strip.heads
-    stamps = {_text_chunks(run, one)["stamp"] for one in (strip, replace(strip, left_out=0), replace(strip, heads=("epoch 119", "epoch 120")))}
+    stamps = {text_chunks(run, one)["stamp"] for one in (strip, replace(strip, left_out=0), replace(strip, heads=("epoch 119", "epoch 120")))}
     assert len(stamps) == 3, "what is drawn is in the stamp"
 
 
@@ -166,7 +166,7 @@ def test_pictures_of_best_name_the_image_that_ranks_first(several, monkeypatch):
 def test_text_chunks_name_the_colour_maps_that_are_drawn(lab, several, tmp_path, settings, kind, target, colour_map):
     run = lab.run(several.directory, f"extract.checkpoints={list(several.settings.extract.checkpoints)}", *DRAWN, *settings)
     picture = of_kind(run, kind, target=target)[0]
-    assert _text_chunks(run, picture)["colour_map"] == colour_map
+    assert text_chunks(run, picture)["colour_map"] == colour_map
     if not settings:
         assert png_settings(run.mosaics_path / picture.path)["colour_map"] == colour_map
 

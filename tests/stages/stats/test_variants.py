@@ -21,7 +21,8 @@ from pipeline.render.stage import render
 from pipeline.render.views import image_label
 from pipeline.report.stage import report
 from pipeline.run.directory import MissingProductError
-from pipeline.stats.stage import open_stats, stats
+from pipeline.stats.stage import stats
+from pipeline.stats.staleness import open_stats
 from stages.extract.batch import FeatureExtractor
 from stages.index.variants import chosen_samples, in_several_variants, narrowed, variants_in
 from stages.report.page import report_page

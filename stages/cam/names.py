@@ -1,9 +1,13 @@
-"""What positions of the network are called."""
+"""What methods and positions are called: all that settings have to know of them."""
 
 from __future__ import annotations
 
 from stages.naming import known
 
+METHOD_NAMES = (  # the keys of METHODS in stages/cam/methods.py
+    "l2_norm", "l2_norm_source", "max", "mean", "sum", "eigen_cam", "cls_attention", "rollout", "grad_cam", "hires_cam", "layer_cam", "element_wise",
+    "grad_cam_pp", "xgrad_cam", "ablation_cam", "eigen_grad_cam", "finer_cam", "token_deletion",
+)  # fmt: skip
 POSITION_NAMES = ("patch", "aligned", "part")  # the keys of POSITIONS in stages/cam/positions.py
 BLOCK_PREFIX = "block_"
 ON_ALIGNED_GRID = frozenset({"aligned", "part"})  # the other positions lie on the patch grid, the photo's frame

@@ -1,8 +1,10 @@
-"""What `atlas methods` prints: every method, target and position, in words."""
+"""`atlas methods`: every method, target and position, in words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+
+import click
 
 from stages.cam.methods import METHODS, CamMethod
 from stages.targets.names import BASES, MODIFIERS
@@ -14,11 +16,16 @@ _WHERE = {
     "blocks": "blocks",
 }
 _POSITIONS = {
-    "patch": ("the patch tokens before FAM", "the photo's"),
-    "aligned": ("the map after FAM, which the part heads see", "aligned: carried back to the photo where it is drawn"),
+    "patch": ("the patch tokens before FAM", "photo"),
+    "aligned": ("the map after FAM, which the part heads see", "aligned; carried back to the photo when drawn"),
     "part": ("the part features after FPM, each painted on its ring", "aligned"),
-    "block_N": ("the tokens after transformer block N, 0 first: maps of extract.blocks, gradients of extract.gradient_targets", "the photo's"),
+    "block_N": ("the tokens after transformer block N (the first is 0): maps of extract.blocks, gradients of extract.gradient_targets", "photo"),
 }
+
+
+def methods() -> None:
+    """Print every method, target and position: what it is, where it exists, what it needs and costs, whether it is exact."""
+    click.echo(methods_page(), nl=False)
 
 
 def methods_page() -> str:

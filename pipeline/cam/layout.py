@@ -1,0 +1,57 @@
+"""The arrays of a checkpoint's heat maps: two a product, the maps and the facts beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.features.state import layout_notes
+from pipeline.store.group_store import GroupStore
+from pipeline.store.layout import array_layout
+from safenet.architecture import Architecture
+from stages.cam.facts import FACTS, STATUS
+from stages.cam.methods import METHODS
+from stages.cam.names import ON_ALIGNED_GRID
+from stages.cam.products import Product
+from stages.cam.settings import LOW_CONTRAST_BELOW
+from stages.schema import Variable
+
+
+def lay_out_maps(features: GroupStore, cams: GroupStore, products: Sequence[Product], stamps: Mapping[str, str]) -> None:
+    """Make the arrays that are not there, or that were made of other features; make room where the dataset has grown."""
+    attributes = features.attributes
+    samples, block_samples = attributes["samples"], layout_notes(features)["block_samples"]
+    told = {"epoch": attributes["epoch"], "checkpoint": attributes["checkpoint_file"]}
+    if not cams.is_laid_out or cams.attributes["block_samples"] != block_samples or cams.attributes["samples"] > samples:
+        cams.clear()
+        cams.lay_out(samples, block_samples, told)
+    elif cams.attributes["samples"] < samples:
+        cams.extend(samples)
+    if any(cams.attributes.get(key) != value for key, value in told.items()):  # the features' were brought up to date
+        cams.update_attributes(told)
+    grid = attributes["architecture"]["image_size"] // attributes["architecture"]["patch_size"]
+    sizes = {"sample": samples, "y": grid, "x": grid, "fact": len(FACTS)}
+    is_linear = Architecture(**attributes["architecture"]).is_linear
+    missing = [p for p in products if cams.array_attributes(p.key).get("stamp") != stamps[p.key] or not cams.has(p.facts_key)]
+    cams.add_arrays(
+        [
+            array_layout(variable, "float32", sizes, block_samples, attributes={"stamp": stamps[product.key], **described})
+            for product in missing
+            for variable, described in _described(product, is_linear)
+        ]
+    )
+
+
+def _described(product: Product, is_linear: bool) -> list[tuple[Variable, dict[str, Any]]]:
+    """The two arrays of a product, and what their attributes tell."""
+    method, frame = METHODS[product.method], "aligned" if product.position in ON_ALIGNED_GRID else "patch"
+    what = f"{product.method} at {product.position}, target {product.target}"
+    codes = {str(code): row.name for code, row in STATUS.items()}
+    facts = {"facts": list(FACTS), "status": codes, "low_contrast_below": LOW_CONTRAST_BELOW}
+    return [
+        (
+            Variable(product.key, ("sample", "y", "x"), "float32", what, frame=frame),
+            {"kind": method.kind, "additive": product.additive, "exact": product.exact and is_linear, "source": method.source},
+        ),
+        (Variable(product.facts_key, ("sample", "fact"), "float32", f"facts of {what}"), facts),
+    ]

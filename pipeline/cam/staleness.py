@@ -1,0 +1,126 @@
+"""Which of a checkpoint's stored heat maps are made of today's features and settings, and which are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.disk.stamps import stamp
+from pipeline.features.finished import block_content, content_stamp, reference_stamp
+from pipeline.run.directory import MissingProductError, Run
+from pipeline.store.blocks import Block
+from pipeline.store.group_store import GroupStore
+from safenet.architecture import Sampling
+from stages.cam.products import Product
+from stages.targets.names import NO_TARGET, parse_target
+
+VERSION = 4
+
+
+@dataclass(frozen=True)
+class CamState:
+    """What a checkpoint's heat maps are to be made of, and which are not.
+
+    Attributes
+    ----------
+    stamps : mapping
+        Product key -> stamp that it must have.
+    origins : mapping
+        Block -> digest of the features that its maps must be made of; empty where nothing is pending.
+    pending : list of (Block, list of Product)
+        What no mark proves.
+    """
+
+    stamps: Mapping[str, str]
+    origins: Mapping[Block, str]
+    pending: Sequence[tuple[Block, Sequence[Product]]]
+
+
+def cam_state(run: Run, name: str, products: Sequence[Product]) -> CamState:
+    """Compare a checkpoint's stored heat maps with its features and the settings; nothing is written."""
+    features, cams = run.features(name), run.cams(name)
+    stamps = product_stamps(features, products)
+    held = {p: cams.held_blocks([p.key, p.facts_key]) if cams.has(p.key) and cams.has(p.facts_key) else set() for p in products}
+    if all(len(blocks) == len(features.blocks) for blocks in held.values()) and _are_noted_whole(features, cams, stamps):
+        return CamState(stamps, {}, [])
+    origins, pending = _origins(features), []
+    for block, origin in origins.items():
+        made = cams.ledger.record(block)
+        arrays = made.get("arrays", {}) if made.get("made_of") == origin else {}
+        missing = [p for p in products if block.index not in held[p] or not _is_marked(arrays, p, stamps[p.key])]
+        pending += [(block, missing)] if missing else []
+    return CamState(stamps, origins, pending)
+
+
+def _is_marked(arrays: Mapping[str, Mapping[str, Any]], product: Product, mark: str) -> bool:
+    """Whether maps and facts are both proven."""
+    return all(arrays.get(key, {}).get("stamp") == mark for key in (product.key, product.facts_key))
+
+
+def current_maps(features: GroupStore, cams: GroupStore) -> set[str]:
+    """Keys of the maps that are noted as complete and were made of these features, texts included."""
+    whole = cams.ledger.whole()
+    if whole.get("features") != content_stamp(features):
+        return set()
+    products = [Product.parse(key) for key in whole["products"]]
+    known = [product_stamps(features, products, version) for version in range(1, VERSION + 1)]  # what an earlier version made can still be read
+    return {key for key, made in whole["products"].items() if any(made == stamps[key] for stamps in known) and cams.has(key)}
+
+
+def product_stamps(store: GroupStore, products: Sequence[Product], version: int = VERSION) -> dict[str, str]:
+    """Product key -> stamp it must have, given the features in `store`."""
+    mark, classes = store.attributes["stamp"], stamp(store.attributes["class_names"])
+    made = {product: version_of(product, store.attributes["architecture"]["sampling"], version) for product in products}
+    return {p.key: stamp({"features": mark, "version": made[p], "product": p.key, **_beyond(store, p, classes)}) for p in products}
+
+
+def version_of(product: Product, sampling: Sampling, version: int = VERSION) -> int:
+    """Return the version of a map as `version` of the stage makes it.
+
+    Version 4 changed the last digits of what passes bilinear sampling; every other map is still that of version 3.
+    """
+    is_resampled = product.method == "l2_norm_source" or (product.position == "patch" and product.target != NO_TARGET)
+    return 3 if version == 4 and not (is_resampled and sampling == "bilinear") else version
+
+
+def _beyond(store: GroupStore, product: Product, classes: str) -> dict[str, str]:
+    """What a map depends on beyond the features of its own block."""
+    if product.target == NO_TARGET:
+        return {}
+    target = parse_target(product.target)
+    if target.row.kind == "similarity":
+        flipped = {"flipped": content_stamp(store)} if target.flip else {}
+        return {"reference": reference_stamp(store), **flipped}
+    return {"classes": classes} if target.base in ("label", "class_") else {}
+
+
+def _origins(features: GroupStore) -> dict[Block, str]:
+    places = features.read(["place"])["place"].values.tolist()
+    return {block: stamp([block_content(features, block), places[block.rows]]) for block in features.blocks}
+
+
+def finished_stamps(run: Run, name: str, products: Sequence[Product]) -> dict[str, str]:
+    """Return `product_stamps` of a checkpoint whose heat maps are all there.
+
+    Raises
+    ------
+    MissingProductError
+        If some are missing, or were made of other features.
+    """
+    features, cams = run.features(name), run.cams(name)
+    stamps = product_stamps(features, products)
+    if _are_noted_whole(features, cams, stamps):
+        return stamps
+    state = cam_state(run, name, products)
+    if state.pending:
+        where = f"{cams}: {len(state.pending)} of {len(state.origins)} blocks"
+        raise MissingProductError(f"{where} lack heat maps that the settings ask for; run `atlas cam` first")
+    return stamps
+
+
+def _are_noted_whole(features: GroupStore, cams: GroupStore, stamps: Mapping[str, str]) -> bool:
+    """Whether the note of the whole speaks for all these maps, so that not each mark has to be read."""
+    whole = cams.ledger.whole()
+    same_features = whole.get("features") == content_stamp(features) and len(cams.ledger.indices()) == len(features.blocks)
+    return same_features and stamps.items() <= whole["products"].items()

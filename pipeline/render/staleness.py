@@ -1,0 +1,82 @@
+"""What a picture is made of, as its file notes it, and which pictures are to be drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from pipeline.disk.stamps import stamp
+from pipeline.render.catalogue import Picture, content_of
+from pipeline.render.drawing import drawn_colour_maps, scope_of
+from pipeline.render.png_files import png_settings
+from pipeline.render.views import image_label
+from pipeline.run.directory import Run
+from pipeline.run.series import checkpoint_names
+from pipeline.store.groups import JOINED
+from pipeline.store.tables import group_attributes
+from stages.labels import distinct_labels
+from stages.render.fonts import missing_characters, own_face
+
+VERSION = 4
+_BOXES = "boxes"  # text chunk of a picture with characters that DejaVu lacks: those that no font had
+
+
+def stale_pictures(run: Run, pictures: Sequence[Picture]) -> list[Picture]:
+    """Those that are missing, damaged, made of other maps, photos or settings, or lettered with boxes for which there is a font now."""
+    made = ((picture, png_settings(run.mosaics_path / picture.path)) for picture in pictures)
+    return [picture for picture, noted in made if noted.get("stamp") != _stamp(run, picture) or _has_needless_boxes(picture, noted)]
+
+
+def _has_needless_boxes(picture: Picture, noted: Mapping[str, str]) -> bool:
+    boxes = noted.get(_BOXES, own_face().lacks(picture.words))  # earlier versions had DejaVu alone, and noted nothing
+    return missing_characters(boxes) != boxes
+
+
+def _stamp(run: Run, picture: Picture) -> str:
+    """Digest of what the picture shows; the scale of a wider scope comes from the figures of all images."""
+    chosen = {"mosaics", "methods", "targets", "places", "place_count", "checkpoints", "columns"} | (
+        {"pair_cells"} if picture.kind != "pair" else set()
+    )
+    scope = scope_of(run, picture.kind)
+    figures = group_attributes(run.stats_path, JOINED).get("stamp") if scope in ("checkpoint", "dataset") else None
+    ingredients = {
+        "maps": picture.stamps,
+        "checkpoints": picture.checkpoints,
+        "heads": _heads(run, picture),
+        "settings": run.settings.render.model_dump(mode="json", exclude=chosen),
+        "low_contrast_below": run.settings.stats.low_contrast_below,
+        "images": picture.images["digest"].tolist(),
+        "labels": [image_label(row) for _, row in picture.images.iterrows()],
+        "content": [content_of(run, name, sample) for name in picture.checkpoints for sample in picture.images["sample"]],
+        "figures": figures,
+        "version": VERSION,
+    }
+    return stamp(ingredients)
+
+
+def _heads(run: Run, picture: Picture) -> list[str | None]:
+    """What the picture calls its checkpoints, their series, and how many are left out."""
+    series = picture.series and f"series {picture.series}"
+    left_out = [f"{picture.left_out} left out"] if picture.left_out else []
+    return [series, *(picture.heads or distinct_labels(checkpoint_names(run, picture.checkpoints))), *left_out]
+
+
+def text_chunks(run: Run, picture: Picture) -> dict[str, Any]:
+    """What a picture's file notes of it: keyword -> text."""
+    settings = run.settings.render
+    return {
+        "Software": f"safenet-atlas {version('safenet-atlas')}",
+        "Title": f"{picture.kind} of place {picture.place}",
+        "run": run.directory.name,
+        "checkpoints": ", ".join(picture.checkpoints),
+        "method": picture.method,
+        "target": picture.target,
+        "position": settings.position if picture.kind in ("epochs", "paper") else "all",
+        "scope": scope_of(run, picture.kind),
+        "colour_map": ", ".join(drawn_colour_maps(run, picture)),
+        "alpha": settings.alpha,
+        "settings": settings.model_dump_json(),
+        "stamp": _stamp(run, picture),
+        **({_BOXES: missing_characters(picture.words)} if own_face().lacks(picture.words) else {}),
+    }

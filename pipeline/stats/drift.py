@@ -1,0 +1,103 @@
+"""All checkpoints side by side, with what changed from one to the next and to the last of its series."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from pipeline.features.finished import images_stamp
+from pipeline.run.directory import Run
+from pipeline.stats.staleness import FigureInputs
+from pipeline.store.blocks import Block
+from pipeline.store.fences import Fence
+from pipeline.store.groups import JOINED
+from pipeline.store.tables import read_dataset, without_attributes, write_dataset
+from pipeline.work.executors import run_blocks, run_groups
+from pipeline.work.pieces import Group
+from stages.labels import CheckpointName, series_of
+from stages.stats.groups import changed_boundaries, drift_block, finalize_drift
+
+
+def write_joined(run: Run, inputs: Sequence[FigureInputs], mark: str, fence: Fence) -> None:
+    """Join the checkpoints and add the drift from the previous and to the last one of each series."""
+    pairs = pairs_of(inputs)
+    compute, groups = run.settings.compute, [Group(pair.one.name, [pair]) for pair in pairs]
+    drifts = {done.group: done.result for done in run_groups(compute, DriftWork(run), groups, directory=run.directory, say=run.say)}
+    parts = [without_attributes(read_dataset(run.stats_path, one.name)).merge(drifts[one.name]) for one in inputs]
+    odd = [one.name for one, part in zip(inputs, parts, strict=True) if _shape(part) != _shape(parts[0])]
+    if odd:
+        raise ValueError(
+            f"{run.stats_path}: {inputs[0].name} and {odd[0]} differ in grid or parts, so that their figures cannot be joined; use a run for each"
+        )
+    joined = xr.concat(parts, dim="checkpoint", join="outer", data_vars="all")
+    joined = joined.assign_coords(
+        checkpoint=("checkpoint", np.array([one.name for one in inputs], dtype=object)),
+        epoch=("checkpoint", np.array([np.nan if one.epoch is None else one.epoch for one in inputs], float)),
+        series=("checkpoint", np.array([one.series for one in inputs], dtype=object)),
+    )
+    write_dataset(run.stats_path, JOINED, joined, {"stamp": mark}, fence)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A checkpoint, and those of its series that it is compared with."""
+
+    previous: FigureInputs | None
+    one: FigureInputs
+    last: FigureInputs
+
+
+def pairs_of(inputs: Sequence[FigureInputs]) -> list[Pairs]:
+    """Series by series: what one training changed says nothing of another."""
+    named = [CheckpointName(one.name, one.epoch, one.series) for one in inputs]
+    found = []
+    for numbers in series_of(named).values():
+        of_series = [inputs[number] for number in numbers]
+        found += [Pairs(of_series[number - 1] if number else None, one, of_series[-1]) for number, one in enumerate(of_series)]
+    return found
+
+
+@dataclass(frozen=True)
+class DriftWork:
+    """What changed from the previous checkpoint to one, and from that to the last: small arrays."""
+
+    run: Run
+
+    def open(self, tell: Callable[[int], None]) -> Callable[[Pairs], xr.Dataset]:
+        """Once in each process."""
+        return self._compare
+
+    def _compare(self, pairs: Pairs) -> xr.Dataset:
+        return _drift(self.run, pairs.previous, pairs.one, "previous").merge(_drift(self.run, pairs.one, pairs.last, "last"))
+
+
+def _shape(part: xr.Dataset) -> dict[str, int]:
+    return {str(dim): size for dim, size in part.sizes.items() if dim in ("y", "x", "ring", "part")}
+
+
+def _drift(run: Run, before: FigureInputs | None, after: FigureInputs, suffix: str) -> xr.Dataset:
+    """Drift between two checkpoints; nothing where there is no earlier one, or its samples or grid differ."""
+    if before is None or not _comparable(run, before, after):
+        return xr.Dataset()
+    keys = [product.key for product in after.products]
+    first, second = (run.cams(one.name) for one in (before, after))
+
+    def work(block: Block) -> xr.Dataset:
+        return drift_block(first.read(keys, block.rows), second.read(keys, block.rows), run.settings.stats)
+
+    blocks = list(run_blocks(run.settings.compute, work, after.blocks)) if keys else []
+    found = finalize_drift(xr.concat(blocks, dim="sample"), after.groups, after.products, suffix) if blocks else xr.Dataset()
+    boundaries = [run.features(one.name).read(["boundary", "saliency"]) for one in (before, after)]
+    if boundaries[0].sizes == boundaries[1].sizes:
+        found[f"boundary_changed_to_{suffix}"] = changed_boundaries(boundaries[0], boundaries[1], after.groups)
+    return found
+
+
+def _comparable(run: Run, before: FigureInputs, after: FigureInputs) -> bool:
+    one, other = (run.features(inputs.name).attributes for inputs in (before, after))
+    grids = [attributes["architecture"]["image_size"] // attributes["architecture"]["patch_size"] for attributes in (one, other)]
+    same_images = images_stamp(run.features(before.name)) == images_stamp(run.features(after.name))
+    return same_images and grids[0] == grids[1]

@@ -26,6 +26,8 @@ class FeatureSpan:
         Of the checkpoint.
     path : Path
         Its file.
+    digest : str
+        Of the file's bytes, as the stamp has it.
     store : GroupStore
         Laid out already.
     fence : Fence
@@ -45,6 +47,7 @@ class FeatureSpan:
 
     name: str
     path: Path
+    digest: str
     store: GroupStore
     fence: Fence
     stamp: str

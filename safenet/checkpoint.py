@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from safenet.architecture import Architecture, HeadActivation, Pooling, Sampling
-from safenet.checkpoint_bytes import CheckpointError, read_content
-from safenet.checkpoint_wrappings import Taken, unwrap
+from safenet.checkpoint_bytes import read_content
+from safenet.checkpoint_info import CheckpointError, CheckpointInfo
+from safenet.checkpoint_wrappings import unwrap
 from safenet.model import SafeNet
 
 METADATA_KEY = "safenet_atlas"
@@ -26,18 +27,6 @@ _UNUSED_CLASSES = 1000
 _UPSTREAM_HEADS = 8  # leaves no trace in the shapes of a file
 _EPOCH_IN_NAME = (r"epoch[-_=]?", r"net_")  # before the number, as a whole word of the name
 _NO_SHAPE_TELLS = {"heads", "sampling", "head_activation", "pooling", "drop_path", "image_size"}
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """What a checkpoint file says of itself, and what its shapes tell."""
-
-    path: Path
-    architecture: Architecture
-    epoch: int | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    class_names: tuple[str, ...] = ()
-    taken: Taken = field(default_factory=Taken)
 
 
 @dataclass(frozen=True)

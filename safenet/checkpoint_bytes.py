@@ -12,12 +12,7 @@ from typing import Any
 
 import torch
 
-
-class CheckpointError(ValueError):
-    """A checkpoint file that cannot be used; the message is one line that names the file and the fault."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(one_line(text))
+from safenet.checkpoint_info import CheckpointError, one_line
 
 
 def read_content(path: Path) -> Mapping[Any, Any]:
@@ -41,11 +36,6 @@ def read_content(path: Path) -> Mapping[Any, Any]:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected a state dict")
     return content
-
-
-def one_line(text: str) -> str:
-    r"""Write line breaks as ``\n``."""
-    return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
 def _check_archive(path: Path) -> None:

@@ -11,6 +11,7 @@ from pipeline.cam.staleness import product_stamps
 from pipeline.features.reading import read_features
 from pipeline.run.directory import Run
 from pipeline.store.blocks import Block
+from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.work.log import log
 from pipeline.work.stops import check_stop
@@ -29,10 +30,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class CamSpan:
-    """Pieces of one checkpoint."""
+    """Pieces of one checkpoint, and the fence under which they are given out."""
 
     name: str
     pieces: tuple[Piece, ...]
+    fence: Fence
 
     def __len__(self) -> int:
         """Images."""
@@ -65,20 +67,21 @@ class CamBlocks:
     def __call__(self, span: CamSpan) -> None:
         """Do what no mark proves yet."""
         features, cams = self._run.features(span.name), self._run.cams(span.name)
+        span.fence.check()  # before anything is computed in vain
         compared = self._open(features, {product for piece in span.pieces for product in piece.products})
         for piece in span.pieces:
             check_stop()
-            self._write(piece, features, cams, compared)
+            self._write(piece, span.fence, features, cams, compared)
             self._tell(len(piece.block))
 
-    def _write(self, piece: Piece, features: GroupStore, cams: GroupStore, compared: Compared) -> None:
+    def _write(self, piece: Piece, fence: Fence, features: GroupStore, cams: GroupStore, compared: Compared) -> None:
         block, products = piece.block, piece.products
         stamps = {key: mark for p, mark in zip(products, product_stamps(features, products).values(), strict=True) for key in (p.key, p.facts_key)}
         if cams.ledger.is_done(block, stamps, made_of=piece.origin) and block.index in cams.held_blocks(stamps):
             return
         read = read_features(features, needed_features(products), block.rows)
         maps = compute_cams(compared.attach(read, block.rows, products), products, compared.context)
-        cams.write_block(block, {str(key): maps[key].values for key in maps}, stamps, made_of=piece.origin)
+        cams.write_block(block, {str(key): maps[key].values for key in maps}, stamps, fence, made_of=piece.origin)
         log(f"{cams.path.name}/{cams.name} {block}: {len(products)} maps written")
 
     def _open(self, features: GroupStore, products: set[Product]) -> Compared:

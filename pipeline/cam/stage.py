@@ -12,6 +12,7 @@ from pipeline.cam.staleness import CamState, cam_state, current_maps, product_st
 from pipeline.cam.target_checks import check_targets
 from pipeline.cam.wanted import check_positions, notes_on_left_out, wanted_products
 from pipeline.features.finished import content_stamp, finished_checkpoints
+from pipeline.features.schema_versions import refuse_later
 from pipeline.run.bring_up import PieceStage, bring_up_to_date
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.run.outcome import Outcome
@@ -95,6 +96,9 @@ class CamStage(PieceStage[_Checkpoint]):
         subject.content = content_stamp(features)
         if alone:
             cams.sweep()
+            refuse_later(cams)
+            if not cams.is_laid_out or cam_state(self.run, subject.name, subject.products).pending:
+                cams.take_over()
             lay_out_maps(features, cams, subject.products, product_stamps(features, subject.products))
         state, mine = cam_state(self.run, subject.name, subject.products), {block.index for block in self.share[subject.name]}
         if state.pending and alone:
@@ -103,7 +107,7 @@ class CamStage(PieceStage[_Checkpoint]):
         subject.computed = len({product for piece in pieces for product in piece.products})
         compute = self.run.settings.compute
         size = 1 if runs_here(compute) else max(1, compute.span_samples // cams.attributes["block_samples"])
-        return [CamSpan(subject.name, tuple(pieces[start : start + size])) for start in range(0, len(pieces), size)]
+        return [CamSpan(subject.name, tuple(pieces[start : start + size]), cams.fence) for start in range(0, len(pieces), size)]
 
     def _forget_whole(self, subject: _Checkpoint, state: CamState) -> None:
         """Take the maps that some block lacks from the note of the whole, and note how exact the closed form is."""
@@ -125,7 +129,11 @@ class CamStage(PieceStage[_Checkpoint]):
         if content_stamp(features) != subject.content:
             raise MissingProductError(f"{features}: was written again while its heat maps were computed; run `atlas cam` again")
         subject.whole = True
-        if not self.run.part.is_whole and cam_state(self.run, subject.name, subject.products).pending:
+        alone = self.run.part.is_whole
+        missing = cam_state(self.run, subject.name, subject.products).pending if subject.computed or not alone else ()
+        if missing and alone:
+            raise MissingProductError(f"{cams}: {len(missing)} blocks that were written are gone, or another call wrote over them; call again")
+        if missing:
             return
         noted = cams.ledger.whole()
         kept = {key: noted["products"][key] for key in current_maps(features, cams)}

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from crc32c import crc32c
@@ -18,18 +18,25 @@ _HOST = re.sub(r"\W", "-", socket.gethostname())
 PARTIAL = ".partial"  # ends the name of a file that is being written; what a killed process left of them is swept
 
 
+def unchecked() -> None:
+    """Let a file appear without a look at anything."""
+
+
 class DamagedRecordError(ValueError):
     """A record whose bytes do not match its checksum."""
 
 
-def write_atomically(path: Place, *parts: bytes | memoryview) -> None:
-    """Write a file that is on the disk when this returns; at any instant `path` holds the old content or the new."""
+def write_atomically(path: Place, *parts: bytes | memoryview, check: Callable[[], None] = unchecked) -> None:
+    """Write a file that is on the disk when this returns; at any instant `path` holds the old content or the new.
+
+    `check` is called right before the new one appears by a rename, and prevents that by raising. An object is put without: look before.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, parts)
+    replace_file(path, parts, check)
     sync_file(path.parent)
 
 
-def replace_file(path: Place, parts: Iterable[bytes | memoryview]) -> None:
+def replace_file(path: Place, parts: Iterable[bytes | memoryview], check: Callable[[], None] = unchecked) -> None:
     """As `write_atomically`, but the new *name* may be lost with the power until `sync_file` was called."""
     if isinstance(path, ObjectPath):  # a put is whole or not at all
         path.write_bytes(b"".join(parts))
@@ -40,6 +47,7 @@ def replace_file(path: Place, parts: Iterable[bytes | memoryview]) -> None:
             for part in parts:
                 _write_all(file.fileno(), part)
             os.fsync(file.fileno())
+        check()
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -57,19 +65,19 @@ def sync_file(path: Place) -> None:
         os.close(descriptor)
 
 
-def write_record(path: Place, content: Mapping[str, Any], *, durable_name: bool = True) -> None:
+def write_record(path: Place, content: Mapping[str, Any], *, durable_name: bool = True, check: Callable[[], None] = unchecked) -> None:
     """Write plain values as a line of JSON and a line with its crc32c.
 
     Without `durable_name` the record may be lost with the power, until something is written durably beside it: fit for
-    marks, as a block without its mark is only done again.
+    marks, as a block without its mark is only done again. `check` as in `write_atomically`.
     """
     body = json.dumps(content).encode()
     parts = (body, f"\n{crc32c(body):08x}\n".encode())
     if durable_name:
-        write_atomically(path, *parts)
+        write_atomically(path, *parts, check=check)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, parts)
+        replace_file(path, parts, check)
 
 
 def read_record(path: Place) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from pipeline.features.schema_versions import upgrade_marks
 from pipeline.features.state import FeatureState
 from pipeline.run.directory import Run
 from pipeline.store.blocks import Block
+from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import read_attributes
-from safenet.checkpoint import CheckpointInfo, read_checkpoint
+from pipeline.work.stops import loading
+from safenet.checkpoint_info import CheckpointInfo
 
 
 @dataclass
@@ -31,6 +33,7 @@ class ExtractJob:
     state: FeatureState
     known: KnownRows
     void: dict[str, BadImage]
+    fence: Fence = field(init=False)  # once it is laid out
     retold: dict[str, str] = field(default_factory=dict)  # attribute -> what it was and is (empty: it is new), where the file tells another today
     bad: dict[str, BadImage] = field(default_factory=dict)  # now: the photos of pending blocks are tried again, and not bad until they are
     is_laid_out: bool = False
@@ -60,18 +63,23 @@ class ExtractJob:
     def span(self, blocks: Sequence[Block]) -> FeatureSpan:
         """Blocks of it, as a process takes them."""
         known = self.known.only(blocks)
-        return FeatureSpan(self.name, self.info.path, self.store, self.stamp, self.made_with["precision"], tuple(blocks), known, self.void, self.bad)
+        precision = self.made_with["precision"]
+        return FeatureSpan(self.name, self.info.path, self.store, self.fence, self.stamp, precision, tuple(blocks), known, self.void, self.bad)
 
 
 def lay_out_job(run: Run, job: ExtractJob, *, alone: bool) -> None:
     """Make the store, or make its metadata fit the manifest; blocks that are to be done again lose their mark first."""
     store, state = job.store, job.state
+    unmarked = [block for block in state.pending if block.index not in state.carried]
+    job.fence = store.take_over(unmarked) if alone and (state.pending or state.lay_out) else store.fence
     if state.kind == "missing" and alone:
         store.clear()
     told = told_by_file(run, job.info)
     job.retold = _told_anew(store, told) if alone and state.kind != "missing" else {}
     if state.lay_out:
         upgrade_marks(run, store, job.made_with)
+        with loading():
+            from safenet.checkpoint import read_checkpoint  # only where there is work
         checkpoint = read_checkpoint(job.info.path, **run.settings.extract.told)
         lay_out_features(run, store, checkpoint, job.made_with, state.block_samples, state.chunk_samples)
     elif job.retold:
@@ -83,7 +91,6 @@ def lay_out_job(run: Run, job: ExtractJob, *, alone: bool) -> None:
         store.ledger.forget_whole()
     job.bad = {**void_images(store), **listed_problems(run.manifest)}
     if alone:
-        unmarked = [block for block in state.pending if block.index not in state.carried]
         store.sweep_unmarked(unmarked, store.attributes["block_arrays"])
     job.is_laid_out = True
 

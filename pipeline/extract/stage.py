@@ -17,17 +17,18 @@ from pipeline.extract.known_rows import grown_rows, replaced_rows
 from pipeline.extract.layout import image_bytes, ingredients
 from pipeline.extract.spans import FeatureSpan, FeatureWork, SpanReport
 from pipeline.features.bad_images import check_bad_share, listed_problems, void_images
-from pipeline.features.finished import mark_features_whole, missing_blocks
+from pipeline.features.finished import mark_features_whole
 from pipeline.features.overflow import overflow_words
 from pipeline.features.replacing import finish_swap, replacement_of, swap_in
 from pipeline.features.state import feature_state, layout_notes
 from pipeline.index.missing_views import missing_views
 from pipeline.run.bring_up import PieceStage, bring_up_to_date
-from pipeline.run.directory import Run, StaleStoreError
+from pipeline.run.directory import MissingProductError, Run, StaleStoreError
 from pipeline.run.outcome import Outcome
 from pipeline.store.blocks import Block, blocks_of
 from pipeline.work.executors import check_precision, runs_here
-from safenet.checkpoint import CheckpointInfo
+from safenet.checkpoint_info import CheckpointInfo
+from safenet.needs_network import require_network
 
 _ROOM = 1.02  # metadata, marks and the blocks being replaced
 
@@ -121,6 +122,8 @@ class ExtractStage(PieceStage[_Checkpoint]):
         if not self.run.part.is_whole:
             for job in self._jobs.values():
                 job.keep({block.index for block in self.share[job.name]})
+        if any(job.state.pending or job.state.lay_out for job in self._jobs.values()):
+            require_network(self.name)
         self._check_space()
 
     def _job(self, one: _Checkpoint, alone: bool) -> ExtractJob:
@@ -175,8 +178,8 @@ class ExtractStage(PieceStage[_Checkpoint]):
     def finish(self, subject: _Checkpoint) -> None:
         """Note that a checkpoint is whole; of parts the one that finds it so."""
         job = self._jobs[subject.name]
-        if self.run.part.is_whole or not missing_blocks(job.store)[0]:
-            mark_features_whole(job.store)
+        if (missing := mark_features_whole(job.store)) and self.run.part.is_whole:
+            raise MissingProductError(f"{job.store}: {missing} blocks that were written are gone, or another call wrote over them; call again")
         if job.store.name != job.name:
             swap_in(self.run, job.name)
 

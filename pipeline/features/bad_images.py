@@ -40,7 +40,7 @@ def listed_problems(manifest: pd.DataFrame) -> dict[str, BadImage]:
 def void_images(store: GroupStore) -> dict[str, BadImage]:
     """Return sample id -> fault of the void images of a feature store, from the marks of its blocks."""
     whole = store.ledger.whole()
-    notes = [whole] if "quarantined" in whole else [store.ledger.record_of(index) for index in store.ledger.indices()]
+    notes = [whole] if "quarantined" in whole else store.ledger.records_of(store.ledger.indices())
     faults = {name: fault for note in notes for name, fault in note.get("quarantined", {}).items()}
     return {name: BadImage(fault, "") if isinstance(fault, str) else BadImage(**fault) for name, fault in faults.items()}  # a str: schema version 1
 

@@ -10,7 +10,7 @@ from pipeline.disk.stamps import stamp
 from pipeline.features.overflow import describe_overflow
 from pipeline.features.replacing import is_swapping
 from pipeline.run.directory import MissingProductError, Run, StaleStoreError
-from pipeline.store.blocks import Block, blocks_of, runs_of
+from pipeline.store.blocks import Block, blocks_of, proves, runs_of
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import checkpoint_order, known_groups
 
@@ -50,19 +50,31 @@ def missing_blocks(store: GroupStore) -> tuple[int, int]:
         return 1, len(blocks)
     if store.ledger.whole().get("stamp") == attributes["stamp"] and len(store.ledger.indices()) == len(blocks):
         return 0, len(blocks)
-    stamps = dict.fromkeys(attributes["block_arrays"], attributes["stamp"])
-    held = store.held_blocks(stamps)
-    images = _images(store)
-    done = [block for block in blocks if block.index in held and store.ledger.is_done(block, stamps, images=images and images[block.rows])]
-    return len(blocks) - len(done), len(blocks)
+    return len(blocks) - len(_done(store, store.ledger.records(blocks))), len(blocks)
 
 
-def mark_features_whole(store: GroupStore) -> None:
-    """Note that all blocks are done, with what a reader would have to look for in every mark; and who made them, as attributes."""
+def _done(store: GroupStore, records: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """Blocks whose marks prove them, of the images that the store names, and whose files are there."""
+    stamps = dict.fromkeys(store.attributes["block_arrays"], store.attributes["stamp"])
+    held, images = store.held_blocks(stamps), _images(store)
+    marked = zip(store.blocks, records, strict=True)
+    return [block for block, record in marked if block.index in held and proves(record, stamps, images=images and images[block.rows])]
+
+
+def mark_features_whole(store: GroupStore) -> int:
+    """Note that all blocks are done, with what a reader would have to look for in every mark; and who made them, as attributes.
+
+    Returns
+    -------
+    int
+        Blocks that lack their mark or a file: where there are any, nothing is noted.
+    """
     attributes = store.attributes
     if store.ledger.whole().get("stamp") == attributes["stamp"]:
-        return
-    records = [store.ledger.record(block) for block in store.blocks]
+        return 0
+    records = store.ledger.records(store.blocks)
+    if missing := len(records) - len(_done(store, records)):
+        return missing
     store.update_attributes({"made_by": _writers(records), "finished": max((r["finished"] for r in records if "finished" in r), default="")})
     store.ledger.mark_whole(
         {
@@ -75,16 +87,17 @@ def mark_features_whole(store: GroupStore) -> None:
             "noted": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
+    return 0
 
 
 def content_stamp(store: GroupStore) -> str:
     """Digest of the values of all blocks: what was made of equal features need not be made again."""
-    return str(store.ledger.whole().get("content") or _content([store.ledger.record(block) for block in store.blocks]))
+    return str(store.ledger.whole().get("content") or _content(store.ledger.records(store.blocks)))
 
 
 def reference_stamp(store: GroupStore) -> str:
     """Digest of what the similarity targets of *every* sample depend on: the embeddings, and which sample shows which place."""
-    return str(store.ledger.whole().get("reference") or _reference(store, [store.ledger.record(block) for block in store.blocks]))
+    return str(store.ledger.whole().get("reference") or _reference(store, store.ledger.records(store.blocks)))
 
 
 def block_content(store: GroupStore, block: Block) -> str:
@@ -97,9 +110,8 @@ def proven_rows(store: GroupStore) -> dict[tuple[str, str], tuple[Block, int]]:
     found: dict[tuple[str, str], tuple[Block, int]] = {}
     stamps = dict.fromkeys(store.attributes["block_arrays"], store.attributes["stamp"])
     held, names = store.held_blocks(stamps), store.read(["sample_id"])["sample_id"].values.tolist()
-    for block in store.blocks:
-        record = store.ledger.record(block)
-        if block.index in held and store.ledger.is_done(block, stamps):
+    for block, record in zip(store.blocks, store.ledger.records(store.blocks), strict=True):
+        if block.index in held and proves(record, stamps):
             void, images = record.get("quarantined", {}), record.get("images", ())
             samples = enumerate(zip(names[block.rows], images, strict=False))
             found |= {(name, digest): (block, row) for row, (name, digest) in samples if digest and name not in void}

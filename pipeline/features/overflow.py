@@ -62,7 +62,7 @@ def overflowing_images(store: GroupStore) -> dict[str, list[str]]:
     if not store.ledger.whole().get("non_finite", {}):
         return {}
     names, found = store.read(["sample_id"])["sample_id"].values, defaultdict[str, list[str]](list)
-    for block, name, rows, _ in _flagged(store, [store.ledger.record(block) for block in store.blocks]):
+    for block, name, rows, _ in _flagged(store, store.ledger.records(store.blocks)):
         for row in rows:
             found[str(names[block.start + row])].append(name)
     return dict(found)

@@ -185,6 +185,8 @@ def _records(store: GroupStore, blocks: Mapping[int, Block], found: _Findings) -
             found.files.append(store.ledger.directory / f"{index:06d}.json")
             continue
         block = blocks.get(index)
+        if not record:  # gone since, or of a worker that was too late
+            continue
         if block is not None and record["rows"][0] == block.start and record["rows"][1] <= block.stop:
             yield index, record
         else:

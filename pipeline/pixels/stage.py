@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from pipeline.checkpoints.names import named_files
-from pipeline.disk.records import sweep
 from pipeline.features.finished import finished_checkpoints
-from pipeline.pixels.curves import CurvePiece, CurveWork, Measured
 from pipeline.pixels.images import ChosenImages, choose_images, left_out, why_nothing
 from pipeline.pixels.inputs import CurveInputs, inputs_of, is_fresh
+from pipeline.pixels.pieces import CurvePiece, CurveWork, Measured
 from pipeline.run.bring_up import PieceStage, bring_up_to_date
 from pipeline.run.directory import Run
 from pipeline.run.outcome import Outcome
+from pipeline.run.preparing import take_over
+from pipeline.store.fences import Fence
+from safenet.needs_network import require_network
 
 
 def pixels(run: Run, *, partial: bool = False) -> Outcome:
@@ -47,6 +49,7 @@ class PixelsStage(PieceStage[CurveInputs]):
         self._everything: list[CurveInputs] = []
         self._stale: set[str] = set()
         self._measured: list[Measured] = []
+        self._fence: Fence
 
     def subjects(self) -> list[CurveInputs]:
         """What each checkpoint's curves are made of, on the images that can be used."""
@@ -61,10 +64,10 @@ class PixelsStage(PieceStage[CurveInputs]):
 
     def prepare(self, alone: Collection[str]) -> None:
         """Sweep what stopped calls left, and compare."""
-        if alone:
-            sweep(self.run.pixels_path)
-            sweep(self.run.directory / "ledger" / "pixels")
         self._stale = {one.name for one in self.mine if not is_fresh(self.run, one)}
+        if self._stale:
+            require_network(self.name)
+        self._fence = take_over(self.run, self.product, [self.run.pixels_path], alone=bool(alone), stale=bool(self._stale))
 
     def lay_out(self, subject: CurveInputs, *, alone: bool) -> list[CurvePiece]:
         """A group is written whole: there is nothing to lay out."""
@@ -72,7 +75,7 @@ class PixelsStage(PieceStage[CurveInputs]):
 
     def work(self) -> CurveWork:
         """Curves of checkpoints."""
-        return CurveWork(self.run)
+        return CurveWork(self.run, self._fence)
 
     def take(self, subject: CurveInputs, piece: CurvePiece, result: Measured) -> None:
         """Keep what a reader is told of it."""

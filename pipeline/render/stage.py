@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.disk.records import sweep
 from pipeline.features.finished import finished_checkpoints
 from pipeline.render.catalogue import Picture, planned_pictures, undrawn
 from pipeline.render.drawing import Shared, draw_picture
@@ -17,6 +16,8 @@ from pipeline.render.staleness import stale_pictures, text_chunks
 from pipeline.run.bring_up import PieceStage, bring_up_to_date
 from pipeline.run.directory import Run
 from pipeline.run.outcome import Outcome
+from pipeline.run.preparing import take_over
+from pipeline.store.fences import Fence
 from stages.render.fonts import missing_characters
 
 _SHOWN_CHARACTERS = 20
@@ -61,6 +62,7 @@ class RenderStage(PieceStage[_Pictures]):
         self._planned: Sequence[Picture] = ()
         self._stale: frozenset[Path] = frozenset()
         self._drawn = 0
+        self._fence: Fence
 
     def subjects(self) -> list[_Pictures]:
         """Pictures that the settings ask for, those of the same checkpoints together."""
@@ -77,11 +79,11 @@ class RenderStage(PieceStage[_Pictures]):
 
     def prepare(self, alone: Collection[str]) -> None:
         """Sweep what stopped calls left, and compare."""
-        if alone:
-            index_seal(self.run).sweep()
-            sweep(self.run.mosaics_path)
         mine = [picture for pictures in self.share.values() for picture in pictures]
         self._stale = frozenset(picture.path for picture in stale_pictures(self.run, mine))
+        if alone:
+            index_seal(self.run).sweep()
+        self._fence = take_over(self.run, self.product, [self.run.mosaics_path], alone=bool(alone), stale=bool(self._stale))
 
     def lay_out(self, subject: _Pictures, *, alone: bool) -> list[Picture]:
         """A picture is written whole: there is nothing to lay out."""
@@ -89,7 +91,7 @@ class RenderStage(PieceStage[_Pictures]):
 
     def work(self) -> PictureWork:
         """Pictures."""
-        return PictureWork(self.run)
+        return PictureWork(self.run, self._fence)
 
     def take(self, subject: _Pictures, piece: Picture, result: None) -> None:
         """Count it."""
@@ -123,6 +125,7 @@ class PictureWork:
     """The render stage's work, as `pipeline.work.executors` takes it."""
 
     run: Run
+    fence: Fence
 
     def open(self, tell: Callable[[int], None]) -> Callable[[Picture], None]:
         """Once in each process."""
@@ -130,7 +133,9 @@ class PictureWork:
 
         def draw(picture: Picture) -> None:
             with one_at_a_time:
-                write_png(self.run.mosaics_path / picture.path, draw_picture(self.run, picture, shared), text_chunks(self.run, picture))
+                drawn = draw_picture(self.run, picture, shared)
+                self.fence.check()
+                write_png(self.run.mosaics_path / picture.path, drawn, text_chunks(self.run, picture))
             tell(1)
 
         return draw

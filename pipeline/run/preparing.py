@@ -7,7 +7,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 
 from pipeline.disk.leases import LockedError
+from pipeline.disk.places import Place
+from pipeline.disk.records import sweep
 from pipeline.run.directory import Run
+from pipeline.store.fences import Fence, raise_fence
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,34 @@ def preparing(run: Run, stage: str, products: Sequence[str]) -> Iterator[Prepara
         for product in products:
             held.enter_context(run.locked(product, shared=True))
         yield Preparation(alone, laying_out.close)
+
+
+def take_over(run: Run, product: str, swept: Sequence[Place], *, alone: bool, stale: bool) -> Fence:
+    """Make ready to write a product that has one lock: sweep what stopped calls left, and raise the fence if anything is to be written.
+
+    Parameters
+    ----------
+    run : Run
+    product : str
+    swept : sequence of Place
+        Folders with leftovers, beside the product's own in the ledger.
+    alone : bool
+        Whether no other process writes the product: only then is anything done.
+    stale : bool
+        Whether anything is to be written.
+
+    Returns
+    -------
+    Fence
+        The one that stands: what this process writes under.
+    """
+    ledger = run.ledger(product)
+    if alone:
+        if stale:
+            raise_fence(ledger)
+        for folder in (ledger, *swept):
+            sweep(folder)
+    return Fence.standing(ledger)
 
 
 def finishing(run: Run, stage: str) -> AbstractContextManager[object]:

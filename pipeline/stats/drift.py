@@ -12,20 +12,21 @@ from pipeline.features.finished import images_stamp
 from pipeline.run.directory import Run
 from pipeline.stats.staleness import FigureInputs
 from pipeline.store.blocks import Block
+from pipeline.store.fences import Fence
 from pipeline.store.groups import JOINED
-from pipeline.store.tables import read_dataset, write_dataset
+from pipeline.store.tables import read_dataset, without_attributes, write_dataset
 from pipeline.work.executors import run_blocks, run_groups
 from pipeline.work.pieces import Group
 from stages.labels import CheckpointName, series_of
 from stages.stats.groups import changed_boundaries, drift_block, finalize_drift
 
 
-def write_joined(run: Run, inputs: Sequence[FigureInputs], mark: str) -> None:
+def write_joined(run: Run, inputs: Sequence[FigureInputs], mark: str, fence: Fence) -> None:
     """Join the checkpoints and add the drift from the previous and to the last one of each series."""
     pairs = pairs_of(inputs)
     compute, groups = run.settings.compute, [Group(pair.one.name, [pair]) for pair in pairs]
     drifts = {done.group: done.result for done in run_groups(compute, DriftWork(run), groups, directory=run.directory, say=run.say)}
-    parts = [read_dataset(run.stats_path, one.name).drop_attrs().merge(drifts[one.name]) for one in inputs]
+    parts = [without_attributes(read_dataset(run.stats_path, one.name)).merge(drifts[one.name]) for one in inputs]
     odd = [one.name for one, part in zip(inputs, parts, strict=True) if _shape(part) != _shape(parts[0])]
     if odd:
         raise ValueError(
@@ -37,7 +38,7 @@ def write_joined(run: Run, inputs: Sequence[FigureInputs], mark: str) -> None:
         epoch=("checkpoint", np.array([np.nan if one.epoch is None else one.epoch for one in inputs], float)),
         series=("checkpoint", np.array([one.series for one in inputs], dtype=object)),
     )
-    write_dataset(run.stats_path, JOINED, joined, {"stamp": mark})
+    write_dataset(run.stats_path, JOINED, joined, {"stamp": mark}, fence)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pipeline.features.variants import stored_variants
 from pipeline.run.directory import Run
 from pipeline.stats.staleness import FigureInputs
 from pipeline.store.blocks import Block
+from pipeline.store.fences import Fence
 from pipeline.store.tables import write_dataset
 from pipeline.work.executors import run_blocks
 from pipeline.work.log import log
@@ -35,13 +36,15 @@ class FiguresWork:
     """Figures of one checkpoint after the other, as `pipeline.work.executors` takes it."""
 
     run: Run
+    fence: Fence
 
     def open(self, tell: Callable[[int], None]) -> Callable[[FigureInputs], None]:
         """Once in each process."""
 
         def write(one: FigureInputs) -> None:
+            self.fence.check()  # before anything is computed in vain
             about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": one.epoch}
-            write_dataset(self.run.stats_path, one.name, figures_of(self.run, one), about)
+            write_dataset(self.run.stats_path, one.name, figures_of(self.run, one), about, self.fence)
             log(f"{self.run.stats_path.name}/{one.name}: figures written")
             tell(1)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pipeline.disk.records import sweep
 from pipeline.features.finished import finished_checkpoints
 from pipeline.run.bring_up import PieceStage, bring_up_to_date
 from pipeline.run.directory import Run
 from pipeline.run.outcome import Outcome
+from pipeline.run.preparing import take_over
 from pipeline.stats.drift import write_joined
 from pipeline.stats.figures import FiguresWork
 from pipeline.stats.staleness import FigureInputs, inputs_of, is_fresh, joined_stamp
+from pipeline.store.fences import Fence
 from pipeline.store.groups import JOINED
 
 
@@ -43,6 +44,7 @@ class StatsStage(PieceStage[FigureInputs]):
         self._everything: list[FigureInputs] = []
         self._stale: set[str] = set()
         self._done = 0
+        self._fence: Fence
 
     def subjects(self) -> list[FigureInputs]:
         """What each checkpoint's figures are made of."""
@@ -51,10 +53,8 @@ class StatsStage(PieceStage[FigureInputs]):
 
     def prepare(self, alone: Collection[str]) -> None:
         """Sweep what stopped calls left, and compare."""
-        if alone:
-            sweep(self.run.stats_path)
-            sweep(self.run.directory / "ledger" / "stats")
         self._stale = {one.name for one in self.mine if not is_fresh(self.run, one.name, one.stamp)}
+        self._fence = take_over(self.run, self.product, [self.run.stats_path], alone=bool(alone), stale=bool(self._stale))
 
     def lay_out(self, subject: FigureInputs, *, alone: bool) -> list[FigureInputs]:
         """A group is written whole: there is nothing to lay out."""
@@ -62,7 +62,7 @@ class StatsStage(PieceStage[FigureInputs]):
 
     def work(self) -> FiguresWork:
         """Figures of checkpoints."""
-        return FiguresWork(self.run)
+        return FiguresWork(self.run, self._fence)
 
     def finish(self, subject: FigureInputs) -> None:
         """Count it."""
@@ -72,7 +72,7 @@ class StatsStage(PieceStage[FigureInputs]):
         """Write the group that joins all checkpoints; of parts the one that finds them all done."""
         mark = joined_stamp(self._everything)
         if all(is_fresh(self.run, one.name, one.stamp) for one in self._everything) and not is_fresh(self.run, JOINED, mark):
-            write_joined(self.run, self._everything, mark)
+            write_joined(self.run, self._everything, mark, self._fence)
 
     def left(self) -> str:
         """Checkpoints without figures."""

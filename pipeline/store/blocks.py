@@ -17,8 +17,9 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from pipeline.disk.places import Place
+from pipeline.disk.places import Place, each
 from pipeline.disk.records import DamagedRecordError, read_record, sweep, write_record
+from pipeline.store.fences import Fence, lowest_numbers
 from stages.finite import finite_rows
 
 _WHOLE = "whole.json"
@@ -54,7 +55,8 @@ class Ledger:
     """The records of one group of a store: a mark for each block, `<directory>/<block>.json`, and one for the whole.
 
     A mark holds for every array of the block the stamp it was made under, the crc32c of its values, their size in bytes
-    and how many are not finite; what the values were made of; and who wrote them, and when.
+    and how many are not finite; what the values were made of; who wrote them, and when; and under which fence. One that a worker
+    of an earlier call wrote after the block was swept is taken for none.
     """
 
     def __init__(self, directory: Place) -> None:
@@ -64,8 +66,12 @@ class Ledger:
 
     def record(self, block: Block) -> dict[str, Any]:
         """Return a block's mark, empty where there is none, or a damaged one, or one of other rows."""
-        content = self.record_of(block.index)
-        return content if content.get("rows") == [block.start, block.stop] else {}
+        return _of_rows(block, self.record_of(block.index))
+
+    def records(self, blocks: Sequence[Block]) -> list[dict[str, Any]]:
+        """Return the marks of several blocks, as `record` does; those of an object store are read several at a time."""
+        found = self.records_of([block.index for block in blocks])
+        return [_of_rows(block, content) for block, content in zip(blocks, found, strict=True)]
 
     def shorter_record(self, block: Block) -> dict[str, Any]:
         """Return the mark that the block had when the dataset was smaller: of its first rows; empty where there is none."""
@@ -78,19 +84,26 @@ class Ledger:
 
         A keyword that is None is not compared: schema version 1 noted none.
         """
-        record = self.record(block)
-        made = record.get("arrays", {})
-        same_origin = all(wanted is None or record.get(name) == wanted for name, wanted in made_of.items())
-        return same_origin and all(made.get(name, {}).get("stamp") == wanted for name, wanted in stamps.items())
+        return proves(self.record(block), stamps, **made_of)
 
-    def mark(self, block: Block, proofs: Mapping[str, Mapping[str, int]], stamps: Mapping[str, str], **notes: Any) -> None:
-        """Record a block whose arrays are on the disk. Marks of its other arrays are kept, if they were made of the same."""
-        record = self.record(block)
+    def mark(
+        self, block: Block, proofs: Mapping[str, Mapping[str, int]], stamps: Mapping[str, str], fence: Fence | None = None, **notes: Any
+    ) -> None:
+        """Record a block whose arrays are on the disk. Marks of its other arrays are kept, if they were made of the same.
+
+        Without `fence` the caller holds the lock, and the mark is made under the fence that stands.
+
+        Raises
+        ------
+        RaisedFenceError
+            If another fence stands by now.
+        """
+        fence, record = fence or self.fence, self.record(block)
         kept = record.get("arrays", {}) if record.get("made_of") == notes.get("made_of") else {}
         arrays = {**kept, **{name: {"stamp": stamps[name], **proof} for name, proof in proofs.items()}}
         who = {"host": socket.gethostname(), "pid": os.getpid(), "finished": datetime.now(UTC).isoformat(timespec="seconds")}
-        content = {"rows": [block.start, block.stop], "arrays": arrays, **notes, **who}
-        write_record(self._path(block), content, durable_name=False)  # `mark_whole` makes all names durable
+        content = {"rows": [block.start, block.stop], "arrays": arrays, **notes, **who, "fence": fence.number}
+        write_record(self._path(block), content, durable_name=False, check=fence.check)  # `mark_whole` makes all names durable
 
     def forget(self, block: Block, names: Iterable[str] | None = None) -> None:
         """Take arrays (None: all) out of a block's mark, because their data is not to be trusted; a shorter mark is of that block, too."""
@@ -112,14 +125,34 @@ class Ledger:
 
     def record_of(self, index: int) -> dict[str, Any]:
         """Return the mark of the block of that number, whatever its rows; empty where there is none, or a damaged one."""
-        try:
-            return self.read_strictly(index)
-        except DamagedRecordError:
-            return {}
+        return self.records_of([index])[0]
+
+    def records_of(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the marks of several blocks, as `record_of` does."""
+
+        def read(index: int) -> dict[str, Any]:
+            try:
+                return read_record(self._path_of(index))
+            except DamagedRecordError:
+                return {}
+
+        return self._that_count(indices, each(self.directory, read, indices))
 
     def read_strictly(self, index: int) -> dict[str, Any]:
         """Return a mark; raise a DamagedRecordError where `record` would take a damaged one for none."""
-        return read_record(self._path_of(index))
+        return self._that_count([index], [read_record(self._path_of(index))])[0]
+
+    def _that_count(self, indices: Sequence[int], marks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Empty in the place of marks that came after their block was swept."""
+        lowest = lowest_numbers(self.directory) if any(marks) else {}
+        return [mark if mark.get("fence", 0) >= lowest.get(index, 0) else {} for index, mark in zip(indices, marks, strict=True)]
+
+    # ---- who may write
+
+    @property
+    def fence(self) -> Fence:
+        """The fence that stands."""
+        return Fence.standing(self.directory)
 
     # ---- the whole
 
@@ -151,6 +184,17 @@ class Ledger:
 
     def _path_of(self, index: int) -> Place:
         return self.directory / f"{index:06d}.json"
+
+
+def proves(record: Mapping[str, Any], stamps: Mapping[str, str], **made_of: Any) -> bool:
+    """Whether a mark says that every named array was written under its stamp, of what the keywords say; one that is None is not compared."""
+    made = record.get("arrays", {})
+    same_origin = all(wanted is None or record.get(name) == wanted for name, wanted in made_of.items())
+    return same_origin and all(made.get(name, {}).get("stamp") == wanted for name, wanted in stamps.items())
+
+
+def _of_rows(block: Block, content: dict[str, Any]) -> dict[str, Any]:
+    return content if content.get("rows") == [block.start, block.stop] else {}
 
 
 def proof_of(values: NDArray[Any]) -> dict[str, Any]:

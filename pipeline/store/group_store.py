@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from pipeline.disk.objects import telling
 from pipeline.disk.places import Place, each, files_below, files_in, name_below, remove_tree
-from pipeline.disk.records import replace_file, sweep, sync_file
+from pipeline.disk.records import replace_file, sweep, sync_file, unchecked
 from pipeline.store.blocks import Block, Ledger, blocks_of, checksum_of
 from pipeline.store.chunk_files import encode_block
+from pipeline.store.fences import Fence, raise_fence
 from pipeline.store.groups import METADATA, DamagedStoreError, check_version, make_root
 from pipeline.store.layout import ArrayLayout
 from pipeline.store.seals import BrokenSealError, Seal
@@ -194,6 +195,20 @@ class GroupStore:
                 if _block_number(path) in numbers:
                     path.unlink()
 
+    @property
+    def fence(self) -> Fence:
+        """The fence that stands: what a call that is not alone writes under."""
+        return self.ledger.fence
+
+    def take_over(self, blocks: Iterable[Block] = ()) -> Fence:
+        """Let no process write here any more that another call gave work to; the group's lock must be held.
+
+        What others were just writing is swept. So are the given blocks, by `sweep_unmarked`: until they are made, no mark of them counts.
+        """
+        fence = raise_fence(self.ledger.directory, (block.index for block in blocks))
+        self.sweep()
+        return fence
+
     def sweep(self) -> None:
         """Delete what killed writers left half-written; the group's lock must be held."""
         sweep(self.root)
@@ -202,22 +217,43 @@ class GroupStore:
 
     # ---- blocks
 
-    def write_block(self, block: Block, arrays: Mapping[str, NDArray[Any]], stamps: Mapping[str, str], **notes: Any) -> None:
-        """Write one block of some arrays; mark it when data and names are on the disk."""
-        with ThreadPoolExecutor(FLUSHES) as pool:
-            proofs = dict(zip(arrays, pool.map(lambda key: self.write_chunk(key, block, arrays[key]), arrays), strict=True))
-            list(pool.map(sync_file, {self._file(key, block.index).parent for key in arrays}))
-        self.ledger.mark(block, proofs, stamps, **notes)
+    def write_block(
+        self, block: Block, arrays: Mapping[str, NDArray[Any]], stamps: Mapping[str, str], fence: Fence | None = None, **notes: Any
+    ) -> None:
+        """Write one block of some arrays; mark it when data and names are on the disk.
 
-    def write_chunk(self, key: str, block: Block, values: NDArray[Any]) -> dict[str, int]:
-        """Write one array's file of a block; return the proof of its values."""
+        Parameters
+        ----------
+        block : Block
+        arrays, stamps : mapping
+            Key -> values of the block's samples, and the stamp that they have.
+        fence : Fence, optional
+            Under which the work was given out. Default: the one that stands, of a caller that holds the lock.
+        **notes
+            For the mark.
+
+        Raises
+        ------
+        RaisedFenceError
+            If another fence stands by now.
+        """
+        fence = fence or self.fence
+        fence.check()
+        with ThreadPoolExecutor(FLUSHES) as pool:
+            proofs = dict(zip(arrays, pool.map(lambda key: self.write_chunk(key, block, arrays[key], fence.check), arrays), strict=True))
+            list(pool.map(sync_file, {self._file(key, block.index).parent for key in arrays}))
+        self.ledger.mark(block, proofs, stamps, fence, **notes)
+        fence.check()  # what came too late does not count, and its writer is to know
+
+    def write_chunk(self, key: str, block: Block, values: NDArray[Any], check: Callable[[], None] = unchecked) -> dict[str, int]:
+        """Write one array's file of a block; return the proof of its values. `check` as in `write_atomically`."""
         array = self._array(key)
         length = array.shape[0]
         block_samples = (array.shards or array.chunks)[0]
         if block.start % block_samples or len(values) != len(block) or (len(block) != block_samples and block.stop != length):
             raise ValueError(f"{self}/{key}: rows {block.start}:{block.stop} are not a whole block of {block_samples} samples, or not as many values")
         encoded = encode_block(values, block_samples, array.chunks[0], array.dtype)
-        replace_file(self._file(key, block.index), encoded.parts)
+        replace_file(self._file(key, block.index), encoded.parts, check)
         return encoded.proof
 
     def held_blocks(self, keys: Iterable[str]) -> set[int]:

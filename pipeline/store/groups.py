@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.disk.locks import locked
 from pipeline.disk.places import Place, files_below
 from pipeline.disk.records import PARTIAL, write_atomically
+from pipeline.store.fences import FENCE
 from stages.schema import SCHEMA_VERSION
 
 METADATA = "zarr.json"
@@ -59,8 +60,13 @@ def check_version(where: str, attributes: Mapping[str, Any]) -> None:
 def known_groups(path: Place) -> list[str]:
     """Names of the groups that are there, and of those that have marks or a seal: one whose folder is gone is missing, not unknown."""
     ledger = path.parent / "ledger" / path.stem
-    noted = {entry.name for entry in ledger.iterdir() if entry.is_dir() and any(entry.glob("*.json"))} if ledger.is_dir() else set()
+    noted = {entry.name for entry in ledger.iterdir() if entry.is_dir() and _holds_proofs(entry)} if ledger.is_dir() else set()
     return sorted({*group_names(path), *(name for name in noted if not name.startswith("."))})
+
+
+def _holds_proofs(folder: Place) -> bool:
+    """A fence alone says that a call was about to begin."""
+    return any(path.name != FENCE for path in folder.glob("*.json"))
 
 
 def group_names(path: Place) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +16,7 @@ from zarr.storage import MemoryStore, ObjectStore, StorePath
 
 from pipeline.disk.objects import ObjectPath
 from pipeline.disk.places import Place
-from pipeline.disk.records import write_atomically
+from pipeline.disk.records import unchecked, write_atomically
 from pipeline.store.layout import ArrayLayout
 
 FLUSHES = 8  # at a time: the disk takes many in the time of one
@@ -61,10 +61,10 @@ class FilesInMemory:
             zarr.consolidate_metadata(self.store, zarr_format=3)
 
 
-def write_files(root: Place, files: Mapping[str, bytes]) -> None:
-    """Write small files, several at a time; they count when they are sealed."""
+def write_files(root: Place, files: Mapping[str, bytes], check: Callable[[], None] = unchecked) -> None:
+    """Write small files, several at a time; they count when they are sealed. `check` as in `write_atomically`."""
     with ThreadPoolExecutor(FLUSHES) as pool:
-        list(pool.map(lambda name: write_atomically(root / name, files[name]), sorted(files)))
+        list(pool.map(lambda name: write_atomically(root / name, files[name], check=check), sorted(files)))
 
 
 def zarr_of(root: Place) -> Any:

@@ -20,7 +20,7 @@ from pipeline.settings.all import Settings
 from pipeline.stages import STAGES
 from pipeline.stats.staleness import open_stats
 from safenet.checkpoint import save_checkpoint
-from safenet.checkpoint_bytes import CheckpointError
+from safenet.checkpoint_info import CheckpointError
 from safenet.model import SafeNet
 
 ONE = "net_000.pth"

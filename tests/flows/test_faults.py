@@ -43,7 +43,7 @@ def scenarios(lab, server, command, grown_photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenarios")
     (folder / "empty").mkdir()
     done = folder / "done" / "run"
-    assert server.run(command()(done)) == 0, server.said
+    assert server.run(command()(done), learn=True) == 0, server.said
     more = ("extract.map_dtype=float32",)
     return {
         "first": Scenario.of(server, folder / "empty", folder / "first", command()),

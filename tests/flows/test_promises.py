@@ -13,7 +13,7 @@ from disk_content import TIME_SAVERS, content
 
 from pipeline.cam import spans as cam_spans
 from pipeline.cam.stage import cam
-from pipeline.extract import spans as feature_spans
+from pipeline.extract import extractor as feature_spans
 from pipeline.extract.stage import extract
 from pipeline.features.finished import finished_checkpoints, missing_blocks
 from pipeline.index.stage import index

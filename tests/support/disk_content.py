@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 TIME_SAVERS = {"rates.json", "checkpoint_files.json"}  # of the ledger: no product rests on them
-VOLATILE = {"created", "finished", "made_by", "host", "pid", "noted", "since"}  # who made it, and when
+FENCE = "fence.json"  # whose number tells when a call began
+VOLATILE = {"created", "finished", "made_by", "host", "pid", "noted", "since", "fence"}  # who made it, and when
 
 
 def content(folder: Path) -> dict[str, object]:
@@ -12,7 +13,7 @@ def content(folder: Path) -> dict[str, object]:
     return {
         name: _stable(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not (name := path.relative_to(folder).as_posix()).startswith("locks/") and path.name not in TIME_SAVERS
+        if path.is_file() and not (name := path.relative_to(folder).as_posix()).startswith("locks/") and path.name not in {*TIME_SAVERS, FENCE}
     }
 
 

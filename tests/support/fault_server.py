@@ -1,18 +1,24 @@
 """Runs `atlas` commands in processes that fail at a chosen step; started once, so that each trial costs no imports.
 
 A step is a call that changes what is on the disk: fsync, rename, unlink, mkdir, rmdir, write. Reads one JSON request a
-line: {"arguments", "fault", "at", "delay_s", "log"}; answers {"code", "steps"}, the code negative where a signal ended it.
+line: {"arguments", "fault", "at", "delay_s", "log", "learn"}; answers {"code"}, the code negative where a signal ended it.
+What a command imports that was to "learn", the server imports as well: later ones find it there.
 """
 
 import errno
+import importlib
 import json
 import os
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 
 from pipeline.commands.group import main
+from stages.report import page
+
+page.draw_plots = lambda stats: []  # they take longer than all the rest, and no step of theirs changes the disk
 
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
 STEPS = ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir", "write")
@@ -70,7 +76,17 @@ def run(request):
     sys.stderr.flush()
     with open(f"{request['log']}.steps", "w") as file:  # noqa: PTH123
         file.write(str(fault.steps))
+    if request.get("learn"):
+        with open(f"{request['log']}.modules", "w") as file:  # noqa: PTH123
+            file.write("\n".join(sys.modules))
     os._exit(code)
+
+
+def learn(path):
+    with open(path) as file:  # noqa: PTH123
+        for name in file.read().splitlines():
+            with suppress(ImportError):
+                importlib.import_module(name)
 
 
 def serve():
@@ -83,6 +99,8 @@ def serve():
             time.sleep(request["delay_s"])
             os.kill(child, SIGNALS[request["fault"]])
         _, status = os.waitpid(child, 0)
+        if request.get("learn"):
+            learn(f"{request['log']}.modules")
         sys.stdout.write(json.dumps({"code": os.waitstatus_to_exitcode(status)}) + "\n")
         sys.stdout.flush()
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.cam.stage import cam
 from pipeline.disk.records import read_record, write_record
-from pipeline.extract.spans import SpanExtractor
+from pipeline.extract.extractor import SpanExtractor
 from pipeline.extract.stage import extract
 from pipeline.features.bad_images import bad_images
 from pipeline.features.finished import finished_checkpoints

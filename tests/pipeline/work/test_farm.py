@@ -31,6 +31,8 @@ from pipeline.work.pieces import Group
 from pipeline.work.stops import Stopped
 
 ELSEWHERE = ("local", "scheduler")
+TWO = "net_00[02].pth"
+SOME = ("extract.block_samples=2", "cam.positions=['aligned']", "cam.targets=['match']", "render.mosaics=['epochs']")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def contents(run: Run) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def by_one(lab, tmp_path_factory):
     """What one process makes, one block after the other."""
-    run = lab.run(tmp_path_factory.mktemp("serial") / "run", "compute.executor='serial'", "extract.block_samples=2")
+    run = lab.run(tmp_path_factory.mktemp("serial") / "run", "compute.executor='serial'", *SOME, checkpoints=TWO)
     for stage in STAGES:
         stage.bring_up_to_date(run)
     return contents(run)
@@ -84,7 +86,7 @@ def test_every_executor_gives_the_same_bits(lab, tmp_path, address, by_one, exec
         f"compute.address='{address}'",
         "extract.precision='float32'",
     )
-    run = lab.run(tmp_path / "run", "extract.block_samples=2", *where)
+    run = lab.run(tmp_path / "run", *SOME, *where, checkpoints=TWO)
     for stage in STAGES:
         stage.bring_up_to_date(run)
     assert contents(run) == by_one

@@ -250,14 +250,15 @@ def test_a_process_ends_though_its_decoding_processes_were_never_told_to(tmp_pat
 
 LATE_LOCK = """
 import atexit, sys, threading
-from pipeline import __main__ as command, cli
+from pipeline import __main__ as command
+from pipeline.commands import group
 lock = threading.Lock()
 lock.acquire()
 atexit.register(lock.acquire)  # as a finaliser that waits for ever
 def stopped():
     print("told")
     sys.exit(command.EXIT_STOPPED)
-cli.main = stopped
+group.main = stopped
 command.main()
 """
 
@@ -281,7 +282,7 @@ def test_what_is_left_is_told_of_a_stop_and_of_a_full_disk(error, noted):
 def test_workers_ignore_signals():
     handlers = [signal.getsignal(number) for number in interrupts.SIGNALS]
     try:
-        images._prepare_worker(0)
+        images._prepare_worker()
         assert [signal.getsignal(number) for number in interrupts.SIGNALS] == [signal.SIG_IGN] * len(interrupts.SIGNALS)
     finally:
         for number, handler in zip(interrupts.SIGNALS, handlers, strict=True):

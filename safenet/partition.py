@@ -113,7 +113,7 @@ POOLINGS: Mapping[Pooling, Callable[[Tensor, Tensor], Tensor]] = MappingProxyTyp
 
 def _ring_numbers(features: Tensor) -> Tensor:
     """Ring of each cell of a map [B, D, H, W], int64 [H, W]."""
-    return torch.from_numpy(ring_numbers((features.shape[2], features.shape[3]))).to(features.device)
+    return torch.tensor(ring_numbers((features.shape[2], features.shape[3])), device=features.device)
 
 
 def _part_cells(features: Tensor, boundary: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ column lie outside of every ring. A boundary b is a half-width in cells: rings 1
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -18,8 +19,9 @@ from safenet.architecture import Pooling
 Float = NDArray[np.floating]
 
 
+@lru_cache(maxsize=8)
 def ring_numbers(size: tuple[int, int]) -> NDArray[np.int64]:
-    """Ring of each cell, int64 [H, W]: 1 at the centre ... R at the rim, 0 outside of all rings (odd grids).
+    """Ring of each cell, int64 [H, W], not to be written into: 1 at the centre ... R at the rim, 0 outside of all rings (odd grids).
 
     Raises
     ------
@@ -33,7 +35,9 @@ def ring_numbers(size: tuple[int, int]) -> NDArray[np.int64]:
     offset = np.arange(height) - centre
     half_width = np.maximum(-offset, offset + 1)  # the smallest square that holds this row
     ring = np.maximum(half_width[:, None], half_width[None, :])
-    return np.where(ring > centre, 0, ring)
+    found = np.where(ring > centre, 0, ring)
+    found.flags.writeable = False
+    return found
 
 
 def part_cells(boundary: NDArray[np.integer], size: tuple[int, int]) -> NDArray[np.bool_]:

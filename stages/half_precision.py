@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_AT_ONCE = 1 << 16  # values: what is being converted stays in the processor's cache
+_AT_ONCE = 1 << 17  # values: what is being converted stays in the processor's cache
 _FRACTION_BITS = 23 - 10  # that a single has more than a half
 _BIASES_APART = np.float32(2.0 ** (127 - 15))
 _SIGN_AND_SHIFTED = np.int32(~((1 << 31) - 1) | (((1 << 15) - 1) << _FRACTION_BITS))
-_INFINITE = 0x7C00 << 1  # a half's bits without its sign: this and above are infinite or NaN
+_INFINITE = 0x7C00  # a half's bits without its sign: this and above are infinite or NaN
+_MINUS_INFINITE = 0x8000 | _INFINITE
 
 
 def to_single(values: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -41,5 +42,5 @@ def _convert(halves: NDArray[np.int16], singles: NDArray[np.float32]) -> None:
     bits <<= _FRACTION_BITS
     bits &= _SIGN_AND_SHIFTED
     singles *= _BIASES_APART
-    if (halves.view(np.uint16) << 1).max() >= _INFINITE:
+    if halves.max() >= _INFINITE or halves.view(np.uint16).max() >= _MINUS_INFINITE:
         singles[...] = halves.view(np.float16)

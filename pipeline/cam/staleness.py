@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.cam.versions import VERSION, version_of
 from pipeline.disk.stamps import stamp
 from pipeline.features.finished import block_content, content_stamp, reference_stamp
 from pipeline.run.directory import MissingProductError, Run
@@ -13,8 +14,6 @@ from pipeline.store.blocks import Block
 from pipeline.store.group_store import GroupStore
 from stages.cam.products import Product
 from stages.targets.names import NO_TARGET, parse_target
-
-VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,13 @@ def current_maps(features: GroupStore, cams: GroupStore) -> set[str]:
 def product_stamps(store: GroupStore, products: Sequence[Product], version: int = VERSION) -> dict[str, str]:
     """Product key -> stamp it must have, given the features in `store`."""
     mark, classes = store.attributes["stamp"], stamp(store.attributes["class_names"])
-    common = {"features": mark, "version": version}
-    return {product.key: stamp({**common, "product": product.key, **_beyond(store, product, classes)}) for product in products}
+    sampling = store.attributes["architecture"]["sampling"]
+    return {
+        product.key: stamp(
+            {"features": mark, "version": version_of(product, sampling, version), "product": product.key, **_beyond(store, product, classes)}
+        )
+        for product in products
+    }
 
 
 def _beyond(store: GroupStore, product: Product, classes: str) -> dict[str, str]:

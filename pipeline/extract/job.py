@@ -18,7 +18,8 @@ from pipeline.store.blocks import Block
 from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import read_attributes
-from safenet.checkpoint import CheckpointInfo, read_checkpoint
+from pipeline.work.stops import loading
+from safenet.checkpoint_info import CheckpointInfo
 
 
 @dataclass
@@ -32,10 +33,10 @@ class ExtractJob:
     state: FeatureState
     known: KnownRows
     void: dict[str, BadImage]
+    fence: Fence = field(init=False)  # once it is laid out
     retold: dict[str, str] = field(default_factory=dict)  # attribute -> what it was and is (empty: it is new), where the file tells another today
     bad: dict[str, BadImage] = field(default_factory=dict)  # now: the photos of pending blocks are tried again, and not bad until they are
     is_laid_out: bool = False
-    fence: Fence = field(init=False)  # once it is laid out
 
     @property
     def stamp(self) -> str:
@@ -77,6 +78,8 @@ def lay_out_job(run: Run, job: ExtractJob, *, alone: bool) -> None:
     job.retold = _told_anew(store, told) if alone and state.kind != "missing" else {}
     if state.lay_out:
         upgrade_marks(run, store, job.made_with)
+        with loading():
+            from safenet.checkpoint import read_checkpoint  # only where there is work
         checkpoint = read_checkpoint(job.info.path, **run.settings.extract.told)
         lay_out_features(run, store, checkpoint, job.made_with, state.block_samples, state.chunk_samples)
     elif job.retold:

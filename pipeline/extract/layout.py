@@ -7,10 +7,9 @@ import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.checkpoints.files import CheckpointFile
@@ -18,11 +17,14 @@ from pipeline.disk.stamps import stamp
 from pipeline.run.directory import Run
 from pipeline.store.group_store import GroupStore
 from pipeline.store.layout import ArrayLayout, array_layout
-from safenet.checkpoint import Checkpoint, CheckpointInfo
-from safenet.devices import pick_device
-from stages.extract.batch import resolve_precision
+from safenet.checkpoint_info import CheckpointInfo
+from safenet.devices import device_model, pick_device
+from stages.extract.precision import resolve_precision
 from stages.extract.settings import LATER_SETTINGS, RESOURCE_SETTINGS, ExtractSettings
 from stages.schema import GRADIENT_METHODS, HEAD_PREFIX, MASKS, SAMPLE_TEXTS, dim_sizes, feature_variables
+
+if TYPE_CHECKING:
+    from safenet.checkpoint import Checkpoint
 
 VERSION = 1
 _LIBRARIES = ("torch", "timm", "zarr", "numpy", "pillow", "safenet-atlas")
@@ -38,7 +40,7 @@ def ingredients(run: Run, digest: str) -> dict[str, Any]:
     settings = run.settings.extract
     unset = {name for name in LATER_SETTINGS if getattr(settings, name) == ExtractSettings.model_fields[name].default}
     chosen = settings.model_dump(mode="json", exclude={*RESOURCE_SETTINGS, *unset, "store", "precision"})
-    precision = resolve_precision(settings.precision, torch.device(pick_device(settings.device)))  # one store, one precision
+    precision = resolve_precision(settings.precision, pick_device(settings.device))  # one store, one precision
     return {**chosen, "precision": precision, "store": sorted(requested(run)), "checkpoint": digest, "version": VERSION}
 
 
@@ -124,7 +126,7 @@ def _heads(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _provenance(run: Run, info: CheckpointInfo, made_with: Mapping[str, Any]) -> dict[str, Any]:
-    device = torch.device(pick_device(run.settings.extract.device))
+    device = pick_device(run.settings.extract.device)
     return {
         "stamp": stamp(made_with),
         "made_with": dict(made_with),
@@ -135,8 +137,8 @@ def _provenance(run: Run, info: CheckpointInfo, made_with: Mapping[str, Any]) ->
         "architecture": info.architecture.as_dict(),
         "head_names": list(info.architecture.head_names),
         "class_names": class_names(run, info),
-        "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
+        "device": device,
+        "device_name": device_model(device),
         "precision": resolve_precision(run.settings.extract.precision, device),
         "libraries": {name: version(name) for name in _LIBRARIES},
         "host": socket.gethostname(),

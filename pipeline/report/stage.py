@@ -32,7 +32,7 @@ _NETWORK = (
 
 
 def report(run: Run) -> Outcome:
-    """Write the page; it links the mosaics beside it, so the run's directory can be moved as a whole.
+    """Write the page. It links to the mosaics beside it, so the directory of the run can be moved as a whole.
 
     Raises
     ------
@@ -133,4 +133,4 @@ def _exactness(run: Run, name: str) -> str:
         return "not examined"
     how = "closed form" if found["form"] == "closed" else "autograd on the stored maps"
     text = f"{how}; stored maps and heads give the stored logits to {found['logit_error']:.1g} of the largest ({found['samples']} images)"
-    return text + (f", closed form and autograd agree to {found['gradient_error']:.1g}" if found["gradient_error"] is not None else "")
+    return text + (f", the closed form a map to {found['gradient_error']:.1g} of its maximum" if found["gradient_error"] is not None else "")

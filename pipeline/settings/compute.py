@@ -23,9 +23,7 @@ class ComputeSettings(BaseModel):
     workers: int | None = Field(None, ge=1, description="number of threads, processes or jobs; default: the cores of the machine (cuda: its GPUs)")
     threads: int | None = Field(None, ge=1, description="threads per process; default: an equal share of the cores of the machine")
     span_samples: int = Field(2048, ge=1, description="images that a process of a cluster takes at once, in complete blocks")
-    address: str = Field(
-        "", description="address of a running Dask scheduler, such as tcp://10.0.0.1:8786 or tls://..., for executor = 'scheduler'"
-    )
+    address: str = Field("", description="address of a running Dask scheduler, such as tcp://10.0.0.1:8786 or tls://..., for executor = 'scheduler'")
     host: str = Field(
         "127.0.0.1", description="address that our own scheduler listens at; change it from loopback if jobs on other machines must reach it"
     )

@@ -21,7 +21,7 @@ from stages.cam.products import Product
 from stages.index.variants import chosen_samples
 from stages.stats.groups import Groups
 
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -31,10 +33,10 @@ def carry_back(weights: NDArray[np.float32], theta: NDArray[np.float32], source_
     """
     if sampling == "bilinear":
         return _through(sampling_matrix(theta, (weights.shape[2], weights.shape[3])).T, weights)
-    count = weights.shape[2] * weights.shape[3]
-    first = np.arange(len(weights) * weights.shape[1]).reshape(len(weights), -1, 1) * count
+    batch, channels, height, width = weights.shape
+    first = np.arange(0, weights.size, height * width).reshape(batch, channels, 1)
     found = np.zeros(weights.size, np.float32)
-    np.add.at(found, (first + source_cell.reshape(len(weights), 1, -1)).ravel(), weights.ravel())
+    np.add.at(found, (first + source_cell.reshape(batch, 1, height * width)).ravel(), weights.ravel())
     return found.reshape(weights.shape)
 
 
@@ -44,8 +46,9 @@ def carry_forward(
     """FAM's resampling: what each cell of the aligned grid reads of values [B, P, H, W] on the patch grid; parameters as in `carry_back`."""
     if sampling == "bilinear":
         return _through(sampling_matrix(theta, (values.shape[2], values.shape[3])), values)
-    index = source_cell.astype(np.int64).reshape(len(values), 1, -1)
-    return np.take_along_axis(values.reshape(*values.shape[:2], -1), index, axis=2).reshape(values.shape)
+    batch, channels, height, width = values.shape
+    index = source_cell.astype(np.int64).reshape(batch, 1, height * width)
+    return np.take_along_axis(values.reshape(batch, channels, height * width), index, axis=2).reshape(values.shape)
 
 
 def to_photo_frame(
@@ -68,7 +71,7 @@ def to_photo_frame(
     float32 [B, ..., H, W]
         On the patch grid; NaN where the network read nothing, or nothing with a value, and all of it where the warp is not finite.
     """
-    several = maps.reshape(len(maps), -1, *maps.shape[-2:])
+    several = maps.reshape(len(maps), math.prod(maps.shape[1:-2]), *maps.shape[-2:])
     known = np.ones(several.shape, bool) if additive else ~np.isnan(several)
     total = carry_back(np.concatenate([np.where(known, several, 0), known.astype(np.float32)], axis=1), theta, source_cell, sampling)
     value, read = np.split(total, 2, axis=1)
@@ -126,6 +129,6 @@ def _copy_cells(patch_map: NDArray[np.floating], source_cell: NDArray[np.integer
 def _through(matrix: csr_array, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Values [B, P, H, W] through a matrix between the cells of all samples."""
     batch, channels, height, width = values.shape
-    columns = values.reshape(batch, channels, -1).swapaxes(1, 2).reshape(-1, channels)
-    found = (matrix @ columns).astype(np.float32).reshape(batch, -1, channels)
-    return np.ascontiguousarray(found.swapaxes(1, 2)).reshape(batch, channels, height, width)
+    columns = values.transpose(0, 2, 3, 1).reshape(batch * height * width, channels)
+    found = (matrix @ columns).astype(np.float32).reshape(batch, height, width, channels)
+    return np.ascontiguousarray(found.transpose(0, 3, 1, 2))

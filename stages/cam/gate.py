@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -52,7 +53,7 @@ class Exactness:
 
 
 def examine(block: Arrays, head_arrays: Sequence[HeadArrays], activation: HeadActivation, pooling: Pooling) -> Exactness:
-    """Compare the two ways on a few images.
+    """Compare a few images with what the network gave for them, and the closed form with the heads themselves.
 
     Parameters
     ----------
@@ -63,10 +64,11 @@ def examine(block: Arrays, head_arrays: Sequence[HeadArrays], activation: HeadAc
     activation : {"none", "leaky_relu"}
     pooling : {"mean", "max"}
     """
-    usable = block["valid"].astype(bool) & np.isfinite(block["logit"]).all(axis=(1, 2)) & np.isfinite(block["aligned_map"]).all(axis=(1, 2, 3))
-    rows = np.flatnonzero(usable)[:FEW]
-    if not len(rows):
-        return Exactness("closed" if activation == "none" and pooling == "mean" else "autograd", float("nan"), float("nan"), 0)
+    usable = np.flatnonzero(block["valid"].astype(bool) & np.isfinite(block["logit"]).all(axis=(1, 2)))
+    rows = list(islice((row for row in usable if np.isfinite(block["aligned_map"][row]).all()), FEW))
+    is_linear = activation == "none" and pooling == "mean"
+    if not rows:
+        return Exactness("closed" if is_linear else "autograd", float("nan"), float("nan"), 0)
     few = {name: block[name][rows] for name in ("aligned_map", "boundary", "source_cell", "logit")}
     side = few["aligned_map"].shape[1:3]
     cells = few["aligned_map"].reshape(len(rows), side[0] * side[1], -1).astype(np.float64)
@@ -74,12 +76,10 @@ def examine(block: Arrays, head_arrays: Sequence[HeadArrays], activation: HeadAc
     logit, at_zero = (_part_logits(head_arrays, activation, values) for values in (feature, np.zeros_like(feature[:1])))
     stored = few["logit"][:, :-1].astype(np.float64)
     logit_error = np.abs(stored - logit).max() / np.abs(stored - at_zero).max()
-    if activation != "none" or pooling != "mean":
+    if not is_linear:
         return Exactness("autograd", float(logit_error), float("nan"), len(rows))
-    chosen = logit.mean(axis=1).argmax(axis=1)
-    expected = _by_removal(cells, ring_weights_of(few).reshape(*few["boundary"].shape, -1), feature, head_arrays, chosen)
-    error = np.abs(_closed_form(few, head_arrays, chosen) - expected).max() / np.abs(expected).max()
-    return Exactness("closed" if error <= GRADIENT_TOLERANCE else "autograd", float(logit_error), float(error), len(rows))
+    error = _gradient_error(cells, ring_weights_of(few).reshape(*few["boundary"].shape, -1), feature, logit, head_arrays)
+    return Exactness("closed" if error <= GRADIENT_TOLERANCE else "autograd", float(logit_error), error, len(rows))
 
 
 def _part_logits(head_arrays: Sequence[HeadArrays], activation: HeadActivation, feature: Float) -> NDArray[np.float64]:
@@ -87,27 +87,32 @@ def _part_logits(head_arrays: Sequence[HeadArrays], activation: HeadActivation, 
     return np.stack([run_head(arrays, activation, feature[:, part])[1] for part, arrays in enumerate(head_arrays)], axis=1)
 
 
-def _by_removal(cells: Float, weights: Float, feature: Float, head_arrays: Sequence[HeadArrays], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+def _gradient_error(cells: Float, weights: Float, feature: Float, logit: Float, head_arrays: Sequence[HeadArrays]) -> float:
+    """How far the closed form is from what each cell really adds to the mean part logit of the image's predicted class."""
+    classes, chosen = np.unique(logit.mean(axis=1).argmax(axis=1), return_inverse=True)
+    of_classes = [{**arrays, "w2": arrays["w2"][classes], "b2": arrays["b2"][classes]} for arrays in head_arrays]
+    expected = _by_removal(cells, weights, feature, of_classes, chosen)
+    found = _closed_form(cells.astype(np.float32), weights, of_classes, chosen)
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def _by_removal(cells: Float, weights: Float, feature: Float, head_arrays: Sequence[HeadArrays], chosen: NDArray[np.integer]) -> Float:
     """What the mean part logit of the chosen classes falls by without each cell, [n, N]: nothing folded, no gradient.
 
-    Each cell is taken out of its part's feature, and the head is run, layer by layer, on what is left. Of a score that is affine in the cells that
-    is the cell's share.
+    Each cell is taken out of its part's feature, and the head is run, layer by layer, on what is left. If the score is affine in the cells, that is
+    the cell's share of it.
     """
-    found, (classes, column) = np.zeros(cells.shape[:2]), np.unique(chosen, return_inverse=True)
+    found = np.zeros(cells.shape[:2])
     for part, arrays in enumerate(head_arrays):
-        of_few = {**arrays, "w2": arrays["w2"][classes], "b2": arrays["b2"][classes]}
-        whole = run_head(of_few, "none", feature[:, part])[1]
         sample, cell = np.nonzero(weights[:, part])
         left = feature[sample, part] - weights[sample, part, cell, None] * cells[sample, cell]
-        fallen = whole[sample] - run_head(of_few, "none", left)[1]
-        found[sample, cell] += fallen[np.arange(len(cell)), column[sample]] / len(head_arrays)
+        fallen = run_head(arrays, "none", feature[:, part])[1][sample] - run_head(arrays, "none", left)[1]
+        found[sample, cell] += fallen[np.arange(len(cell)), chosen[sample]] / len(head_arrays)
     return found
 
 
-def _closed_form(few: Arrays, head_arrays: Sequence[HeadArrays], chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-    """HiResCAM of the mean part logit of the chosen classes at the aligned map, as the heat maps take it."""
-    folded = [fold_head(arrays) for arrays in head_arrays]
-    direction = np.stack([head.matrix[chosen] / len(folded) for head in folded], axis=1).astype(np.float32)
-    cells = few["aligned_map"].reshape(len(chosen), -1, few["aligned_map"].shape[3]).astype(np.float32)
-    weights = ring_weights_of(few).reshape(len(chosen), len(folded), -1)
-    return np.asarray(FactoredGradient(cells, direction, CellWeights(weights), lambda: np.abs(cells)).contribution)
+def _closed_form(cells: Float, weights: Float, head_arrays: Sequence[HeadArrays], chosen: NDArray[np.integer]) -> Float:
+    """HiResCAM of the mean part logit of the chosen classes at the aligned map, as the heat maps take it, [n, N]."""
+    matrices = [fold_head(arrays).matrix for arrays in head_arrays]
+    direction = np.stack([matrix[chosen] / len(matrices) for matrix in matrices], axis=1).astype(np.float32)
+    return FactoredGradient(cells, direction, CellWeights(weights), lambda: np.abs(cells)).contribution

@@ -165,10 +165,13 @@ def class_of(block: Arrays, target: TargetName, context: TargetContext) -> NDArr
     if target.base == "class_":
         return np.full(len(logit), list(context.class_names).index(target.name))
     mean = logit[:, :-1].mean(axis=1)
-    usable, rank = np.isfinite(mean).all(axis=1), 1 if target.base == "counter" else 0
-    if rank >= mean.shape[1]:
-        return np.full(len(logit), UNDEFINED)
-    return np.where(usable, np.argsort(-mean, axis=1, kind="stable")[:, rank], UNDEFINED)
+    usable, index = np.isfinite(mean).all(axis=1), mean.argmax(axis=1)  # of equal classes the first
+    if target.base == "counter":
+        if mean.shape[1] < 2:
+            return np.full(len(logit), UNDEFINED)
+        np.put_along_axis(mean, index[:, None], -np.inf, axis=1)
+        index = mean.argmax(axis=1)
+    return np.where(usable, index, UNDEFINED)
 
 
 def _cosine(block: Arrays, target: TargetName, context: TargetContext, reference: NDArray[np.floating]) -> CosineScore:

@@ -96,7 +96,7 @@ def test_networks_without_a_closed_form_say_what_they_cannot_give(lab, indexed, 
     run = lab.run(directory, f"extract.checkpoints=['{tmp_path}/net_*.pth']")
     extract(run)
     explain = pipeline.cam.explain.Explainer(run)
-    with pytest.raises(ValueError, match="net_000: its heads have no closed form, which maps of all classes rest on; ask `maps` for single classes"):
+    with pytest.raises(ValueError, match="net_000: its heads have no closed form, which maps of all classes need; use `maps` for single classes"):
         explain.class_maps("net_000", [0])
     with pytest.raises(ValueError, match=r"the parts of this network are maxima over their cells: .* Use token_deletion"):
         explain.curves("net_001", "aligned/predicted/hires_cam", [0])

@@ -168,13 +168,13 @@ def test_a_run_directory_that_is_a_file_or_a_broken_link(tmp_path):
     (tmp_path / "file").touch()
     is_bad(look("run directory", Asked(tmp_path / "file")), "fail", "/file: a file; expected a directory", "another --run")
     (tmp_path / "link").symlink_to(tmp_path / "nothing")
-    is_bad(look("run directory", Asked(tmp_path / "link")), "fail", "/link: a link to what is not there", "Make the link's target")
+    is_bad(look("run directory", Asked(tmp_path / "link")), "fail", "/link: a link that leads nowhere", "Create the target of the link")
 
 
 def test_a_run_directory_that_cannot_be_written(asked, monkeypatch):
     monkeypatch.setattr(tempfile, "mkdtemp", raising(OSError(errno.EROFS, "Read-only file system")))
     is_bad(look("run directory", asked), "fail", "/runs: cannot be written: .*Read-only file system", "owner or mode, or name another --run")
-    is_bad(look("write speed", asked), "fail", "the check itself stops: OSError: .*Read-only file system", "Put right what the error names")
+    is_bad(look("write speed", asked), "fail", "the check itself fails: OSError: .*Read-only file system", "Put right what the error names")
 
 
 def test_a_run_directory_that_is_there_is_looked_at_itself(tmp_path):
@@ -217,7 +217,7 @@ def test_scratch_files_are_removed_when_writing_stops(asked, monkeypatch, error)
         with pytest.raises(KeyboardInterrupt):
             look("write speed", asked)
     else:
-        is_bad(look("write speed", asked), "fail", "the check itself stops: OSError: .*No space left", "Put right what the error names")
+        is_bad(look("write speed", asked), "fail", "the check itself fails: OSError: .*No space left", "Put right what the error names")
     # the fixture looks whether anything is left
 
 
@@ -237,7 +237,7 @@ def test_another_fault_of_locking_is_neither_a_refusal_nor_a_lock(asked, monkeyp
     answers = iter([None] * granted)
     stopping = raising(OSError(errno.EIO, "Input/output error"))
     monkeypatch.setattr(fcntl, "flock", lambda file, operation: next(answers, "none") and stopping())
-    is_bad(look("file locks", asked), "fail", "the check itself stops: OSError: .*Input/output error", "Put right what the error names")
+    is_bad(look("file locks", asked), "fail", "the check itself fails: OSError: .*Input/output error", "Put right what the error names")
 
 
 @pytest.mark.parametrize(("ahead_s", "said"), [(60, "60 s behind the"), (-60, "60 s ahead of the")])
@@ -388,8 +388,8 @@ def test_stages_that_make_no_report(asked, monkeypatch):
 def test_a_check_that_breaks_is_a_finding_and_the_next_one_runs(asked):
     rows = [Check("first", raising(ZeroDivisionError("two\nlines"))), Check("second", raising(OSError())), ROWS["python"]]
     first, second, third = examine(asked, rows)
-    is_bad(first, "fail", "^the check itself stops: ZeroDivisionError: two lines$", "^Put right what the error names, then run `atlas doctor` again$")
-    is_bad(second, "fail", "^the check itself stops: OSError: OSError$", "^Put right")
+    is_bad(first, "fail", "^the check itself fails: ZeroDivisionError: two lines$", "^Correct what the error names, then run `atlas doctor` again$")
+    is_bad(second, "fail", "^the check itself fails: OSError: OSError$", "^Put right")
     assert third.status == "ok"
 
 

@@ -213,7 +213,10 @@ def test_a_batch_that_does_not_fit_is_halved_once_and_for_all():
         found = extractor(photos, photos + 1)
         assert torch.equal(found["double"], 2 * photos) and torch.equal(found["class"], photos + 1)
     assert small.sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 2]
-    assert told == ["cpu has no room for 8 images at once; going on with 4", "cpu has no room for 4 images at once; going on with 2"]
+    assert told == [
+        "cpu runs out of memory with 8 images at once; continuing with 4",
+        "cpu runs out of memory with 4 images at once; continuing with 2",
+    ]
 
 
 def test_a_device_without_room_for_one_image_is_an_error():

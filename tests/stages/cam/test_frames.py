@@ -1,6 +1,7 @@
 """Carrying maps between the aligned grid and the photo's."""
 
 import numpy as np
+import pytest
 import torch
 import xarray as xr
 from feature_blocks import feature_block, random_net
@@ -30,6 +31,18 @@ def test_an_identity_warp_changes_nothing():
     for sampling in ("nearest", "bilinear"):
         found = to_photo_frame(HEAT, THETA.numpy(), SOURCE, sampling, additive=False)
         np.testing.assert_allclose(found[1], HEAT[1], atol=1e-5)  # float32 corner weights
+
+
+@pytest.mark.parametrize("sampling", ["nearest", "bilinear"])
+@pytest.mark.parametrize("additive", [True, False])
+def test_several_maps_of_a_sample_go_back_as_each_alone(sampling, additive):
+    several = np.stack([HEAT, HEAT**2, np.where(HEAT > 0, HEAT, np.nan)], axis=1)
+    found = to_photo_frame(several, THETA.numpy(), SOURCE, sampling, additive)
+    for number in range(3):
+        alone = to_photo_frame(several[:, number], THETA.numpy(), SOURCE, sampling, additive)
+        np.testing.assert_array_equal(found[:, number], alone)
+    none = slice(0, 0)
+    assert to_photo_frame(several[none], THETA.numpy()[none], SOURCE[none], sampling, additive).shape == (0, 3, 8, 8)
 
 
 def test_a_part_map_is_not_additive():

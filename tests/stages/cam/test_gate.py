@@ -5,14 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from feature_blocks import feature_block, random_net
+import torch
+from feature_blocks import context_of, feature_block, random_net
 
 from pipeline.cam.stage import cam
 from pipeline.extract.stage import extract
+from safenet.head_arrays import fold_head
+from safenet.partition import pool_rings
 from stages.cam import gate
+from stages.cam.compute import compute_cams
 from stages.cam.gate import GATE_READS, examine
+from stages.cam.products import Product
 
-NAMES = ("w1", "b1", "bn_weight", "bn_bias", "bn_mean", "bn_var", "w2", "b2")
+PREDICTED = Product("aligned", "predicted", "hires_cam")
 
 
 def examined(model, change=None, **kind):
@@ -39,6 +44,32 @@ def test_a_head_without_a_closed_form_is_taken_by_autograd(kind):
     assert found.form == "autograd"
     assert found.logit_error < 1e-5
     assert found.as_dict()["gradient_error"] is None, "there is nothing to compare, and JSON has no NaN"
+
+
+def test_a_wrong_closed_form_is_noticed(monkeypatch):
+    """One that forgets what BatchNorm divides by gives other cells than their removal does."""
+
+    def without_variance(arrays):
+        return fold_head({**arrays, "bn_var": np.ones_like(arrays["bn_var"])})
+
+    monkeypatch.setattr(gate, "fold_head", without_variance)
+    found = examined(random_net())
+    assert found.gradient_error > 0.1
+    assert found.form == "autograd"
+
+
+def test_the_gate_measures_the_distance_to_autograd():
+    """HiResCAM of the predicted class by autograd in float64, through torch's own pooling and heads."""
+    model = random_net(parts=4)
+    features = feature_block(model, 4)
+    cells = torch.tensor(np.moveaxis(features["aligned_map"].values, 3, 1), dtype=torch.float64, requires_grad=True)
+    part = pool_rings(cells, torch.from_numpy(features["boundary"].values.astype(np.int64)))
+    logit = torch.stack([head(values)[1] for head, values in zip(model.double().heads[:-1], part.unbind(2), strict=True)]).mean(dim=0)
+    (gradient,) = torch.autograd.grad(logit.amax(dim=1).sum(), cells)
+    expected = (gradient * cells.detach()).sum(dim=1).flatten(1).numpy()
+    closed = compute_cams(features, [PREDICTED], context_of(random_net(parts=4)))[PREDICTED.key].values.reshape(4, -1)
+    error = np.abs(closed - expected).max() / np.abs(expected).max()
+    np.testing.assert_allclose(examined(random_net(parts=4)).gradient_error, error, rtol=1e-4)  # both are roundings of float32
 
 
 def test_half_precision_costs_what_it_costs():

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.cam.staleness import version_of
-from pipeline.cam.versions import VERSION
 from pipeline.disk.stamps import stamp
 from pipeline.features.finished import block_content, content_stamp, reference_stamp
 from pipeline.run.directory import MissingProductError, Run

@@ -25,11 +25,10 @@ help:  ## Show this list
 
 ## Use
 
-setup: $(READY)  ## Make the virtual environment (about a minute, 1.6 GB)
+setup: $(READY)  ## Make the virtual environment (about a minute, 1.7 GB)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) torch
 	$(INSTALL) --editable '.[network]'
 	-$(COMPILE)
 	@touch $@

@@ -23,7 +23,7 @@ from pipeline.settings.all import load_settings
 from safenet import PRESETS, SafeNet, save_checkpoint
 from safenet.devices import pick_device
 from safenet.preprocess import load_image
-from stages.extract.batch import resolve_precision
+from stages.extract.precision import resolve_precision
 
 ROUNDS = 3
 
@@ -51,7 +51,7 @@ def bench_stage(folder: Path, chosen: argparse.Namespace) -> None:
     model.to(device)
     paths = sorted((folder / f"photos{chosen.images}").rglob("*.jpg"))
     images = torch.stack([load_image(path, model.architecture.image_size) for path in paths]).to(device)
-    precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(resolve_precision("auto", device))
+    precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(resolve_precision("auto", str(device)))
     bare, stage = [], []
     for round_number in range(ROUNDS):
         bare.append(seconds(lambda: forward_all(model, images, chosen.batch, precision)))

@@ -6,10 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from safenet.architecture import PRESETS, Architecture
+from safenet.checkpoint_info import CheckpointError, CheckpointInfo
 from safenet.needs_network import require_network
 
 if TYPE_CHECKING:
-    from safenet.checkpoint import CheckpointError, CheckpointInfo, load_checkpoint, save_checkpoint
+    from safenet.checkpoint import load_checkpoint, save_checkpoint
     from safenet.model import SafeNet, SafeNetOutput
 
 __all__ = [
@@ -24,8 +25,6 @@ __all__ = [
 ]
 
 _LAZY = {
-    "CheckpointError": "safenet.checkpoint",
-    "CheckpointInfo": "safenet.checkpoint",
     "SafeNet": "safenet.model",
     "SafeNetOutput": "safenet.model",
     "load_checkpoint": "safenet.checkpoint",

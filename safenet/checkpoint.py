@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from safenet.architecture import Architecture, HeadActivation, Pooling, Sampling
-from safenet.checkpoint_bytes import CheckpointError, read_content
-from safenet.checkpoint_wrappings import Taken, unwrap
+from safenet.checkpoint_bytes import read_content
+from safenet.checkpoint_info import CheckpointError, CheckpointInfo
+from safenet.checkpoint_wrappings import unwrap
 from safenet.model import SafeNet
 
 METADATA_KEY = "safenet_atlas"
@@ -26,18 +27,6 @@ _UNUSED_CLASSES = 1000
 _UPSTREAM_HEADS = 8  # leaves no trace in the shapes of a file
 _EPOCH_IN_NAME = (r"epoch[-_=]?", r"net_")  # before the number, as a whole word of the name
 _NO_SHAPE_TELLS = {"heads", "sampling", "head_activation", "pooling", "drop_path", "image_size"}
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """What a checkpoint file says of itself, and what its shapes tell."""
-
-    path: Path
-    architecture: Architecture
-    epoch: int | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    class_names: tuple[str, ...] = ()
-    taken: Taken = field(default_factory=Taken)
 
 
 @dataclass(frozen=True)
@@ -124,7 +113,7 @@ def read_checkpoint(
     if metadata.class_names and len(metadata.class_names) != architecture.classes:
         raise CheckpointError(
             f"{path}: its metadata names {len(metadata.class_names)} classes, its classifiers have {architecture.classes}; "
-            f"they are of two networks. Save the checkpoint again"
+            f"they belong to two networks. Save the checkpoint again"
         )
     info = CheckpointInfo(
         path=path,
@@ -314,7 +303,7 @@ def _infer(path: Path, state: Mapping[str, Tensor], told: _ToldSizes) -> Archite
     for key, size in sizes.items():
         if getattr(told, key) not in (None, size):
             raise CheckpointError(
-                f"{path}: its metadata says {key} = {getattr(told, key)}, its tensors {size}; they are of two networks. Save the checkpoint again"
+                f"{path}: its metadata says {key} = {getattr(told, key)}, its tensors {size}; they belong to two networks. Save the checkpoint again"
             )
     untold = {"heads": _UPSTREAM_HEADS, "image_size": patch * round((tokens - 1) ** 0.5)}
     untold |= told.model_dump(include=_NO_SHAPE_TELLS, exclude_none=True)

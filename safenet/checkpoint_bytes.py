@@ -12,12 +12,7 @@ from typing import Any
 
 import torch
 
-
-class CheckpointError(ValueError):
-    """A checkpoint file that cannot be used; the message is one line that names the file and the fault."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(one_line(text))
+from safenet.checkpoint_info import CheckpointError, one_line
 
 
 def read_content(path: Path) -> Mapping[Any, Any]:
@@ -43,11 +38,6 @@ def read_content(path: Path) -> Mapping[Any, Any]:
     return content
 
 
-def one_line(text: str) -> str:
-    r"""Write line breaks as ``\n``."""
-    return text.replace("\r", "\\r").replace("\n", "\\n")
-
-
 def _check_archive(path: Path) -> None:
     """Refuse what `torch.save` does not write; torch itself checks no sum where it maps a file, and unpacks what it is told to."""
     try:
@@ -64,7 +54,7 @@ def _check_archive(path: Path) -> None:
     if "constants.pkl" in names:
         raise CheckpointError(f"{path}: a TorchScript archive, whose code is never run; save the network's state_dict instead")
     if is_packed:
-        raise CheckpointError(f"{path}: its records unpack to {claimed:,} bytes, but torch.save packs nothing; save it again with torch.save")
+        raise CheckpointError(f"{path}: its records unpack to {claimed:,} bytes, but torch.save never compresses; save it again with torch.save")
     if spoilt:
         raise _damaged(path, f"the checksum of {spoilt} is wrong")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from safenet.checkpoint_bytes import CheckpointError
+from safenet.checkpoint_info import CheckpointError, Taken
 
 _MARK = "transformer.cls_token"  # every Safe-Net has one, and nothing else that is saved beside it
 _INNER = "loc_model."  # upstream's name of the network within its model
@@ -20,31 +20,6 @@ _TRANSPARENT = {"module", "_orig_mod"}  # put into names by DataParallel and tor
 _COUNTERS = {"n_averaged"}  # beside the weights of torch's AveragedModel
 _AVERAGE = r"(?<![A-Za-z])(?i:ema)(?![A-Za-z])|(?<=[a-z])EMA(?![a-z])"  # a word of its own: not in "semantic"
 _DEPTH = 4
-_PLAIN = {"top", "state_dict", "model"}
-
-
-@dataclass(frozen=True)
-class Taken:
-    """Which network of a file was taken.
-
-    Attributes
-    ----------
-    name : str
-        As `extract.state_key` takes it; "top": the file is the state dict itself.
-    left : tuple of str
-        What was left out: other networks of the file by their names, and tensors that belong to none.
-    """
-
-    name: str = "top"
-    left: tuple[str, ...] = ()
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the file holds one network, where it is usually found."""
-        return self.name in _PLAIN and not self.left
-
-    def __str__(self) -> str:
-        return f"its network {self.name!r} is taken" + (f"; left out: {', '.join(self.left)}" if self.left else "")
 
 
 @dataclass(frozen=True)
@@ -174,7 +149,7 @@ def _state(path: Path, chosen: _Candidate, prefixes: Sequence[str]) -> tuple[dic
             continue
         own = name.removeprefix(chosen.prefix or _INNER)
         if own in state:
-            raise CheckpointError(f"{path}: holds {origin[own]} and {key}, two tensors of one name; save one of them alone as a plain state dict")
+            raise CheckpointError(f"{path}: holds {origin[own]} and {key}, two tensors of one name; save only one of them as a plain state dict")
         state[own], origin[own] = value, str(key)
     return state, outside
 

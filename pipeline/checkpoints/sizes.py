@@ -6,10 +6,10 @@ from typing import Any
 
 from pipeline.checkpoints.files import CheckpointFile
 from pipeline.checkpoints.names import NamedFiles
+from pipeline.checkpoints.reading import read_info
 from pipeline.run.directory import Run
 from pipeline.store.groups import known_groups, read_attributes
 from safenet.architecture import Architecture
-from safenet.checkpoint import read_checkpoint
 
 
 def check_same_sizes(run: Run, named: NamedFiles) -> None:
@@ -27,7 +27,7 @@ def check_same_sizes(run: Run, named: NamedFiles) -> None:
     if other is not None:
         leaves = f", or take the stored one out: `atlas forget-checkpoint {other}`" if other in stored else ""
         raise ValueError(
-            f"extract.checkpoints: {first} ({sizes[first]}) and {other} ({sizes[other]}) differ in size, so that their figures cannot be compared. "
+            f"extract.checkpoints: {first} ({sizes[first]}) and {other} ({sizes[other]}) differ in size, so their figures cannot be compared. "
             f"Use a run for each (--run){leaves}"
         )
 
@@ -39,12 +39,7 @@ def _stored_sizes(run: Run, name: str) -> str:
 
 
 def _file_sizes(run: Run, file: CheckpointFile) -> str:
-    settings = run.settings.extract
-
-    def read() -> str:
-        return _in_words(read_checkpoint(file.path, **settings.told).info.architecture)
-
-    return read() if file.notes is None else file.notes.sizes(file.path, settings.state_key, read)
+    return _in_words(read_info(file, run.settings.extract.told).architecture)
 
 
 def _in_words(network: Architecture) -> str:

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.checkpoints.files import CheckpointFile
+from pipeline.checkpoints.reading import read_info
 from pipeline.extract.layout import class_names
 from pipeline.run.directory import Run
-from safenet.checkpoint import CheckpointInfo, read_checkpoint
+from safenet.checkpoint_info import CheckpointInfo
 from stages.extract.gradient_plan import asked_gradients
 from stages.targets.references import UNDEFINED
 from stages.targets.scoring import label_index
@@ -17,15 +18,14 @@ from stages.targets.scoring import label_index
 def examine(run: Run, file: CheckpointFile) -> CheckpointInfo:
     """Read what a file tells of itself, and refuse what cannot be used."""
     path, settings = file.path, run.settings.extract
-    checkpoint = read_checkpoint(path, **settings.told)
-    checkpoint.check()
-    architecture = checkpoint.info.architecture
+    info = read_info(file, settings.told, check=True)
+    architecture = info.architecture
     if settings.aligned == "derived" and architecture.sampling != "nearest":
         raise ValueError(f"{path}: extract.aligned = 'derived' needs nearest sampling; this network's is {architecture.sampling}. Set it to 'stored'")
     if settings.blocks and settings.blocks[-1] >= architecture.depth:
         raise ValueError(f"{path}: extract.blocks: block {settings.blocks[-1]} does not exist: the network has blocks 0 to {architecture.depth - 1}")
-    _check_gradients(run, checkpoint.info)
-    return checkpoint.info
+    _check_gradients(run, info)
+    return info
 
 
 def _check_gradients(run: Run, info: CheckpointInfo) -> None:

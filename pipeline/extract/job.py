@@ -18,7 +18,8 @@ from pipeline.store.blocks import Block
 from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import read_attributes
-from safenet.checkpoint import CheckpointInfo, read_checkpoint
+from pipeline.work.stops import loading
+from safenet.checkpoint_info import CheckpointInfo
 
 
 @dataclass
@@ -32,15 +33,20 @@ class ExtractJob:
     state: FeatureState
     known: KnownRows
     void: dict[str, BadImage]
+    fence: Fence = field(init=False)  # once it is laid out
     retold: dict[str, str] = field(default_factory=dict)  # attribute -> what it was and is (empty: it is new), where the file tells another today
     bad: dict[str, BadImage] = field(default_factory=dict)  # now: the photos of pending blocks are tried again, and not bad until they are
     is_laid_out: bool = False
-    fence: Fence = field(init=False)  # once it is laid out
 
     @property
     def stamp(self) -> str:
         """Digest that each of its blocks is marked with."""
         return stamp(self.made_with)
+
+    @property
+    def digest(self) -> str:
+        """Of the checkpoint file's bytes."""
+        return str(self.made_with["checkpoint"])
 
     @property
     def left(self) -> int:
@@ -62,8 +68,10 @@ class ExtractJob:
     def span(self, blocks: Sequence[Block]) -> FeatureSpan:
         """Blocks of it, as a process takes them."""
         known = self.known.only(blocks)
-        precision = self.made_with["precision"]
-        return FeatureSpan(self.name, self.info.path, self.store, self.fence, self.stamp, precision, tuple(blocks), known, self.void, self.bad)
+        file = self.info.path, self.digest
+        return FeatureSpan(
+            self.name, *file, self.store, self.fence, self.stamp, self.made_with["precision"], tuple(blocks), known, self.void, self.bad
+        )
 
 
 def lay_out_job(run: Run, job: ExtractJob, *, alone: bool) -> None:
@@ -77,8 +85,10 @@ def lay_out_job(run: Run, job: ExtractJob, *, alone: bool) -> None:
     job.retold = _told_anew(store, told) if alone and state.kind != "missing" else {}
     if state.lay_out:
         upgrade_marks(run, store, job.made_with)
-        checkpoint = read_checkpoint(job.info.path, **run.settings.extract.told)
-        lay_out_features(run, store, checkpoint, job.made_with, state.block_samples, state.chunk_samples)
+        with loading():
+            from pipeline.checkpoints.networks import load_network  # only where there is work
+        info, network = load_network(job.info.path, job.digest, run.settings.extract.told)
+        lay_out_features(run, store, info, network, job.made_with, state.block_samples, state.chunk_samples)
     elif job.retold:
         store.update_attributes(told)
     for block in state.pending:

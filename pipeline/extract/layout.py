@@ -7,10 +7,9 @@ import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.checkpoints.files import CheckpointFile
@@ -18,11 +17,14 @@ from pipeline.disk.stamps import stamp
 from pipeline.run.directory import Run
 from pipeline.store.group_store import GroupStore
 from pipeline.store.layout import ArrayLayout, array_layout
-from safenet.checkpoint import Checkpoint, CheckpointInfo
-from safenet.devices import pick_device
-from stages.extract.batch import resolve_precision
+from safenet.checkpoint_info import CheckpointInfo
+from safenet.devices import device_model, pick_device
+from stages.extract.precision import resolve_precision
 from stages.extract.settings import LATER_SETTINGS, RESOURCE_SETTINGS, ExtractSettings
 from stages.schema import GRADIENT_METHODS, HEAD_PREFIX, MASKS, SAMPLE_TEXTS, dim_sizes, feature_variables
+
+if TYPE_CHECKING:
+    from safenet.model import SafeNet
 
 VERSION = 1
 _LIBRARIES = ("torch", "timm", "zarr", "numpy", "pillow", "safenet-atlas")
@@ -38,7 +40,7 @@ def ingredients(run: Run, digest: str) -> dict[str, Any]:
     settings = run.settings.extract
     unset = {name for name in LATER_SETTINGS if getattr(settings, name) == ExtractSettings.model_fields[name].default}
     chosen = settings.model_dump(mode="json", exclude={*RESOURCE_SETTINGS, *unset, "store", "precision"})
-    precision = resolve_precision(settings.precision, torch.device(pick_device(settings.device)))  # one store, one precision
+    precision = resolve_precision(settings.precision, pick_device(settings.device))  # one store, one precision
     return {**chosen, "precision": precision, "store": sorted(requested(run)), "checkpoint": digest, "version": VERSION}
 
 
@@ -55,12 +57,14 @@ def image_bytes(run: Run, info: CheckpointInfo) -> int:
     return sum(int(np.prod(layout.shape)) * np.dtype(layout.dtype).itemsize for layout in layouts if layout.dtype != "str")
 
 
-def lay_out_features(run: Run, store: GroupStore, checkpoint: Checkpoint, made_with: Mapping[str, Any], block_samples: int, chunk: int) -> None:
+def lay_out_features(
+    run: Run, store: GroupStore, info: CheckpointInfo, network: SafeNet, made_with: Mapping[str, Any], block_samples: int, chunk: int
+) -> None:
     """Make the store's metadata, texts and heads; blocks that it holds stay as they are."""
-    table, info = run.manifest, checkpoint.info
+    table = run.manifest
     variables = feature_variables(requested(run))
     sizes = _sizes(run, info, len(table))
-    whole = {name: table[column].to_numpy(dtype=object) for name, column in SAMPLE_TEXTS.items()} | _heads(checkpoint)
+    whole = {name: table[column].to_numpy(dtype=object) for name, column in SAMPLE_TEXTS.items()} | _heads(network)
     whole |= _coordinates(run.settings.extract, info.architecture.depth)
     arrays: list[ArrayLayout] = [array_layout(v, _dtype(run, v.dtype), sizes, block_samples, chunk, values=whole.get(v.name)) for v in variables]
     attributes = _provenance(run, info, made_with)
@@ -118,13 +122,13 @@ def _dtype(run: Run, dtype: str) -> str:
     return run.settings.extract.map_dtype if dtype == "map" else dtype
 
 
-def _heads(checkpoint: Checkpoint) -> dict[str, Any]:
-    arrays = [head.arrays() for head in checkpoint.build().heads]
+def _heads(network: SafeNet) -> dict[str, Any]:
+    arrays = [head.arrays() for head in network.heads]
     return {HEAD_PREFIX + name: np.stack([head[name] for head in arrays]) for name in arrays[0]}
 
 
 def _provenance(run: Run, info: CheckpointInfo, made_with: Mapping[str, Any]) -> dict[str, Any]:
-    device = torch.device(pick_device(run.settings.extract.device))
+    device = pick_device(run.settings.extract.device)
     return {
         "stamp": stamp(made_with),
         "made_with": dict(made_with),
@@ -135,8 +139,8 @@ def _provenance(run: Run, info: CheckpointInfo, made_with: Mapping[str, Any]) ->
         "architecture": info.architecture.as_dict(),
         "head_names": list(info.architecture.head_names),
         "class_names": class_names(run, info),
-        "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
+        "device": device,
+        "device_name": device_model(device),
         "precision": resolve_precision(run.settings.extract.precision, device),
         "libraries": {name: version(name) for name in _LIBRARIES},
         "host": socket.gethostname(),

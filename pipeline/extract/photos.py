@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import multiprocessing.connection
 import multiprocessing.forkserver
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
 from pipeline.disk.stamps import bytes_digest
 from pipeline.work.stops import SIGNALS
 from safenet.photos import decode_photo, open_photo, to_rgb
 
 FEW_IMAGES = 64  # fewer than this are read faster than worker processes start
+_AHEAD = 2  # batches a worker
+_CONTEXT = multiprocessing.get_context("forkserver")  # forked workers hang on some stores' threads
 
 
 class LostWorkerError(OSError):
@@ -47,12 +51,12 @@ class PhotoBatch:
 
     photos: Sequence[Photo]
 
-    def pixels(self) -> torch.Tensor:
+    def pixels(self) -> NDArray[np.uint8]:
         """uint8 [B, S, S, 3]."""
-        return torch.from_numpy(np.stack([photo.pixels for photo in self.photos]))
+        return np.stack([photo.pixels for photo in self.photos])
 
 
-class PhotoFiles(Dataset[Photo]):
+class PhotoFiles:
     """The manifest's photos at the network's size. A photo that cannot be decoded, or is not the one that was indexed, is black and tells why."""
 
     def __init__(
@@ -104,18 +108,9 @@ class PhotoReader:
     """
 
     def __init__(self, files: PhotoFiles, workers: int) -> None:
-        self._batches: list[list[int]] = []
-        if workers:
-            _start_helpers()
-        self._loader: DataLoader[Photo] = DataLoader(
-            files,
-            batch_sampler=self._batches,
-            collate_fn=_keep,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            worker_init_fn=_prepare_worker,
-            multiprocessing_context="forkserver" if workers else None,  # forked workers hang on some stores' threads
-        )
+        self._files = files
+        self._count = workers
+        self._workers: list[_Worker] = []
 
     def read(self, batches: Sequence[Sequence[int]]) -> Iterator[PhotoBatch]:
         """Yield the photos of the samples of every batch, in order.
@@ -125,28 +120,64 @@ class PhotoReader:
         LostWorkerError
             If a decoding process was killed.
         """
-        self._batches[:] = [list(samples) for samples in batches]
-        try:
-            for photos in self._start():
-                yield PhotoBatch(photos)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise LostWorkerError(
-                "a process that decodes photos was killed, often for want of memory. What is done is kept: call again, "
-                "with fewer extract.workers or a smaller extract.batch_size if it happens again"
-            ) from error
+        if not self._count:
+            yield from (PhotoBatch([self._files[sample] for sample in samples]) for samples in batches)
+            return
+        self._workers = self._workers or _start_workers(self._files, self._count)
+        asked: deque[tuple[_Worker, int]] = deque()
+        for samples, worker in zip(batches, itertools.cycle(self._workers), strict=False):
+            if len(asked) == _AHEAD * self._count:
+                yield _answer(*asked.popleft())
+            asked.append((worker, worker.ask(samples)))
+        while asked:
+            yield _answer(*asked.popleft())
 
-    def _start(self) -> Iterator[list[Photo]]:
-        """Begin to read; processes that are started for it are killed when this one ends, before anything waits for them.
 
-        They take no gentler signal, and `multiprocessing` would wait for ever for one that missed the end of its queue.
-        """
-        before = set(multiprocessing.active_children())
-        photos: Iterator[list[Photo]] = iter(self._loader)
-        if started := set(multiprocessing.active_children()) - before:
-            atexit.register(_kill, started)  # last in, first called: before those of the loader and of `multiprocessing`
-        return photos
+def _answer(worker: _Worker, number: int) -> PhotoBatch:
+    try:
+        return PhotoBatch(worker.answer(number))
+    except (EOFError, OSError) as error:
+        raise LostWorkerError(
+            "a process that decodes photos was killed, often because memory ran out. What is done is kept: call again, "
+            "with fewer extract.workers or a smaller extract.batch_size if it happens again"
+        ) from error
+
+
+class _Worker:
+    """A process that decodes the batches that it is asked for, one after the other."""
+
+    def __init__(self, files: PhotoFiles) -> None:
+        self._line, theirs = _CONTEXT.Pipe()
+        self.process = _CONTEXT.Process(target=_decode, args=(files, theirs), daemon=True)
+        self.process.start()
+        theirs.close()  # so that its end is noticed
+        self._asked = 0
+
+    def ask(self, samples: Sequence[int]) -> int:
+        """Ask for a batch; return the number of its answer."""
+        self._asked += 1
+        with suppress(OSError):  # its loss is told where the answer is waited for
+            self._line.send((self._asked, list(samples)))
+        return self._asked
+
+    def answer(self, number: int) -> list[Photo]:
+        """Wait for an answer; earlier ones, which nobody waits for any more, are dropped."""
+        while True:
+            found, photos = self._line.recv()
+            if found == number:
+                return list(photos)
+
+
+def _start_workers(files: PhotoFiles, count: int) -> list[_Worker]:
+    """Start the processes; they are killed when this one ends, before anything waits for them, as they take no gentler signal."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:  # a signal to the whole group of processes is not for what starts workers, and would end it with a warning
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    workers = [_Worker(files) for _ in range(count)]
+    atexit.register(_kill, [worker.process for worker in workers])  # last in, first called: before that of `multiprocessing`
+    return workers
 
 
 def _kill(processes: Iterable[BaseProcess]) -> None:
@@ -154,16 +185,16 @@ def _kill(processes: Iterable[BaseProcess]) -> None:
         process.kill()
 
 
-def _start_helpers() -> None:
-    """Start what starts workers; a signal to the whole group of processes is not for them, and would end them with a warning."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        multiprocessing.forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _decode(files: PhotoFiles, line: Connection) -> None:
+    """In a worker: answer until nobody asks."""
+    _prepare_worker()
+    with suppress(EOFError, OSError):
+        while True:
+            number, samples = line.recv()
+            line.send((number, [files[sample] for sample in samples]))
 
 
-def _prepare_worker(number: int) -> None:
+def _prepare_worker() -> None:
     """A worker leaves signals to the process that started it, and ends with it however that ends."""
     for name in SIGNALS:
         signal.signal(name, signal.SIG_IGN)
@@ -175,7 +206,3 @@ def _prepare_worker(number: int) -> None:
 def _end_with(sentinel: int) -> None:
     multiprocessing.connection.wait([sentinel])
     os._exit(1)
-
-
-def _keep(photos: list[Photo]) -> list[Photo]:
-    return photos

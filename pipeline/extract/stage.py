@@ -15,7 +15,8 @@ from pipeline.extract.examining import examine
 from pipeline.extract.job import ExtractJob, lay_out_job, notes_on_retold
 from pipeline.extract.known_rows import grown_rows, replaced_rows
 from pipeline.extract.layout import image_bytes, ingredients
-from pipeline.extract.spans import FeatureSpan, FeatureWork, SpanReport
+from pipeline.extract.spans import FeatureSpan, SpanReport
+from pipeline.extract.work import FeatureWork
 from pipeline.features.bad_images import check_bad_share, listed_problems, void_images
 from pipeline.features.finished import mark_features_whole
 from pipeline.features.overflow import overflow_words
@@ -27,7 +28,8 @@ from pipeline.run.directory import MissingProductError, Run, StaleStoreError
 from pipeline.run.outcome import Outcome
 from pipeline.store.blocks import Block, blocks_of
 from pipeline.work.executors import check_precision, runs_here
-from safenet.checkpoint import CheckpointInfo
+from safenet.checkpoint_info import CheckpointInfo
+from safenet.needs_network import require_network
 
 _ROOM = 1.02  # metadata, marks and the blocks being replaced
 
@@ -42,7 +44,7 @@ def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outc
         Compute features anew that were made with other settings or of other images, instead of refusing. The old ones
         stay until the new ones are complete.
     retry_bad : bool
-        Try the photos again that could not be read.
+        Try the bad photos again.
 
     Raises
     ------
@@ -121,6 +123,8 @@ class ExtractStage(PieceStage[_Checkpoint]):
         if not self.run.part.is_whole:
             for job in self._jobs.values():
                 job.keep({block.index for block in self.share[job.name]})
+        if any(job.state.pending or job.state.lay_out for job in self._jobs.values()):
+            require_network(self.name)
         self._check_space()
 
     def _job(self, one: _Checkpoint, alone: bool) -> ExtractJob:
@@ -138,7 +142,9 @@ class ExtractStage(PieceStage[_Checkpoint]):
                 )
             return ExtractJob(name, info, store, made_with, state, grown_rows(store, state), void_images(store))
         if not self._replace:
-            raise StaleStoreError(f"{store}: {state.reason}. Name another --run directory to keep both, or pass --replace to compute this store anew")
+            raise StaleStoreError(
+                f"{store}: {state.reason}. Name another --run directory to keep both, or pass --replace to compute this store again"
+            )
         old, store = store, replacement_of(run, name)
         store.sweep()
         state = feature_state(run, store, made_with)

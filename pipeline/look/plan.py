@@ -14,6 +14,7 @@ from pipeline.cam.staleness import CamState, cam_state
 from pipeline.cam.wanted import wanted_products
 from pipeline.checkpoints.files import CheckpointFile
 from pipeline.checkpoints.names import named_files, notes_on_left
+from pipeline.checkpoints.reading import read_info
 from pipeline.checkpoints.sizes import check_same_sizes
 from pipeline.disk.places import Place
 from pipeline.disk.space import human_bytes
@@ -33,7 +34,7 @@ from pipeline.run.rates import rates
 from pipeline.settings.all import load_settings
 from pipeline.stats.staleness import stale_figures
 from pipeline.store.groups import group_names, known_groups
-from safenet.checkpoint import CheckpointInfo, read_checkpoint
+from safenet.checkpoint_info import CheckpointInfo
 from stages.cam.products import products_of
 from stages.index.settings import DatasetSettings
 from stages.index.variants import variants_in
@@ -126,7 +127,7 @@ def _index(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
     if not run.manifest_path.is_file():
         yield Row("index", "", "missing", "not indexed yet")
     elif run.settings.dataset is None or not run.settings.dataset.root.expanduser().is_dir():
-        yield Row("index", "", "fresh", "the photos are not here, so that they cannot be compared")
+        yield Row("index", "", "fresh", "the photos are not here, so they cannot be compared")
     elif reason := _why_listed_again(run.manifest, run.settings.dataset):
         yield Row("index", "", "stale", reason, len(run.manifest))
     else:
@@ -148,7 +149,7 @@ def _extract(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
     usable: dict[str, CheckpointFile] = {}
     for name, file in named.files.items():
         try:
-            info = read_checkpoint(file.path, **run.settings.extract.told).info
+            info = read_info(file, run.settings.extract.told)
             usable[name] = file
             yield _extract_one(run, name, file, info)
         except (ValueError, OSError) as error:  # one that cannot be used must not hide the others

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,21 +11,23 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.cam.references import Compared
+from pipeline.checkpoints.networks import load_network
 from pipeline.features.photo_copies import photo_file, stored_photo
 from pipeline.features.reading import read_features
 from pipeline.pixels.inputs import CurveInputs
+from pipeline.pixels.pieces import CurvePiece, Measured
 from pipeline.run.directory import Run
 from pipeline.store.fences import Fence
 from pipeline.store.tables import write_dataset
 from pipeline.work.log import log
 from pipeline.work.stops import check_stop
-from safenet.checkpoint import read_checkpoint
 from safenet.devices import pick_device
 from safenet.photos import decode_photo
 from stages.cam.compute import needed_features
 from stages.cam.frames import to_photo_frame
 from stages.cam.products import Product
-from stages.extract.batch import AUTOCAST, resolve_precision
+from stages.extract.batch import AUTOCAST
+from stages.extract.precision import resolve_precision
 from stages.stats.deletion import area_under
 from stages.stats.pixels import look, perturbed, step_counts
 from stages.targets.names import NO_TARGET
@@ -33,52 +35,26 @@ from stages.targets.scoring import class_of, open_score
 from stages.wording import counted
 
 
-@dataclass(frozen=True)
-class CurvePiece:
-    """A checkpoint, and the images that its curves are measured on, by number."""
-
-    inputs: CurveInputs
-    samples: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What became of a piece: on how many images, and what a reader is told of it."""
-
-    images: int
-    note: str
-
-
-@dataclass(frozen=True)
-class CurveWork:
-    """Curves of one checkpoint after the other, as `pipeline.work.executors` takes it."""
-
-    run: Run
-    fence: Fence
-
-    def open(self, tell: Callable[[int], None]) -> Callable[[CurvePiece], Measured]:
-        """Once in each process."""
-
-        def measure(piece: CurvePiece) -> Measured:
-            run, one = self.run, piece.inputs
-            self.fence.check()  # before anything is computed in vain
-            found = curves_of(run, one, piece.samples)
-            about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": run.features(one.name).attributes["epoch"]}
-            write_dataset(run.pixels_path, one.name, found, about, self.fence)
-            log(f"{run.pixels_path.name}/{one.name}: curves written")
-            tell(1)
-            images = found.sizes["sample"]
-            return Measured(images, f"{one.name}, {one.target}, {counted(images, 'image')}, deletion / insertion: {_in_words(found)}")
-
-        return measure
+def measure(run: Run, fence: Fence, tell: Callable[[int], None], piece: CurvePiece) -> Measured:
+    """Measure the curves of a checkpoint and write them."""
+    one = piece.inputs
+    fence.check()  # before anything is computed in vain
+    found = curves_of(run, one, piece.samples)
+    about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": run.features(one.name).attributes["epoch"]}
+    write_dataset(run.pixels_path, one.name, found, about, fence)
+    log(f"{run.pixels_path.name}/{one.name}: curves written")
+    tell(1)
+    images = found.sizes["sample"]
+    return Measured(images, f"{one.name}, {one.target}, {counted(images, 'image')}, deletion / insertion: {_in_words(found)}")
 
 
 def curves_of(run: Run, one: CurveInputs, samples: Sequence[int]) -> xr.Dataset:
     """Run the network on the altered photos of some images, dims (product, sample, step)."""
     settings, extract = run.settings.pixels, run.settings.extract
     device = torch.device(pick_device(extract.device))
-    model = read_checkpoint(one.file, **extract.told).build().to(device)
-    precision, few = AUTOCAST.get(resolve_precision(extract.precision, device)), extract.batch_size
+    _, network = load_network(one.file, run.features(one.name).attributes["made_with"]["checkpoint"], extract.told)
+    model = network.to(device)
+    precision, few = AUTOCAST.get(resolve_precision(extract.precision, str(device))), extract.batch_size
     curves = {kind: np.full((len(one.products), len(samples), settings.steps + 1), np.nan) for kind in ("deletion", "insertion")}
     compared = Compared(run.features(one.name))
     for column, sample in enumerate(samples):

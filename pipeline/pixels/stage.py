@@ -6,14 +6,16 @@ from collections.abc import Collection
 
 from pipeline.checkpoints.names import named_files
 from pipeline.features.finished import finished_checkpoints
-from pipeline.pixels.curves import CurvePiece, CurveWork, Measured
 from pipeline.pixels.images import ChosenImages, choose_images, left_out, why_nothing
 from pipeline.pixels.inputs import CurveInputs, inputs_of, is_fresh
+from pipeline.pixels.pieces import CurvePiece, Measured
+from pipeline.pixels.work import CurveWork
 from pipeline.run.bring_up import PieceStage, bring_up_to_date
 from pipeline.run.directory import Run
 from pipeline.run.outcome import Outcome
 from pipeline.run.preparing import take_over
 from pipeline.store.fences import Fence
+from safenet.needs_network import require_network
 
 
 def pixels(run: Run, *, partial: bool = False) -> Outcome:
@@ -23,7 +25,7 @@ def pixels(run: Run, *, partial: bool = False) -> Outcome:
     ----------
     run : Run
     partial : bool
-        Leave unfinished checkpoints out instead of refusing.
+        Leave out unfinished checkpoints instead of refusing.
 
     Raises
     ------
@@ -64,6 +66,8 @@ class PixelsStage(PieceStage[CurveInputs]):
     def prepare(self, alone: Collection[str]) -> None:
         """Sweep what stopped calls left, and compare."""
         self._stale = {one.name for one in self.mine if not is_fresh(self.run, one)}
+        if self._stale:
+            require_network(self.name)
         self._fence = take_over(self.run, self.product, [self.run.pixels_path], alone=bool(alone), stale=bool(self._stale))
 
     def lay_out(self, subject: CurveInputs, *, alone: bool) -> list[CurvePiece]:

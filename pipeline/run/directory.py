@@ -124,6 +124,10 @@ class Run:
         """Hold the lock of a product, such as "manifest" or "features/net_000"; one process at a time may write it, or several that share."""
         return locked(self.directory / "locks" / f"{product}.lock", f"{self.directory}: {product}", wait=wait, shared=shared)
 
+    def ledger(self, product: str) -> Place:
+        """Folder of the proofs of a product, such as "stats"."""
+        return self.directory / "ledger" / product
+
     def features(self, name: str) -> GroupStore:
         """Feature store of a checkpoint."""
         return GroupStore(self.features_path, name)

@@ -73,7 +73,7 @@ def take_over(run: Run, product: str, swept: Sequence[Place], *, alone: bool, st
     Fence
         The one that stands: what this process writes under.
     """
-    ledger = run.directory / "ledger" / product
+    ledger = run.ledger(product)
     if alone:
         if stale:
             raise_fence(ledger)

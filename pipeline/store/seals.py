@@ -20,6 +20,10 @@ class BrokenSealError(ValueError):
     """A file that is not the one that was sealed."""
 
 
+class OpenSealError(BrokenSealError):
+    """Files that are just being written, or were when their writer was killed."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing wrong with a store: where, what kind of wrong (damaged, missing, foreign), and what was found."""
@@ -127,17 +131,41 @@ class Seal:
     def _fault(self, name: str, record: Mapping[str, Any]) -> Fault | None:
         if not record or record.get("open"):
             return None
-        expected = record["files"].get(name)
+        if name not in record["files"]:
+            return Fault(str(self.root / name), "foreign", "it was never sealed: it was not written by a finished stage")
+        found = self._content(name, record)
+        return found if isinstance(found, Fault) else None
+
+    def _content(self, name: str, record: Mapping[str, Any]) -> bytes | Fault:
+        """The bytes of a sealed file, or what is wrong with them."""
         where = str(self.root / name)
-        if expected is None:
-            return Fault(where, "foreign", "it was never sealed: it was not written by a finished stage")
         try:
-            found = _checksum((self.root / name).read_bytes())
+            content = (self.root / name).read_bytes()
         except FileNotFoundError:
             return Fault(where, "missing", "the file is not there")
-        if found not in expected:
+        if _checksum(content) not in record["files"][name]:
             return Fault(where, "damaged", "its bytes do not match the checksum that was noted when it was written")
-        return None
+        return content
+
+    def contents(self) -> dict[str, bytes]:
+        """Read every sealed file: name -> the very bytes that were checked.
+
+        Raises
+        ------
+        OpenSealError
+            If the files are just being written.
+        BrokenSealError
+            If a file is not the sealed one.
+        """
+        record = read_record(self.path)
+        names = sorted(record.get("files", {}))
+        found = dict(zip(names, each(self.root, lambda name: self._content(name, record), names), strict=True))
+        faults = [content for content in found.values() if isinstance(content, Fault)]
+        if record.get("open") or (faults and read_record(self.path) != record):
+            raise OpenSealError(f"{self.root}: it is just being written, or was when its writer was killed.")
+        if faults:
+            raise BrokenSealError(f"{faults[0].where}: {faults[0].kind}: {faults[0].text}.")
+        return {name: content for name, content in found.items() if isinstance(content, bytes)}
 
     def faults(self) -> list[Fault]:
         """Check every sealed file."""

@@ -10,12 +10,12 @@ import xarray as xr
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from pipeline.disk.places import Place, remove_tree
+from pipeline.disk.places import Place, each, files_below, name_below, remove_tree
 from pipeline.disk.records import unchecked
 from pipeline.store.fences import Fence
 from pipeline.store.groups import METADATA, DamagedStoreError, check_version, make_root
-from pipeline.store.seals import Seal
-from pipeline.store.zarr_files import FilesInMemory, write_files, zarr_of
+from pipeline.store.seals import BrokenSealError, OpenSealError, Seal
+from pipeline.store.zarr_files import FilesInMemory, write_files
 from stages.schema import SCHEMA_VERSION
 
 
@@ -58,16 +58,21 @@ def without_attributes(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def read_dataset(path: Place, group: str) -> xr.Dataset:
-    """Read a group of `write_dataset` into memory.
+    """Read a group of `write_dataset` into memory, from the very bytes that its seal was checked against.
 
     Raises
     ------
     DamagedStoreError
-        If a file is not the one that was written.
+        If a file is not the one that was written, or the group is just being written.
     """
-    for found in dataset_seal(path, group).faults():
-        raise DamagedStoreError(f"{found.where}: {found.kind}: {found.text}. Run `atlas verify --repair` and then `atlas stats`")
-    return open_lazily(path, group).load()
+    seal = dataset_seal(path, group)
+    try:
+        files = seal.contents() if seal.exists else _files_below(seal.root)
+    except OpenSealError as error:
+        raise DamagedStoreError(f"{error} Wait for the process that writes it, or run `atlas stats`") from None
+    except BrokenSealError as error:
+        raise DamagedStoreError(f"{error} Run `atlas verify --repair` and then `atlas stats`") from None
+    return xr.open_zarr(FilesInMemory(files).store, consolidated=False, chunks=None).load()
 
 
 def group_attributes(path: Place, group: str) -> dict[str, Any]:
@@ -80,6 +85,7 @@ def group_attributes(path: Place, group: str) -> dict[str, Any]:
     return found
 
 
-def open_lazily(path: Place, group: str) -> xr.Dataset:
-    """Open a group with xarray; values are read where they are used."""
-    return xr.open_zarr(zarr_of(path), group=group or None, consolidated=False, chunks={})
+def _files_below(root: Place) -> dict[str, bytes]:
+    """Of a group without a seal, as schema version 1 made them."""
+    paths = files_below(root, "*")
+    return dict(zip((name_below(path, root) for path in paths), each(root, lambda path: path.read_bytes(), paths), strict=True))

@@ -133,8 +133,9 @@ def run_groups(
     """
     row = EXECUTORS[compute.executor]
     if row.run_here is not None:
-        do, workers = work.open(tell), compute.workers or os.cpu_count() or 1
+        do, workers = None, compute.workers or os.cpu_count() or 1
         for group in groups:
+            do = do or work.open(tell)  # what has nothing to do is not opened
             run_here = row.run_here if len(group.items) > 1 else serial  # one piece has this thread to itself, and may start threads of its own
             for item, result in zip(group.items, run_here(do, group.items, workers), strict=True):
                 yield Done(group.name, item, result)

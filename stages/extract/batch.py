@@ -14,19 +14,13 @@ from safenet.model import SafeNet, SafeNetOutput
 from safenet.preprocess import normalise
 from stages.extract.block_gradients import gradient_maps
 from stages.extract.gradient_plan import asked_gradients
-from stages.extract.settings import ExtractSettings, Precision
+from stages.extract.precision import resolve_precision
+from stages.extract.settings import ExtractSettings
 from stages.schema import MASKS, SAMPLE_TEXTS, Variable, feature_variables
 
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _RECORDED = frozenset({"cls_attention", "rollout", "block_rollout"})
 _GRADIENT_SCALE = {"float16": 2.0**12}  # float16 ends at 6e-8, above many gradients; a power of two changes no bit of the others
-
-
-def resolve_precision(precision: Precision, device: torch.device) -> str:
-    """Resolve "auto": bfloat16 autocast on CUDA devices that have it, float32 elsewhere."""
-    if precision != "auto":
-        return precision
-    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
 
 
 class FeatureExtractor:
@@ -58,7 +52,7 @@ class FeatureExtractor:
         self.architecture: Architecture = model.architecture
         self.settings = settings
         self.device = device
-        self.precision = resolve_precision(settings.precision, device)
+        self.precision = resolve_precision(settings.precision, str(device))
         self.variables = written_by_network(settings)
         self.gradients = asked_gradients(settings, model.architecture, class_names)
         if self.gradients is not None:

@@ -8,6 +8,7 @@ from pipeline.checkpoints import notes as checkpoint_notes
 from pipeline.checkpoints.notes import CheckpointNotes
 from pipeline.disk.stamps import bytes_digest
 from pipeline.extract.stage import extract
+from pipeline.look.plan import plan
 from pipeline.work.share import Part
 
 
@@ -58,13 +59,33 @@ def test_a_file_that_may_be_another_is_digested_again(tmp_path, file, digested, 
     assert len(digested) == 2
 
 
-def test_sizes_are_of_the_network_that_was_asked_for(tmp_path, file):
+def test_what_a_file_tells_is_read_once_and_known_again_by_its_bytes(tmp_path, file):
     notes, read = CheckpointNotes(tmp_path / "notes.json"), []
     for key in (None, "ema", None):
-        assert notes.sizes(file, key, lambda key=key: read.append(key) or f"sizes {key}") == f"sizes {key}"
+        assert notes.told(file, f"{key}", lambda key=key: read.append(key) or {"key": key}, is_enough=lambda noted: True) == {"key": key}
     notes.keep()
-    CheckpointNotes(tmp_path / "notes.json").sizes(file, "ema", lambda: pytest.fail("read again"))
+    moved = file.rename(tmp_path / "moved.pth")
+    again = CheckpointNotes(tmp_path / "notes.json")
+    assert again.told(moved, "ema", lambda: pytest.fail("read again"), is_enough=lambda noted: True) == {"key": "ema"}
+    assert again.told(moved, "ema", lambda: {"key": "more"}, is_enough=lambda noted: noted["key"] == "more") == {"key": "more"}
     assert read == [None, "ema"]
+
+
+def test_what_a_file_tells_that_changes_meanwhile_is_not_noted(tmp_path, file):
+    """Its digest would be another's."""
+    notes = CheckpointNotes(tmp_path / "notes.json")
+    assert notes.told(file, "", lambda: file.write_bytes(b"other weights") and {"of": "either"}, is_enough=lambda noted: True) == {"of": "either"}
+    os.utime(file, (1, 1))
+    notes.keep()
+    assert CheckpointNotes(tmp_path / "notes.json").told(file, "", lambda: {"of": "others"}, is_enough=lambda noted: True) == {"of": "others"}
+
+
+def test_a_file_that_was_read_is_not_opened_again(lab, fresh, monkeypatch):
+    """Neither by a stage that has nothing to do, nor by the plan."""
+    first = extract(lab.run(fresh, checkpoints="net_000.pth"))
+    monkeypatch.setattr("safenet.checkpoint.read_checkpoint", lambda *arguments, **options: pytest.fail("read again"))
+    assert extract(lab.run(fresh, checkpoints="net_000.pth")).fresh == first.computed
+    assert [row.state for row in plan(lab.run(fresh, checkpoints="net_000.pth")) if row.stage == "extract"] == ["fresh"]
 
 
 def test_a_part_reads_no_file_of_another_part_s_twice(lab, fresh, digested):

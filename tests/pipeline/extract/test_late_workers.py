@@ -8,9 +8,8 @@ from disk_content import content
 
 from pipeline.cam.spans import CamBlocks, CamWork
 from pipeline.cam.stage import cam
-from pipeline.extract import stage as extract_run
-from pipeline.extract.spans import SpanExtractor
-from pipeline.extract.stage import extract
+from pipeline.extract.extractor import SpanExtractor
+from pipeline.extract.stage import ExtractStage, extract
 from pipeline.look.verify import verify
 from pipeline.render.stage import PictureWork, render
 from pipeline.run.directory import MissingProductError
@@ -56,7 +55,7 @@ class LateWorker(threading.Thread):
 
     def run(self):
         try:
-            SpanExtractor(self.run_of_first)(self.span)
+            SpanExtractor(self.run_of_first, lambda images: None)(self.span)
         except OSError as error:
             self.error = error
 
@@ -80,14 +79,14 @@ def test_a_worker_that_marks_after_the_second_call_has_swept_is_not_believed(lab
 
 
 def test_what_is_gone_when_all_is_marked_is_not_noted_as_whole(lab, fresh, extracted, monkeypatch):
-    finish = extract_run._finish
+    finish = ExtractStage.finish
 
-    def gone_meanwhile(run, job):
-        (job.store.root / "theta" / "c.1.0.0").unlink()
-        finish(run, job)
+    def gone_meanwhile(stage, subject):
+        (fresh / "features.zarr/net_000/theta/c.1.0.0").unlink()
+        finish(stage, subject)
 
     with monkeypatch.context() as patch:
-        patch.setattr(extract_run, "_finish", gone_meanwhile)
+        patch.setattr(ExtractStage, "finish", gone_meanwhile)
         with pytest.raises(MissingProductError, match=r"net_000: 1 blocks that were written are gone, or another call wrote over them; call again"):
             extract(lab.run(fresh, checkpoints=ONE))
     extract(lab.run(fresh, checkpoints=ONE))
@@ -122,8 +121,8 @@ def test_work_of_an_earlier_call_is_refused_in_every_stage(lab, finished_copy, m
     """Each piece carries the fence of its call, and a later call raises it where there is something to do."""
     given_out, opened = [], work.open
 
-    def killed(self):
-        do = opened(self)
+    def killed(self, tell):
+        do = opened(self, tell)
 
         def stop(item):
             given_out.append((do, item))

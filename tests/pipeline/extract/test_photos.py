@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from pipeline.disk.stamps import file_digest
@@ -76,8 +75,17 @@ def test_batches_come_in_order_again_and_again(photos, workers):
         assert [len(batch.photos) for batch in batches] == [len(samples) for samples in wanted]
         for batch, samples in zip(batches, wanted, strict=True):
             expected = np.stack([decode_photo(root / names[sample], 16) for sample in samples])
-            assert batch.pixels().dtype == torch.uint8
+            assert batch.pixels().dtype == np.uint8
             np.testing.assert_array_equal(batch.pixels(), expected)
+
+
+def test_a_reading_that_is_given_up_leaves_nothing_for_the_next(photos):
+    """As where too many photos are bad: what was read ahead must not be taken for what is asked next."""
+    root, names = photos
+    reader = PhotoReader(PhotoFiles(root, names, digests(root, names), [""] * 9, [""] * 9, 16, 4), 1)
+    assert len(next(reader.read(BATCHES)).photos) == 2
+    (batch,) = reader.read([[7]])
+    np.testing.assert_array_equal(batch.pixels(), [decode_photo(root / names[7], 16)])
 
 
 def test_a_photo_that_cannot_be_decoded_is_black_and_says_why(photos):

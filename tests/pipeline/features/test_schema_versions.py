@@ -36,7 +36,7 @@ import pipeline
 from pipeline.cam.stage import cam
 from pipeline.commands.group import main
 from pipeline.disk.records import read_record
-from pipeline.extract import spans as feature_spans
+from pipeline.extract import extractor as feature_spans
 from pipeline.extract.stage import extract
 from pipeline.features import schema_versions
 from pipeline.features.bad_images import bad_images

@@ -18,7 +18,7 @@ from pipeline.store import seals, zarr_files
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import DamagedStoreError, bytes_on_disk, group_names
 from pipeline.store.layout import array_layout
-from pipeline.store.tables import group_attributes, open_lazily, read_dataset, write_dataset
+from pipeline.store.tables import dataset_seal, group_attributes, read_dataset, write_dataset
 from stages.schema import SCHEMA_VERSION, Variable
 
 SIZES = {"sample": 10, "y": 3, "x": 3, "head": 2}
@@ -134,7 +134,7 @@ def test_a_flipped_bit_is_an_error_with_its_place(full, place):
     with pytest.raises(DamagedStoreError, match=r"a\.zarr/net_000/heat, samples 4 to 7: damaged or missing: .*checksum.* Run `atlas ver"):
         full.read(["heat"], slice(4, 8))
     with pytest.raises(ValueError, match="checksum"):
-        open_lazily(full.path, "net_000")["heat"].isel(sample=slice(4, 8)).load()
+        xr.open_zarr(full.root)["heat"].isel(sample=slice(4, 8)).load()
 
 
 @pytest.mark.parametrize("length", [0, 3, 50])
@@ -387,6 +387,63 @@ def test_every_file_of_a_small_dataset_is_sealed(tmp_path):
             read_dataset(path, "a")
         file.write_bytes(content)
     assert float(read_dataset(path, "a")["one"].sum()) == 3
+
+
+def written_again_after(number, path, monkeypatch):
+    """Another process writes the figures anew after so many files of them were read."""
+    read, left = Path.read_bytes, [number]
+
+    def read_then_written(self):
+        content = read(self)
+        if path in self.parents:
+            left[0] -= 1
+            if left[0] == 0:
+                monkeypatch.setattr(Path, "read_bytes", read)
+                write_dataset(path, "a", TWO, {"stamp": "s2"})
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", read_then_written)
+
+
+ONE, TWO = xr.Dataset({"one": ("group", [1.0, 2.0])}), xr.Dataset({"one": ("group", [3.0, 4.0, 5.0])})
+
+
+@pytest.mark.parametrize("number", range(1, 4))
+def test_figures_that_are_written_anew_while_they_are_read_are_the_old_ones_or_told(tmp_path, monkeypatch, number):
+    """Never half of either, nor fill values."""
+    path = tmp_path / "s.zarr"
+    write_dataset(path, "a", ONE, {"stamp": "s1"})
+    written_again_after(number, path, monkeypatch)
+    if number < 3:
+        with pytest.raises(
+            DamagedStoreError, match=r"s\.zarr/a: it is just being written, .* Wait for the process that writes it, or run `atlas stats`"
+        ):
+            read_dataset(path, "a")
+    else:
+        xr.testing.assert_identical(read_dataset(path, "a").drop_attrs(), ONE)
+    xr.testing.assert_identical(read_dataset(path, "a").drop_attrs(), TWO)
+
+
+def test_figures_are_not_read_again_after_they_were_checked(tmp_path, monkeypatch):
+    """A `stats` that begins just then deletes the files, and zarr would read fill values."""
+    path, contents = tmp_path / "s.zarr", seals.Seal.contents
+    write_dataset(path, "a", ONE, {"stamp": "s1"})
+
+    def gone_when_checked(self):
+        found = contents(self)
+        shutil.rmtree(self.root)
+        return found
+
+    monkeypatch.setattr(seals.Seal, "contents", gone_when_checked)
+    xr.testing.assert_identical(read_dataset(path, "a").drop_attrs(), ONE)
+
+
+def test_figures_that_are_just_written_are_told(tmp_path):
+    path = tmp_path / "s.zarr"
+    write_dataset(path, "a", ONE, {"stamp": "s1"})
+    dataset_seal(path, "a").open()
+    with pytest.raises(DamagedStoreError, match=r"s\.zarr/a: it is just being written, or was when its writer was killed\. Wait for the process"):
+        read_dataset(path, "a")
 
 
 def test_an_unfinished_dataset_has_no_attributes(tmp_path):

@@ -137,7 +137,7 @@ def test_a_killed_worker_is_one_line_and_the_next_call_goes_on(lab, fresh, start
     if process.returncode != 0:  # it may just have finished
         assert process.returncode == 1
         (line,) = said.strip().splitlines()
-        assert re.match("atlas: a process that decodes photos was killed, often for want of memory. What is done is kept: call again", line), line
+        assert re.match("atlas: a process that decodes photos was killed, often because memory ran out. What is done is kept: call again", line), line
     assert gone(process)
     finish(lab, fresh, reference)
 
@@ -250,14 +250,15 @@ def test_a_process_ends_though_its_decoding_processes_were_never_told_to(tmp_pat
 
 LATE_LOCK = """
 import atexit, sys, threading
-from pipeline import __main__ as command, cli
+from pipeline import __main__ as command
+from pipeline.commands import group
 lock = threading.Lock()
 lock.acquire()
 atexit.register(lock.acquire)  # as a finaliser that waits for ever
 def stopped():
     print("told")
     sys.exit(command.EXIT_STOPPED)
-cli.main = stopped
+group.main = stopped
 command.main()
 """
 
@@ -281,7 +282,7 @@ def test_what_is_left_is_told_of_a_stop_and_of_a_full_disk(error, noted):
 def test_workers_ignore_signals():
     handlers = [signal.getsignal(number) for number in interrupts.SIGNALS]
     try:
-        images._prepare_worker(0)
+        images._prepare_worker()
         assert [signal.getsignal(number) for number in interrupts.SIGNALS] == [signal.SIG_IGN] * len(interrupts.SIGNALS)
     finally:
         for number, handler in zip(interrupts.SIGNALS, handlers, strict=True):

@@ -11,7 +11,9 @@ from PIL import Image
 from safenet import PRESETS, SafeNet
 from safenet.checkpoint import read_checkpoint
 from safenet.model import SafeNetOutput
-from safenet.training.loop import TrainingPlace, build_optimizer, learning_rate, pair_loss, train
+from safenet.training.data import TrainingPlace
+from safenet.training.loop import build_optimizer, learning_rate, train
+from safenet.training.losses import pair_loss
 from safenet.training.settings import TrainSettings
 
 TINY = PRESETS["tiny"]

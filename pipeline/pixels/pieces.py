@@ -1,0 +1,23 @@
+"""What one process of the pixels stage takes at once, and what it answers; nothing here imports the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.pixels.inputs import CurveInputs
+
+
+@dataclass(frozen=True)
+class CurvePiece:
+    """A checkpoint, and the images that its curves are measured on, by number."""
+
+    inputs: CurveInputs
+    samples: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What became of a piece: on how many images, and what a reader is told of it."""
+
+    images: int
+    note: str

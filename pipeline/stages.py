@@ -89,7 +89,7 @@ def _pixels(run: Run, **options: Any) -> Outcome:
 
 STAGES: Sequence[Stage] = (
     Stage(
-        "index", "List the dataset; the manifest is written anew only where its samples changed, and new ones join at its end.", _index,
+        "index", "List the dataset. The manifest is written again only if its samples changed; new samples are appended.", _index,
         ("images",), "manifest", "cpu", ("forget",),
     ),
     Stage(
@@ -97,7 +97,7 @@ STAGES: Sequence[Stage] = (
         ("images", "checkpoints", "manifest"), "features", "gpu", ("replace", "retry_bad"), has_parts=True,
     ),
     Stage(
-        "cam", "Bring the heat maps of every extracted checkpoint up to date; a new method computes itself alone.", _cam,
+        "cam", "Bring the heat maps of every extracted checkpoint up to date. A new method computes only itself.", _cam,
         ("features",), "cams", "cpu", ("partial",), has_parts=True,
     ),
     Stage(
@@ -109,7 +109,7 @@ STAGES: Sequence[Stage] = (
         ("images", "manifest", "features", "cams", "stats"), "mosaics", "cpu", ("partial",), has_parts=True,
     ),
     Stage(
-        "report", "Write the page; it links the mosaics beside it, so the run's directory can be moved as a whole.", _report,
+        "report", "Write the page. It links to the mosaics beside it, so the directory of the run can be moved as a whole.", _report,
         ("manifest", "features", "stats", "mosaics"), "report", "cpu",
     ),
 )  # fmt: skip

@@ -113,7 +113,7 @@ def read_checkpoint(
     if metadata.class_names and len(metadata.class_names) != architecture.classes:
         raise CheckpointError(
             f"{path}: its metadata names {len(metadata.class_names)} classes, its classifiers have {architecture.classes}; "
-            f"they are of two networks. Save the checkpoint again"
+            f"they belong to two networks. Save the checkpoint again"
         )
     info = CheckpointInfo(
         path=path,
@@ -303,7 +303,7 @@ def _infer(path: Path, state: Mapping[str, Tensor], told: _ToldSizes) -> Archite
     for key, size in sizes.items():
         if getattr(told, key) not in (None, size):
             raise CheckpointError(
-                f"{path}: its metadata says {key} = {getattr(told, key)}, its tensors {size}; they are of two networks. Save the checkpoint again"
+                f"{path}: its metadata says {key} = {getattr(told, key)}, its tensors {size}; they belong to two networks. Save the checkpoint again"
             )
     untold = {"heads": _UPSTREAM_HEADS, "image_size": patch * round((tokens - 1) ** 0.5)}
     untold |= told.model_dump(include=_NO_SHAPE_TELLS, exclude_none=True)

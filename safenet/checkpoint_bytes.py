@@ -54,7 +54,7 @@ def _check_archive(path: Path) -> None:
     if "constants.pkl" in names:
         raise CheckpointError(f"{path}: a TorchScript archive, whose code is never run; save the network's state_dict instead")
     if is_packed:
-        raise CheckpointError(f"{path}: its records unpack to {claimed:,} bytes, but torch.save packs nothing; save it again with torch.save")
+        raise CheckpointError(f"{path}: its records unpack to {claimed:,} bytes, but torch.save never compresses; save it again with torch.save")
     if spoilt:
         raise _damaged(path, f"the checksum of {spoilt} is wrong")
 

@@ -149,7 +149,7 @@ def _state(path: Path, chosen: _Candidate, prefixes: Sequence[str]) -> tuple[dic
             continue
         own = name.removeprefix(chosen.prefix or _INNER)
         if own in state:
-            raise CheckpointError(f"{path}: holds {origin[own]} and {key}, two tensors of one name; save one of them alone as a plain state dict")
+            raise CheckpointError(f"{path}: holds {origin[own]} and {key}, two tensors of one name; save only one of them as a plain state dict")
         state[own], origin[own] = value, str(key)
     return state, outside
 

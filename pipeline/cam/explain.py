@@ -81,7 +81,7 @@ class Explainer:
         features, compared = self._store(checkpoint), self._of(checkpoint, heads_of)
         targets = sorted({p.target for p in products if p.target != NO_TARGET and not p.is_stored_gradient})
         if heads_of is not None and any(parse_target(target).flip for target in targets):
-            raise ValueError("flip_embedding cannot be had of other heads: its features are not stored. Leave .flip out")
+            raise ValueError("flip_embedding cannot be computed for other heads, because its features are not stored. Leave out .flip")
         check_targets(self._store(heads_of or checkpoint), targets)
         parts = []
         for rows, chosen in self._rows(features, samples):
@@ -163,7 +163,9 @@ class Explainer:
         """
         product = _checked(key)
         if product.target == NO_TARGET or parse_target(product.target).base not in ("label", "class_"):
-            raise ValueError(f"{key}: expected a target of one class, label or class_NAME: what the head is asked must be the same before and after")
+            raise ValueError(
+                f"{key}: expected a target of one class, label or class_NAME: the question to the head must be the same before and after"
+            )
         maps = {(features, heads): self.maps(features, [key], samples, heads)[key] for features in (before, after) for heads in (before, after)}
         old, new = maps[before, before], maps[after, after]
         terms = (old, new, maps[after, before] - old, maps[before, after] - old, new - maps[after, before] - maps[before, after] + old)
@@ -189,7 +191,7 @@ class Explainer:
         product = _checked(key)
         name = target or product.target
         if name == NO_TARGET:
-            raise ValueError(f"{key}: a class-free map has no score of its own; name the target whose score is looked at")
+            raise ValueError(f"{key}: a class-free map has no score of its own; name the target whose score is to be measured")
         features, compared = self._store(checkpoint), self._of(checkpoint, None)
         check_targets(features, [name])
         wanted, parsed = [product, Product(product.position, name, "hires_cam")], parse_target(name)
@@ -351,7 +353,7 @@ def _names(product: Product, key: str) -> tuple[tuple[str, str], tuple[str, str]
 def _open(position: str, arrays: dict[str, NDArray], context: CamContext) -> PositionView:
     """Lay out samples at a position; those whose map or warp is not finite are marked as spoilt, with harmless values in their place."""
     if position not in ("patch", "aligned"):
-        raise ValueError(f"{position}: expected patch or aligned, whose cells the score can be asked without")
+        raise ValueError(f"{position}: expected patch or aligned, where the score can be computed without a cell")
     if context.pooling != "mean":
         raise ValueError("the parts of this network are maxima over their cells: there is no share of a cell to take out. Use token_deletion")
     usable, odd = neutral(arrays, {"theta"} & set(arrays))
@@ -378,5 +380,5 @@ def _weights(view: PositionView) -> NDArray[np.floating]:
 def _affine(context: CamContext, checkpoint: str) -> AffineHeads:
     heads = context.targets.heads
     if not isinstance(heads, AffineHeads):
-        raise ValueError(f"{checkpoint}: its heads have no closed form, which maps of all classes rest on; ask `maps` for single classes")
+        raise ValueError(f"{checkpoint}: its heads have no closed form, which maps of all classes need; use `maps` for single classes")
     return heads

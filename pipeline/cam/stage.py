@@ -23,13 +23,13 @@ from stages.targets.names import NO_TARGET
 
 
 def cam(run: Run, *, partial: bool = False) -> Outcome:
-    """Bring the heat maps of every extracted checkpoint up to date; a new method computes itself alone.
+    """Bring the heat maps of every extracted checkpoint up to date. A new method computes only itself.
 
     Parameters
     ----------
     run : Run
     partial : bool
-        Leave unfinished checkpoints out instead of refusing.
+        Leave out unfinished checkpoints instead of refusing.
 
     Raises
     ------

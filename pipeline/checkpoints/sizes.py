@@ -27,7 +27,7 @@ def check_same_sizes(run: Run, named: NamedFiles) -> None:
     if other is not None:
         leaves = f", or take the stored one out: `atlas forget-checkpoint {other}`" if other in stored else ""
         raise ValueError(
-            f"extract.checkpoints: {first} ({sizes[first]}) and {other} ({sizes[other]}) differ in size, so that their figures cannot be compared. "
+            f"extract.checkpoints: {first} ({sizes[first]}) and {other} ({sizes[other]}) differ in size, so their figures cannot be compared. "
             f"Use a run for each (--run){leaves}"
         )
 

@@ -24,7 +24,7 @@ _POSITIONS = {
 
 
 def methods() -> None:
-    """Print every method, target and position: what it is, where it exists, what it needs and costs, whether it is exact."""
+    """Print every method, target and position: what it is, where it exists, what it needs, what it costs, and whether it is exact."""
     click.echo(methods_page(), nl=False)
 
 

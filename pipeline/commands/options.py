@@ -50,17 +50,20 @@ ON = click.Option(
     ["--on", "executor"],
     metavar="EXECUTOR",
     callback=_read_by(lambda text: known(text, EXECUTOR_MEANINGS, "--on")),
-    help=f"Where to work (compute.executor): {'; '.join(f'{name}: {meaning}' for name, meaning in EXECUTOR_MEANINGS.items())}.",
+    help=f"Where to compute (compute.executor): {'; '.join(f'{name}: {meaning}' for name, meaning in EXECUTOR_MEANINGS.items())}.",
 )
 FARM = (
     ON,
     click.Option(
-        ["--part"], metavar="K/N", callback=_read_by(Part.parse), help="Do part K of N alone; the others may run at the same time, on any machine."
+        ["--part"],
+        metavar="K/N",
+        callback=_read_by(Part.parse),
+        help="Do only part K of N. The other parts may run at the same time, on any machine.",
     ),
     click.Option(
         ["--lifetime"],
         metavar="TIME",
         callback=_read_by(lambda text: seconds_of(text, "--lifetime")),
-        help="Stop by itself after this long, such as 3h55m, as a signal would: exit code 75.",
+        help="Stop after this time, such as 3h55m, as a signal would. Exit code 75.",
     ),
 )

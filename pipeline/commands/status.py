@@ -14,7 +14,7 @@ from pipeline.text_tables import format_table, in_one_line, terminal_width
 
 
 def status(config: Path | None, directory: Place | None, assignments: tuple[str, ...], quiet: bool, bad: bool) -> None:
-    """Show what a run holds."""
+    """Show what a run contains."""
     run = chosen_run(config, directory, assignments, quiet)
     rows, void, overflow = run_status(run), bad_images(run), overflow_lines(run)
     run.say(f"{run.directory}: {len(run.manifest):,} images, {len(void)} bad")

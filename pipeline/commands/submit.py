@@ -20,9 +20,9 @@ def submit_stages(
     after: str | None,
     dry_run: bool,
 ) -> None:
-    """Queue stages on a SLURM cluster, each after the one before it; without names all of them, index only where there is no manifest.
+    """Queue stages on a SLURM cluster, each after the one before it. Without names: all of them, but index only if there is no manifest.
 
-    Scripts, logs and the jobs' numbers go to RUN/jobs. Called again, it queues the same stages anew: what is done is found done.
+    Scripts, logs and job numbers go to RUN/jobs. A second call queues the same stages again; what is done is not computed again.
     """
     run = chosen_run(config, directory, assignments, quiet)
     submission = Submission(str(run.directory), config, assignments, read_job_settings(job_file), Path.cwd())

@@ -35,10 +35,10 @@ class CommandRow:
 
 
 _STAGE_OPTION_HELP = {
-    "replace": "Compute features anew that were made with other settings or of other images; the old ones stay until the new are complete.",
-    "retry_bad": "Try the photos again that could not be read.",
-    "forget": "Take images out of the manifest that are not in the dataset any more.",
-    "partial": "Leave unfinished checkpoints out instead of refusing.",
+    "replace": "Compute features again that were made with other settings or from other images. The old ones stay until the new ones are complete.",
+    "retry_bad": "Try the bad photos again.",
+    "forget": "Take images out of the manifest that are no longer in the dataset.",
+    "partial": "Leave out unfinished checkpoints instead of refusing.",
 }
 
 
@@ -51,12 +51,12 @@ def _stage_row(stage: Stage) -> CommandRow:
 
 COMMANDS: Sequence[CommandRow] = (
     *map(_stage_row, (*STAGES, *OPTIONAL_STAGES)),
-    CommandRow("run", "stages", "bring_all_up_to_date", "Run all stages in order; what is up to date is left alone.", (ON, *COMMON)),
+    CommandRow("run", "stages", "bring_all_up_to_date", "Run all stages in order. What is up to date is not computed again.", (ON, *COMMON)),
     CommandRow(
         "train",
         "train",
         "train",
-        "Train a network on the dataset's training split; one checkpoint an epoch in RUN/checkpoints. Goes on where it stopped.",
+        "Train a network on the training split of the dataset. It writes one checkpoint per epoch to RUN/checkpoints and goes on where it stopped.",
         COMMON,
     ),
     CommandRow("demo", "demo", "demo", "Make scenes, train a small network on them, run every stage, and print where the report is.", COMMON),
@@ -64,8 +64,8 @@ COMMANDS: Sequence[CommandRow] = (
         "submit",
         "submit",
         "submit_stages",
-        "Queue stages on a SLURM cluster, each after the one before it; without names all of them, index only where there is no manifest.\n\n"
-        "Scripts, logs and the jobs' numbers go to RUN/jobs. Called again, it queues the same stages anew: what is done is found done.",
+        "Queue stages on a SLURM cluster, each after the one before it. Without names: all of them, but index only if there is no manifest.\n\n"
+        "Scripts, logs and job numbers go to RUN/jobs. A second call queues the same stages again; what is done is not computed again.",
         (
             click.Option(["--dry-run"], is_flag=True, help="Print the scripts and the commands that would queue them; write and queue nothing."),
             click.Option(["--after"], metavar="JOB", help="Let the first stage wait for this job to succeed."),
@@ -74,7 +74,7 @@ COMMANDS: Sequence[CommandRow] = (
                 type=click.Path(path_type=Path),
                 default=Path("configs/slurm.toml"),
                 show_default=True,
-                help="TOML file with what each stage's jobs ask for.",
+                help="TOML file that says what the jobs of each stage ask for.",
             ),
             *COMMON,
             click.Argument(["stages"], nargs=-1, metavar="[STAGE]..."),
@@ -84,12 +84,12 @@ COMMANDS: Sequence[CommandRow] = (
         "status",
         "status",
         "status",
-        "Show what a run holds.",
+        "Show what a run contains.",
         (
             click.Option(
                 ["--bad"],
                 is_flag=True,
-                help="List the images that could not be used, or whose values are not finite: file, reason, since when, remedy.",
+                help="List the bad images and those with values that are not finite: file, reason, date, remedy.",
             ),
             *COMMON,
         ),
@@ -98,24 +98,26 @@ COMMANDS: Sequence[CommandRow] = (
         "plan",
         "plan",
         "show_plan",
-        "Show what every stage would do: fresh, stale and why, partial or missing; images, bytes and time.",
-        (click.Option(["--json", "as_json"], is_flag=True, help="For machines."), *COMMON),
+        "Show what every stage would do: what is fresh, stale (and why), partial or missing, with images, bytes and time.",
+        (click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for programs."), *COMMON),
     ),
     CommandRow(
         "forget-checkpoint",
         "forget",
         "forget",
-        "Take checkpoints out of a run: features, heat maps, figures, curves, and the pictures that show nothing else. Files of checkpoints stay.",
+        "Take checkpoints out of a run: features, heat maps, figures, curves, and the pictures that show only them. The checkpoint files stay.",
         (*COMMON, click.Argument(["names"], nargs=-1, required=True, metavar="NAME...")),
     ),
     CommandRow(
         "verify",
         "verify",
         "verify_run",
-        "Re-read the stores against their marks; name every damaged, missing or foreign block and file. Exit code 1 if there are any.",
+        "Read the stores again and compare them with their marks. Names every damaged, missing or foreign block and file; exit code 1 if any.",
         (
-            click.Option(["--sample"], default="100%", metavar="SHARE", help="Share of the blocks to read, such as 5%; drawn anew at every call."),
-            click.Option(["--repair"], is_flag=True, help="Take the marks from what is wrong, so that its stage makes it again."),
+            click.Option(
+                ["--sample"], default="100%", metavar="SHARE", help="Share of the blocks to read, such as 5%. Every call draws a new sample."
+            ),
+            click.Option(["--repair"], is_flag=True, help="Remove the marks of what is wrong, so that its stage makes it again."),
             *COMMON,
         ),
     ),
@@ -124,13 +126,13 @@ COMMANDS: Sequence[CommandRow] = (
         "methods",
         "methods",
         "methods",
-        "Print every method, target and position: what it is, where it exists, what it needs and costs, whether it is exact.",
+        "Print every method, target and position: what it is, where it exists, what it needs, what it costs, and whether it is exact.",
     ),
     CommandRow(
         "doctor",
         "doctor",
         "examine_machine",
-        "Check this machine before a run: a line a check, with the remedy. Exit code 1 if one fails; --config and --run may both be left out.",
+        "Check this machine before a run. Prints one line per check, with a remedy. Exit code 1 if a check fails. --config and --run are optional.",
         (
             click.Option(["--json", "as_json"], is_flag=True, help="Print the findings as JSON."),
             click.Option(["--quick"], is_flag=True, help="Leave out the tiny run through all stages."),

@@ -14,7 +14,7 @@ from pipeline.text_tables import in_one_line
 
 
 def verify_run(config: Path | None, directory: Place | None, assignments: tuple[str, ...], quiet: bool, sample: str, repair: bool) -> None:
-    """Re-read the stores against their marks; name every damaged, missing or foreign block and file. Exit code 1 if there are any."""
+    """Read the stores again and compare them with their marks. Names every damaged, missing or foreign block and file; exit code 1 if any."""
     run = chosen_run(config, directory, assignments, quiet)
     found = verify(run, sample=_share(sample), repair=repair)
     for note in found.notes:
@@ -23,8 +23,8 @@ def verify_run(config: Path | None, directory: Place | None, assignments: tuple[
         run.say(f"{fault.kind}: {fault.where}: {in_one_line(fault.text)}")
     run.say(f"verify: {found.checked_blocks:,} blocks, {human_bytes(found.checked_bytes)} read, {len(found.faults)} faults")
     if found.faults:
-        remedy = "`atlas verify --repair` takes the marks from these and no others, so that their stages make them anew"
-        run.say("the marks are taken from these: run their stages again" if repair else remedy)
+        remedy = "`atlas verify --repair` removes the marks of exactly these, so that their stages make them again"
+        run.say("the marks of these are removed: run their stages again" if repair else remedy)
         for fault in found.beyond_repair if repair else ():
             run.say(f"left as it is: {fault.where}: {fault.text}")
         click.get_current_context().exit(0 if repair and not found.beyond_repair else 1)

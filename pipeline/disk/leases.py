@@ -32,7 +32,7 @@ class LockedError(OSError):
 
 
 class LostLeaseError(OSError):
-    """The process was too long without a word to the store, and another may write in its place."""
+    """The process was too long without contact to the store, and another may write in its place."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Lease:
         """Raise a LostLeaseError if another process may have taken over."""
         if self.lost or time.monotonic() > self.until:
             raise LostLeaseError(
-                f"{self.what}: this process's lease ran out ({LEASE_S:.0f} s without a word to {self.path}), and another may write it. "
+                f"{self.what}: this process's lease expired ({LEASE_S:.0f} s without contact to {self.path}), and another may write it. "
                 f"What is marked is kept: call again"
             )
 

@@ -54,7 +54,7 @@ def locked(path: Place, what: str, *, wait: bool = False, shared: bool = False) 
                 raise refusal(what, _holder(path)) from None
             raise LockedError(f"{path}: this file system has no file locks ({error.strerror}); keep the run on one that has") from error
         if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
-            raise LockedError(f"{what}: its lock file {path} was deleted and made again under another process's hands; call again")
+            raise LockedError(f"{what}: its lock file {path} was deleted and made again while another process held it; call again")
         mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
         file.truncate(0)
         file.write(json.dumps(mine).encode())

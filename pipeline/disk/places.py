@@ -30,7 +30,7 @@ def place_of(where: str | Place) -> Place:
         return where
     if isinstance(where, Path):
         if re.match(rf"({'|'.join(SCHEMES)}):/", str(where)):
-            raise ValueError(f"{where}: a URL that went through Path, which takes a slash away; give it as text")
+            raise ValueError(f"{where}: a URL that went through Path, which removes a slash; pass it as text")
         return where
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", where):
         return Path(where)

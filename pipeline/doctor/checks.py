@@ -52,8 +52,8 @@ def examine(asked: Asked, rows: Sequence[Check] = CHECKS, *, quick: bool = False
             check = row.of_objects if row.of_objects and isinstance(asked.directory, ObjectPath) else row.examine
             finding = check(asked)
         except Exception as error:  # noqa: BLE001  (whatever breaks a check, the others are still wanted)
-            text = f"the check itself stops: {type(error).__name__}: {one_line(error)}"
-            finding = fail(text, "Put right what the error names, then run `atlas doctor` again")
+            text = f"the check itself fails: {type(error).__name__}: {one_line(error)}"
+            finding = fail(text, "Correct what the error names, then run `atlas doctor` again")
         yield replace(finding, name=row.name)
 
 

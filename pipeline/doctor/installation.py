@@ -54,7 +54,7 @@ def check_required(asked: Asked) -> Finding:
     try:
         required = [Requirement(line) for line in metadata.requires(PACKAGE) or ()]
     except metadata.PackageNotFoundError:
-        return fail(f"{PACKAGE} is not installed, so that its requirements are unknown", "Run `pip install .` in its folder")
+        return fail(f"{PACKAGE} is not installed, so its requirements are unknown", "Run `pip install .` in its folder")
     required = [row for row in required if row.marker is None or row.marker.evaluate({"extra": ""})]
     found = {row: _version(row.name) for row in required}
     faults = [row for row, version in found.items() if version is None or not row.specifier.contains(version, prereleases=True)]
@@ -75,7 +75,7 @@ def check_image_packages(asked: Asked) -> Finding:
         try:
             importlib.import_module(name)
         except (ImportError, RuntimeError, OSError) as error:
-            return fail(f"`import {name}` stops: {one_line(error)}", f"Install the {name} that belongs to torch {torch.__version__}")
+            return fail(f"`import {name}` fails: {one_line(error)}", f"Install the {name} that belongs to torch {torch.__version__}")
     return ok(f"torchvision {_version('torchvision')}, timm {_version('timm')}")
 
 
@@ -85,7 +85,7 @@ def check_torch(asked: Asked) -> Finding:
     if torch.cuda.is_available():
         return ok(f"{build}; CUDA devices: {torch.cuda.device_count()}")
     if any(DEVICE_FILES.glob("nvidia[0-9]*")):
-        remedy = "Install a torch build for a CUDA version that the driver supports; nvidia-smi tells it"
+        remedy = "Install a torch build for a CUDA version that the driver supports; see nvidia-smi"
         return warn(f"{build}; it cannot use this machine's NVIDIA GPU", remedy)
     return ok(f"{build}; no CUDA device")
 
@@ -117,7 +117,7 @@ def check_arithmetic(asked: Asked) -> Finding:
         factor = numbers.float().to(device)
         product = (factor @ factor).cpu()
     except (RuntimeError, ValueError, AssertionError) as error:  # torch asserts that a backend is compiled in
-        return fail(f"a matrix product stops: {one_line(error)}", remedy)
+        return fail(f"a matrix product fails: {one_line(error)}", remedy)
     if not torch.equal(product, (numbers @ numbers).float()):
         return fail(f"a matrix product on {device} is wrong", remedy)
     return ok(f"a matrix product on {device} is right")
@@ -149,8 +149,8 @@ def check_tiny_run(asked: Asked) -> Finding:
             try:
                 stage.bring_up_to_date(run)
             except Exception as error:  # noqa: BLE001  (whatever it is, the stage is what the user wants to know)
-                text = f"stage {stage.name} stops: {type(error).__name__}: {one_line(error)}"
-                return fail(text, "Mend what fails above; if nothing does, install again in a new environment")
+                text = f"stage {stage.name} fails: {type(error).__name__}: {one_line(error)}"
+                return fail(text, "Fix what fails above; if nothing does, install again in a new environment")
         if not run.report_path.is_file():
             return fail("every stage ran, but there is no report", "Install again in a new environment")
     elapsed_s = time.perf_counter() - started

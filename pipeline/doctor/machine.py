@@ -41,7 +41,7 @@ _CGROUP_VERSIONS = (  # controller in CGROUP_FILE, folder in CGROUPS, files of l
 def check_directory(asked: Asked) -> Finding:
     """Make a directory and a file where the run will be."""
     if asked.local.is_symlink() and not asked.local.exists():
-        return fail(f"{asked.directory}: a link to what is not there", "Make the link's target, or name another --run directory")
+        return fail(f"{asked.directory}: a link that leads nowhere", "Create the target of the link, or name another --run directory")
     if not asked.place.is_dir():
         return fail(f"{asked.place}: a file; expected a directory", "Name another --run directory")
     try:

@@ -27,14 +27,14 @@ def check_directory(asked: Asked) -> Finding:
     except OSError as error:
         return fail(one_line(error), "Set the credentials and the endpoint in the environment (AWS_*, GOOGLE_*, AZURE_*), or name another --run")
     if found != b"written":
-        return fail(f"{asked.directory}: an object that was written reads back otherwise", "Name another --run")
+        return fail(f"{asked.directory}: an object that was written reads back with other content", "Name another --run")
     return ok(f"{asked.directory} can be written")
 
 
 def check_space(asked: Asked) -> Finding:
     """Tell what will be written; object stores do not say what is free."""
     needed = "" if asked.needed_bytes is None else f"; extract will write {readable_size(asked.needed_bytes)}"
-    return ok(f"{asked.directory}: the room of an object store is not known{needed}")
+    return ok(f"{asked.directory}: the free space of an object store is not known{needed}")
 
 
 def check_write_speed(asked: Asked) -> Finding:

@@ -138,7 +138,7 @@ def _answer(worker: _Worker, number: int) -> PhotoBatch:
         return PhotoBatch(worker.answer(number))
     except (EOFError, OSError) as error:
         raise LostWorkerError(
-            "a process that decodes photos was killed, often for want of memory. What is done is kept: call again, "
+            "a process that decodes photos was killed, often because memory ran out. What is done is kept: call again, "
             "with fewer extract.workers or a smaller extract.batch_size if it happens again"
         ) from error
 

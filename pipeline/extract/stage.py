@@ -15,7 +15,8 @@ from pipeline.extract.examining import examine
 from pipeline.extract.job import ExtractJob, lay_out_job, notes_on_retold
 from pipeline.extract.known_rows import grown_rows, replaced_rows
 from pipeline.extract.layout import image_bytes, ingredients
-from pipeline.extract.spans import FeatureSpan, FeatureWork, SpanReport
+from pipeline.extract.spans import FeatureSpan, SpanReport
+from pipeline.extract.work import FeatureWork
 from pipeline.features.bad_images import check_bad_share, listed_problems, void_images
 from pipeline.features.finished import mark_features_whole
 from pipeline.features.overflow import overflow_words
@@ -43,7 +44,7 @@ def extract(run: Run, *, replace: bool = False, retry_bad: bool = False) -> Outc
         Compute features anew that were made with other settings or of other images, instead of refusing. The old ones
         stay until the new ones are complete.
     retry_bad : bool
-        Try the photos again that could not be read.
+        Try the bad photos again.
 
     Raises
     ------
@@ -141,7 +142,9 @@ class ExtractStage(PieceStage[_Checkpoint]):
                 )
             return ExtractJob(name, info, store, made_with, state, grown_rows(store, state), void_images(store))
         if not self._replace:
-            raise StaleStoreError(f"{store}: {state.reason}. Name another --run directory to keep both, or pass --replace to compute this store anew")
+            raise StaleStoreError(
+                f"{store}: {state.reason}. Name another --run directory to keep both, or pass --replace to compute this store again"
+            )
         old, store = store, replacement_of(run, name)
         store.sweep()
         state = feature_state(run, store, made_with)

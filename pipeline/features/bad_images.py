@@ -60,5 +60,5 @@ def check_bad_share(run: Run, problems: Mapping[str, BadImage]) -> None:
         name, fault = next(iter(problems.items()))
         raise TooManyBadImagesError(
             f"{len(problems)} of {total} images are bad (for instance {name}: {fault.reason}), more than extract.max_bad_share = {allowed} allows. "
-            f"Mend the dataset and run `atlas index`, or raise the share"
+            f"Repair the dataset and run `atlas index`, or raise the share"
         )

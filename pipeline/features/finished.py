@@ -30,7 +30,7 @@ def finished_checkpoints(run: Run, partial: bool = False) -> list[str]:
         if missing and not partial:
             raise MissingProductError(
                 f"{store}: unfinished, {missing} of {total} blocks missing; run `atlas extract` again, or pass --partial (partial=True). "
-                f"If its checkpoint is not wanted any more: `atlas forget-checkpoint {name}`"
+                f"If you no longer want its checkpoint: `atlas forget-checkpoint {name}`"
             )
         if not missing:
             attributes[name] = store.attributes

@@ -24,7 +24,7 @@ from stages.index.variants import chosen_samples, in_several_variants, variants_
 
 
 def index(run: Run, *, forget: bool = False) -> Outcome:
-    """List the dataset; the manifest is written anew only where its samples changed, and new ones join at its end.
+    """List the dataset. The manifest is written again only if its samples changed; new samples are appended.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def index(run: Run, *, forget: bool = False) -> Outcome:
         relisted = keep_known(found[:0] if known is None else known, found, now, wanted.variants)
         if relisted.gone and not forget:
             raise ValueError(
-                f"{run.manifest_path}: {len(relisted.gone)} images that it lists are not in the dataset any more ({_few(relisted.gone)}). "
+                f"{run.manifest_path}: {len(relisted.gone)} images that it lists are no longer in the dataset ({_few(relisted.gone)}). "
                 f"Bring them back (or the former [dataset] settings), name another --run, or pass --forget to take them out of this run"
             )
         table = relisted.table
@@ -90,7 +90,7 @@ def _about_pairs(table: pd.DataFrame, variants: Sequence[str]) -> list[str]:
         return [str(pairs)]
     layout = table.attrs["layout"]
     remedy = f"In the layout {layout!r} {LAYOUTS[layout].pairing}"
-    return [str(pairs), f"warning: no place has both a drone and a satellite photo, so that there is nothing to match. {remedy}"]
+    return [str(pairs), f"warning: no place has both a drone and a satellite photo, so there is nothing to match. {remedy}"]
 
 
 def _about_variants(table: pd.DataFrame) -> list[str]:

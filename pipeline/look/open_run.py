@@ -178,7 +178,7 @@ def _figures(run: Run, stores: Sequence[GroupStore], partial: bool) -> xr.Datase
     for store in stores if not partial else ():
         made_with = group_attributes(run.stats_path, store.name).get("made_with", {})
         if store.seal.exists and made_with.get("features") != content_stamp(store):
-            raise MissingProductError(f"{run.stats_path}: older than {store}; run `atlas stats`, or pass partial=True to have them as they are")
+            raise MissingProductError(f"{run.stats_path}: older than {store}; run `atlas stats`, or pass partial=True to get them as they are")
     return figures_of_today(found).assign_coords(checkpoint=found["checkpoint"].astype(object))
 
 

@@ -127,7 +127,7 @@ def _index(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
     if not run.manifest_path.is_file():
         yield Row("index", "", "missing", "not indexed yet")
     elif run.settings.dataset is None or not run.settings.dataset.root.expanduser().is_dir():
-        yield Row("index", "", "fresh", "the photos are not here, so that they cannot be compared")
+        yield Row("index", "", "fresh", "the photos are not here, so they cannot be compared")
     elif reason := _why_listed_again(run.manifest, run.settings.dataset):
         yield Row("index", "", "stale", reason, len(run.manifest))
     else:

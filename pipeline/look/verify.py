@@ -95,7 +95,7 @@ def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verificati
     """
     stores = [GroupStore(path, name) for path in (run.features_path, run.cams_path) for name in known_groups(path)]
     if not stores and not run.manifest_path.exists():
-        raise FileNotFoundError(f"{run.directory}: no run here: neither a manifest nor a store. Check --run")
+        raise FileNotFoundError(f"{run.directory}: there is no run here: no manifest and no store. Check --run")
     found, blocks, size = _Findings(), 0, 0
     with ExitStack() as held:
         others = ("manifest", "stats", "pixels", "mosaics", "report")
@@ -103,7 +103,7 @@ def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verificati
             held.enter_context(run.locked(product))
         for store in stores:
             if store.path == run.features_path and is_swapping(run, store.name):
-                found.notes.append(f"{store}: it is just being replaced; `atlas extract` finishes that")
+                found.notes.append(f"{store}: it is being replaced; `atlas extract` finishes that")
             elif _check_group(store, found):
                 units = list(_units(store, found))
                 drawn = {block for block in dict.fromkeys(unit.block for unit in units) if sample >= 1 or random.random() < sample}
@@ -120,7 +120,7 @@ def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verificati
 def _check_group(store: GroupStore, found: _Findings) -> bool:
     """Check metadata, heads and texts; return whether the blocks can be read."""
     if not store.exists and not (store.seal.exists and _is_open(store)):
-        found.faults.append(Fault(str(store), "missing", "its marks are there, and the group is not"))
+        found.faults.append(Fault(str(store), "missing", "its marks exist, but the group does not"))
         found.gone.append(store)
         return False
     try:
@@ -134,7 +134,7 @@ def _check_group(store: GroupStore, found: _Findings) -> bool:
         command = "cam" if store.path.stem == "cams" else "extract"
         found.notes.append(f"{store}: schema version 1: its metadata has no checksums; `atlas {command}` brings it up to date")
     elif not store.seal.exists:
-        faults = [Fault(str(store.seal.path), "missing", "the seal of the metadata is not there")]
+        faults = [Fault(str(store.seal.path), "missing", "the seal of the metadata does not exist")]
     if faults:
         found.faults += faults
         found.layouts.append(store)
@@ -170,7 +170,7 @@ def _units(store: GroupStore, found: _Findings) -> Iterator[_Unit]:
     for key in keys:
         for index in sorted(held[key] - marked[key]):
             if index not in blocks or (index in records and marks_are_whole):
-                found.faults.append(Fault(f"{store}/{key}, block {index}", "foreign", "the file is there, and no mark knows it"))
+                found.faults.append(Fault(f"{store}/{key}, block {index}", "foreign", "the file exists, but no mark knows it"))
                 found.files.append(store.chunk_file(key, index))
     _tell_leftovers(store, keys, set(blocks) - set(records), found)
 
@@ -196,8 +196,8 @@ def _records(store: GroupStore, blocks: Mapping[int, Block], found: _Findings) -
 def _tell_leftovers(store: GroupStore, keys: Sequence[str], undone: set[int], found: _Findings) -> None:
     """Unfinished work is no fault; a file that no stage writes is."""
     left = files_below(store.root, f"*{PARTIAL}")
-    found.notes += [f"{store}: {len(left)} half-written files of a killed process; its stage sweeps them"] if left else []
-    found.notes += [f"{store}: {len(undone)} of {len(store.blocks)} blocks are not done; its stage does them"] if undone else []
+    found.notes += [f"{store}: {len(left)} half-written files of a killed process; its stage removes them"] if left else []
+    found.notes += [f"{store}: {len(undone)} of {len(store.blocks)} blocks are not done; its stage computes them"] if undone else []
     known = {store.root / name for name in store.seal.names} | set(left)
     unsealed = [path for path in files_below(store.root, "zarr.json") if path not in known]
     if unsealed and store.seal.exists:
@@ -206,7 +206,7 @@ def _tell_leftovers(store: GroupStore, keys: Sequence[str], undone: set[int], fo
     for path in files_below(store.root, "*"):
         in_blocks = path.name.startswith("c.") and name_below(path.parent, store.root) in keys
         if store.seal.exists and path not in known and not in_blocks:
-            found.strays.append(Fault(str(path), "foreign", "no stage wrote this file; look at it, and delete it"))
+            found.strays.append(Fault(str(path), "foreign", "no stage wrote this file; look at it, then delete it"))
 
 
 def _read_units(run: Run, store: GroupStore, units: Sequence[_Unit], found: _Findings) -> None:
@@ -252,7 +252,7 @@ def _check_files(run: Run, found: _Findings) -> None:
         found.faults += faults
         found.seals += [seal] if faults else []
     listed = _listed_pictures(run)
-    found.faults += [Fault(str(path), "missing", "this mosaic is not there") for path in listed if not path.is_file()]
+    found.faults += [Fault(str(path), "missing", "this mosaic does not exist") for path in listed if not path.is_file()]
     for path in files_below(run.mosaics_path, "*.png"):
         if not is_whole_png(path.read_bytes()):
             found.faults.append(Fault(str(path), "damaged", "a chunk of this PNG does not match its checksum"))

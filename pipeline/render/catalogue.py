@@ -32,7 +32,7 @@ from stages.targets.names import NO_TARGET, parse_target
 
 ALL_METHODS = "methods"
 PAIR = "pair"
-_UNLIKE = "their networks differ in width, parts or grid, so that the heads of one do not read the features of the other"
+_UNLIKE = "their networks differ in width, parts or grid, so the heads of one cannot read the features of the other"
 _WHY_NONE: Mapping[str, str] = MappingProxyType(
     {
         "depth": "there are no maps at blocks. Add block_<i> to cam.positions, and what they are made of to [extract]",

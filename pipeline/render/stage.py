@@ -30,7 +30,7 @@ def render(run: Run, *, partial: bool = False) -> Outcome:
     ----------
     run : Run
     partial : bool
-        Leave unfinished checkpoints out instead of refusing.
+        Leave out unfinished checkpoints instead of refusing.
 
     Raises
     ------
@@ -147,5 +147,5 @@ def _told_of_boxes(pictures: Sequence[Picture]) -> list[str]:
     if not missing:
         return []
     shown = missing if len(missing) <= _SHOWN_CHARACTERS else f"{missing[:_SHOWN_CHARACTERS]}... ({len(missing)} in all)"
-    remedy = "Install one that has, such as fonts-noto-cjk, and call `atlas render` again"
-    return [f"no font of this machine has {shown}: they are boxes in the pictures. {remedy}"]
+    remedy = "Install one that has them, such as fonts-noto-cjk, and call `atlas render` again"
+    return [f"no font of this machine has {shown}: they appear as boxes in the pictures. {remedy}"]

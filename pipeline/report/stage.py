@@ -32,7 +32,7 @@ _NETWORK = (
 
 
 def report(run: Run) -> Outcome:
-    """Write the page; it links the mosaics beside it, so the run's directory can be moved as a whole.
+    """Write the page. It links to the mosaics beside it, so the directory of the run can be moved as a whole.
 
     Raises
     ------

@@ -30,7 +30,7 @@ def write_joined(run: Run, inputs: Sequence[FigureInputs], mark: str, fence: Fen
     odd = [one.name for one, part in zip(inputs, parts, strict=True) if _shape(part) != _shape(parts[0])]
     if odd:
         raise ValueError(
-            f"{run.stats_path}: {inputs[0].name} and {odd[0]} differ in grid or parts, so that their figures cannot be joined; use a run for each"
+            f"{run.stats_path}: {inputs[0].name} and {odd[0]} differ in grid or parts, so their figures cannot be joined; use a run for each"
         )
     joined = xr.concat(parts, dim="checkpoint", join="outer", data_vars="all")
     joined = joined.assign_coords(

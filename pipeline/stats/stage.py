@@ -23,7 +23,7 @@ def stats(run: Run, *, partial: bool = False) -> Outcome:
     ----------
     run : Run
     partial : bool
-        Leave unfinished checkpoints out instead of refusing.
+        Leave out unfinished checkpoints instead of refusing.
 
     Raises
     ------

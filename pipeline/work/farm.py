@@ -176,7 +176,7 @@ class _Dispatcher:
             self._seen = self._looked
         elif self._looked - self._seen > _PATIENCE_S and not self._told:
             self._told = True
-            self._say(f"no worker for {_PATIENCE_S} s; waiting for the cluster to give some")
+            self._say(f"no worker for {_PATIENCE_S} s; waiting for the cluster to provide some")
 
     def _send(self) -> None:
         """Give every worker what it can hold, round by round, so that none is served twice before all are served once."""
@@ -191,7 +191,7 @@ class _Dispatcher:
     def _again(self, piece: Piece) -> None:
         if piece.losses >= MOST_LOSSES:
             raise LostWorkersError(
-                f"a piece of {piece.group} was lost with each of {piece.losses + 1} workers, often for want of memory. What is done is kept; "
+                f"a piece of {piece.group} was lost with each of {piece.losses + 1} workers, often because memory ran out. What is done is kept; "
                 f"see {self._directory / 'logs'}, give workers more memory or a smaller extract.batch_size, and call again"
             )
         self._waiting.put_back(piece)

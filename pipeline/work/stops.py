@@ -99,7 +99,7 @@ def stopping_at_once() -> Iterator[None]:
 
     def end(number: int, frame: FrameType | None) -> None:
         with suppress(OSError):  # nobody may be reading
-            os.write(2, f"atlas: stopped by {signal.Signals(number).name} before anything was begun. Call the same command again\n".encode())
+            os.write(2, f"atlas: stopped by {signal.Signals(number).name} before anything began. Call the same command again\n".encode())
         os._exit(EXIT_STOPPED)
 
     with _handling(end):

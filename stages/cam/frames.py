@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from safenet.architecture import Sampling
 from safenet.warps import sampling_matrix
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 def carry_back(weights: NDArray[np.float32], theta: NDArray[np.float32], source_cell: NDArray[np.integer], sampling: Sampling) -> NDArray[np.float32]:

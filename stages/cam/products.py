@@ -54,7 +54,7 @@ class Product:
         check_position(self.position, f"{self.key}: position")
         method = METHODS[known(self.method, METHODS, f"{self.key}: method")]
         if not method.exists_at(self.position, block_number(self.position) is not None):
-            raise ValueError(f"{self.key}: {self.method} does not exist at {self.position}; `atlas methods` tells where it does")
+            raise ValueError(f"{self.key}: {self.method} does not exist at {self.position}; `atlas methods` says where it does")
         if (self.target == NO_TARGET) != (method.kind == "statistic"):
             wanted = "has no target; write 'none'" if method.kind == "statistic" else "needs a target"
             raise ValueError(f"{self.key}: {self.method} {wanted}")
@@ -125,5 +125,5 @@ def _why_absent(product: Product, stored: StoredBlocks | None) -> str:
 
 def _remedy(target: str) -> str:
     if parse_target(target).row.kind == "similarity":
-        return "a similarity cannot be had there, since it needs the other images' embeddings as well. Use a class, such as 'predicted'"
+        return "a similarity is not possible there, because it also needs the embeddings of the other images. Use a class, such as 'predicted'"
     return f"add {target!r} to extract.gradient_targets and extract again"

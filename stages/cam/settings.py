@@ -19,7 +19,7 @@ class CamSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     positions: tuple[str, ...] = Field(("patch", "aligned", "part"), description="patch, aligned, part, block_N (the first is block_0)")
-    methods: tuple[str, ...] = Field(_DEFAULT_METHODS, description=f"{', '.join(METHOD_NAMES)}; `atlas methods` tells what each is")
+    methods: tuple[str, ...] = Field(_DEFAULT_METHODS, description=f"{', '.join(METHOD_NAMES)}; `atlas methods` describes each")
     targets: tuple[str, ...] = Field(
         ("match",),
         description=(
@@ -49,7 +49,7 @@ def _fits_a_folder(target: str) -> str:
     if size > _LONGEST_NAME:
         shown = f"{target[:40]!r}..." if len(target) > 40 else repr(target)
         raise ValueError(
-            f"cam.targets: {shown} makes a folder name of {size} bytes, and file systems hold {_LONGEST_NAME} (a character that is no plain letter "
-            f"or digit takes 3 to 12). Give the class or image a shorter name, or ask for 'label', 'predicted' or 'match', which hold none"
+            f"cam.targets: {shown} makes a folder name of {size} bytes, and file systems allow {_LONGEST_NAME} (a character that is not a plain "
+            f"letter or digit takes 3 to 12). Give the class or image a shorter name, or ask for 'label', 'predicted' or 'match', which hold none"
         )
     return target

@@ -43,7 +43,7 @@ class HalvingExtractor:
         Raises
         ------
         torch.OutOfMemoryError
-            If the device has no room for one image.
+            If the device runs out of memory with one image.
         """
         while (found := self._try(photos, class_index)) is None:
             size = min(self._most or len(photos), len(photos))
@@ -51,7 +51,7 @@ class HalvingExtractor:
             gc.collect()  # here, outside the handler: a traceback holds the tensors of the frames that it passed
             if self._extractor.device.type == "cuda":
                 torch.cuda.empty_cache()
-            self._tell(f"{self._extractor.device} has no room for {size} images at once; going on with {self._most}")
+            self._tell(f"{self._extractor.device} runs out of memory with {size} images at once; continuing with {self._most}")
         return found
 
     def _try(self, photos: Tensor, class_index: Tensor) -> dict[str, Tensor] | None:

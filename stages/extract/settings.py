@@ -79,7 +79,7 @@ class ExtractSettings(BaseModel):
         try:
             groups = 1 if value is None else re.compile(value).groups
         except re.error as error:
-            raise ValueError(f"extract.series = {value!r}: no regular expression: {error}") from None
+            raise ValueError(f"extract.series = {value!r}: not a regular expression: {error}") from None
         if not groups:
             raise ValueError(f"extract.series = {value!r}: has no group to take the series from; put it in brackets, as in '/(seed[0-9]+)/'")
         return value
@@ -88,7 +88,7 @@ class ExtractSettings(BaseModel):
     @classmethod
     def _ascending_blocks(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
         if any(number < 0 for number in value):
-            raise ValueError(f"extract.{info.field_name}: {min(value)} is no block; the first is 0")
+            raise ValueError(f"extract.{info.field_name}: {min(value)} is not a block; the first is 0")
         return tuple(sorted(set(value)))
 
     @field_validator("gradient_targets")
@@ -128,7 +128,7 @@ def class_target(text: str) -> TargetName:
     target = parse_target(text, GRADIENT_TARGETS)
     if target.row.kind == "similarity":
         raise ValueError(
-            f"{GRADIENT_TARGETS}: {text!r} is a similarity: it needs the embeddings of other images, which are not there before the pass is over. "
+            f"{GRADIENT_TARGETS}: {text!r} is a similarity: it needs the embeddings of other images, which do not exist before the pass is over. "
             f"Name a target of a class (label, predicted, counter, class_NAME) here, and this one in cam.targets"
         )
     return target

@@ -190,8 +190,8 @@ def _find_sues200_raw(root: Path, given: Given) -> Iterator[ImageFile]:
     if files and missing:
         places = sorted({file.place for file in files}, key=natural_key)
         raise ValueError(
-            f"{root}: dataset.train_places names [{few(missing)}], which are not there; it has {len(places)} places, {places[0]} to {places[-1]}. "
-            f"Write them as the folders are called."
+            f"{root}: dataset.train_places names [{few(missing)}], which do not exist; it has {len(places)} places, {places[0]} to {places[-1]}. "
+            f"Write them as the folders are named."
         )
     for file in files:
         yield file

@@ -214,14 +214,16 @@ def _select(found: list[ImageFile], root: Path, settings: DatasetSettings, known
     variants = {file.variant for file in found} - {""}
     unknown = sorted(set(settings.variants) - variants, key=natural_key)
     if unknown:
-        raise ValueError(f"{root}: dataset.variants asks for [{few(unknown)}], but it has [{few(variants)}]. Name some of these, or none for all.")
+        raise ValueError(
+            f"{root}: dataset.variants asks for [{few(unknown)}], but it has [{few(variants)}]. Name some of these, or leave it empty for all."
+        )
     listed = {*settings.variants, *known_variants} if settings.variants else ()
     kept = [file for file in found if _is_wanted(file, settings) and is_chosen(file.variant, listed)]
     if not kept:
         raise ValueError(
-            f"{root}: none of its {len(found)} images is asked for; it has views [{few({file.view for file in found})}] and splits "
+            f"{root}: none of its {len(found)} images is selected; it has views [{few({file.view for file in found})}] and splits "
             f"[{few({file.split for file in found})}], but dataset.views = [{few(settings.views)}] and dataset.splits = [{few(settings.splits)}]. "
-            f"Widen these (street and google are taken only by name)."
+            f"Widen these (street and google are used only if named)."
         )
     return kept
 

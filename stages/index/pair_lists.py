@@ -133,7 +133,7 @@ def _entries(path: Path) -> list[Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({' '.join(str(error).split())}); expected a pair list of GTA-UAV. Download it again") from None
     if not isinstance(found, list):
-        raise ValueError(f"{path}: holds a {type(found).__name__}; expected a list with an entry a drone photo")
+        raise ValueError(f"{path}: holds a {type(found).__name__}; expected a list with one entry per drone photo")
     return found
 
 
@@ -158,7 +158,7 @@ def _best(entry: Mapping[str, Any], count: int, where: str) -> int:
     if weights is None:
         return 0
     if not isinstance(weights, list) or len(weights) != count or not all(_is_number(weight) for weight in weights):
-        raise ValueError(f"{where}: {_WEIGHTS} is {weights!r}; expected {counted(count, 'number')}, one a tile")
+        raise ValueError(f"{where}: {_WEIGHTS} is {weights!r}; expected {counted(count, 'number')}, one per tile")
     return max(range(count), key=lambda number: (weights[number], -number))
 
 

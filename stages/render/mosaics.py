@@ -348,7 +348,7 @@ def _check_columns(checkpoints: Sequence[str], scales: Sequence[Scale] | None) -
         twice = next(name for name in checkpoints if list(checkpoints).count(name) > 1)
         raise ValueError(f"checkpoints: two columns are headed {twice!r}; expected heads that tell the checkpoints apart.")
     if scales is not None and len(scales) != len(checkpoints):
-        raise ValueError(f"scales: {len(scales)} for {len(checkpoints)} checkpoints; expected one a checkpoint, or none at all.")
+        raise ValueError(f"scales: {len(scales)} for {len(checkpoints)} checkpoints; expected one per checkpoint, or none at all.")
 
 
 def _check_keys(scales: Mapping[str, Scale] | None, names: Sequence[str], what: str) -> None:

@@ -421,4 +421,4 @@ def _check_counts(rows: Sequence[Sequence[Panel | None]], row_labels: Sequence[s
     for number, row in enumerate(rows):
         if len(row) != len(column_labels):
             where = f"row {number} ({row_labels[number]!r})"
-            raise ValueError(f"mosaic: {where} has {len(row)} panels; expected {len(column_labels)}, one a column label.")
+            raise ValueError(f"mosaic: {where} has {len(row)} panels; expected {len(column_labels)}, one per column label.")

@@ -118,7 +118,7 @@ def test_a_second_extraction_still_knows_the_bad_photos(lab, marred, monkeypatch
 def test_more_bad_photos_than_allowed_stop_the_run(lab, marred_photos, tmp_path):
     run = lab.run(tmp_path / "run", photos=marred_photos, checkpoints=ONE)  # 5 % of 15: none
     index(run)
-    said = r"2 of 15 images are bad \(for instance .*\), more than extract\.max_bad_share = 0\.05 allows\. Mend the dataset and run"
+    said = r"2 of 15 images are bad \(for instance .*\), more than extract\.max_bad_share = 0\.05 allows\. Repair the dataset and run"
     with pytest.raises(TooManyBadImagesError, match=said):
         extract(run)
     assert not run.features_path.exists()

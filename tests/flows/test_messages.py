@@ -35,7 +35,7 @@ def test_devices_that_cannot_be_had_are_refused(monkeypatch):
 
 
 def test_settings_that_contradict_themselves_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"extract\.blocks: -1 is no block; the first is 0"):
+    with pytest.raises(ConfigError, match=r"extract\.blocks: -1 is not a block; the first is 0"):
         load_settings(None, ["extract.blocks=[-1]"])
     assert load_settings(None, ["extract.blocks=[1,0,1]"]).extract.blocks == (0, 1)
     path = tmp_path / "a.toml"
@@ -78,7 +78,7 @@ def test_networks_of_different_sizes_are_not_joined(lab, indexed, tmp_path, monk
         patch.setattr(extract_stage, "check_same_sizes", lambda run, infos: None)  # as earlier versions did
         extract(run)
     cam(run)
-    with pytest.raises(ValueError, match="net_000 and net_001 differ in grid or parts, so that their figures cannot be joined"):
+    with pytest.raises(ValueError, match="net_000 and net_001 differ in grid or parts, so their figures cannot be joined"):
         stats(run)
     with pytest.raises(ValueError, match=r"net_000 and net_001 are networks or datasets of different sizes, which do not fit side by side"):
         pipeline.open_run(directory)

@@ -236,7 +236,7 @@ def test_another_dataset_is_refused(lab, extracted_copy, tmp_path):
     photos = Path(shutil.copytree(lab.photos, tmp_path / "photos"))
     (photos / "train" / "drone" / "0000" / "image-01.jpeg").unlink()
     run = lab.run(extracted_copy, photos=photos, checkpoints=ONE)
-    with pytest.raises(ValueError, match=r"1 images that it lists are not in the dataset any more \(drone/0000/image-01\)\. .* or pass --forget"):
+    with pytest.raises(ValueError, match=r"1 images that it lists are no longer in the dataset \(drone/0000/image-01\)\. .* or pass --forget"):
         index(run)
     index(run, forget=True)
     with pytest.raises(StaleStoreError, match=r"made of 15 images, but .* lists 14"):

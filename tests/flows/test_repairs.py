@@ -283,7 +283,7 @@ def test_what_cannot_be_repaired_is_told_and_fails(lab, finished_copy):
 
 
 def test_verifying_what_is_no_run_is_an_error(lab, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nope: no run here: neither a manifest nor a store. Check --run"):
+    with pytest.raises(FileNotFoundError, match=r"nope: there is no run here: no manifest and no store. Check --run"):
         verify(lab.run(tmp_path / "nope"))
 
 

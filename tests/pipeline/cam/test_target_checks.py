@@ -82,7 +82,7 @@ def test_the_flipped_photo_is_not_altered(lab, indexed, tmp_path):
     cam(run)
     with pytest.raises(ValueError, match=r"pixels\.target: 'match\.flip': the flipped photo would have to be altered as well"):
         pixels(run)
-    with pytest.raises(ValueError, match="flip_embedding cannot be had of other heads"):
+    with pytest.raises(ValueError, match="flip_embedding cannot be computed for other heads"):
         pipeline.open_run(directory).explain.maps("net_000", ["aligned/match.flip/grad_cam"], heads_of="net_000")
 
 
@@ -96,7 +96,7 @@ def test_networks_without_a_closed_form_say_what_they_cannot_give(lab, indexed, 
     run = lab.run(directory, f"extract.checkpoints=['{tmp_path}/net_*.pth']")
     extract(run)
     explain = pipeline.cam.explain.Explainer(run)
-    with pytest.raises(ValueError, match="net_000: its heads have no closed form, which maps of all classes rest on; ask `maps` for single classes"):
+    with pytest.raises(ValueError, match="net_000: its heads have no closed form, which maps of all classes need; use `maps` for single classes"):
         explain.class_maps("net_000", [0])
     with pytest.raises(ValueError, match=r"the parts of this network are maxima over their cells: .* Use token_deletion"):
         explain.curves("net_001", "aligned/predicted/hires_cam", [0])

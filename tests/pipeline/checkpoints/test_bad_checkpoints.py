@@ -156,14 +156,14 @@ def repacked(own, bad, compression=zipfile.ZIP_DEFLATED, **more):
 def test_a_compressed_archive_is_refused(own, bad):
     """Torch would read the packed bytes of a mapped file as numbers."""
     repacked(own, bad)
-    refused(bad, r"its records unpack to [\d,]+ bytes, but torch\.save packs nothing; save it again with torch\.save")
+    refused(bad, r"its records unpack to [\d,]+ bytes, but torch\.save never compresses; save it again with torch\.save")
 
 
 def test_a_zip_bomb_is_refused_unopened(own, bad, monkeypatch):
     repacked(own, bad, **{"bad/data/bomb": bytes(100_000_000)})
     monkeypatch.setattr(zipfile.ZipFile, "open", None)
     monkeypatch.setattr(torch, "load", None)
-    refused(bad, r"its records unpack to 100,\d{3},\d{3} bytes, but torch\.save packs nothing")
+    refused(bad, r"its records unpack to 100,\d{3},\d{3} bytes, but torch\.save never compresses")
 
 
 def test_records_that_overlap_are_refused(own, bad):
@@ -172,7 +172,7 @@ def test_records_that_overlap_are_refused(own, bad):
     with zipfile.ZipFile(bad, "a") as archive:
         archive.filelist += archive.filelist * 9
         archive._didModify = True
-    refused(bad, r"its records unpack to [\d,]+ bytes, but torch\.save packs nothing")
+    refused(bad, r"its records unpack to [\d,]+ bytes, but torch\.save never compresses")
 
 
 def test_another_archive_is_refused(bad):
@@ -234,10 +234,10 @@ def test_a_tensor_that_does_not_fit_is_named(own, bad, key, value, said):
 @pytest.mark.parametrize(
     ("metadata", "said"),
     [
-        ({"architecture": {"classes": 5}}, "its metadata says classes = 5, its tensors 3; they are of two networks. Save the checkpoint again"),
+        ({"architecture": {"classes": 5}}, "its metadata says classes = 5, its tensors 3; they belong to two networks. Save the checkpoint again"),
         ({"architecture": {"image_size": 10**9}}, r"does not fit Safe-Net: transformer\.pos_embed has shape \(1, 65, 16\), expected"),
-        ({"architecture": {"depth": 3}}, "its metadata says depth = 3, its tensors 2; they are of two networks"),
-        ({"class_names": ["a", "b"]}, "its metadata names 2 classes, its classifiers have 3; they are of two networks. Save the checkpoint again"),
+        ({"architecture": {"depth": 3}}, "its metadata says depth = 3, its tensors 2; they belong to two networks"),
+        ({"class_names": ["a", "b"]}, "its metadata names 2 classes, its classifiers have 3; they belong to two networks. Save the checkpoint again"),
         ({"class_names": "abc"}, r"its metadata is damaged: safenet_atlas\.class_names: .*valid list; copy or train it again"),
         ({"class_names": [1, 2, 3]}, r"its metadata is damaged: safenet_atlas\.class_names\.0: .*valid string"),
         ({"epoch": "last"}, r"its metadata is damaged: safenet_atlas\.epoch: .*valid integer"),

@@ -165,7 +165,7 @@ def test_a_run_that_was_killed_half_way_goes_on(lab, bucket, local, monkeypatch)
 
 def test_a_changed_checkpoint_is_refused_and_replaced_when_asked(lab, extracted):
     wide = lab.run(extracted.directory, "extract.map_dtype=float32", checkpoints=ONE)
-    with pytest.raises(ValueError, match="or pass --replace to compute this store anew"):
+    with pytest.raises(ValueError, match="or pass --replace to compute this store again"):
         extract(wide)
     assert extract(wide, replace=True).computed == 4
     assert extract(wide).computed == 0
@@ -307,7 +307,7 @@ def test_a_living_holders_lease_does_not_run_out(leased_place):
 def test_who_lost_the_lease_writes_no_more(leased_place, monkeypatch, how):
     lock = leased_place / "x.lock"
     monkeypatch.setattr(leases, "BEAT_S", 60 if how == "asleep" else 0.1)
-    said = r"x: this process's lease ran out \(.* without a word to memory://\w+/run/x\.lock/exclusive\), and another may write it"
+    said = r"x: this process's lease expired \(.* without contact to memory://\w+/run/x\.lock/exclusive\), and another may write it"
     with pytest.raises(LostLeaseError, match=said), locked(lock, "x"):
         if how == "taken over":
             (lock / "exclusive").write_bytes(b"another's")
@@ -341,7 +341,7 @@ def test_doctor_tells_of_the_bucket(lab, remote):
     said = lab.atlas("doctor", str(remote.directory), "--quick").output
     for line in (
         rf"ok +run directory +{remote.directory} can be written",
-        r"the room of an object store is not known; extract will write",
+        r"the free space of an object store is not known; extract will write",
         rf"MB/s to {remote.directory}",
         r"ok +file locks +conditional puts work in s3://",
         r"ok +clock .* objects agree",
@@ -394,7 +394,7 @@ def test_secrets_in_a_url_are_refused_and_not_repeated(lab, url):
         ("http://host/x", "a URL of kind 'http'; expected a path, or one of file://, s3://"),
         ("s3://bucket", "expected a bucket and a path in it, such as s3://bucket/runs/x"),
         ("file://host/x", "names the host host; expected file:///path"),
-        (Path("s3://bucket/x"), "a URL that went through Path, which takes a slash away; give it as text"),
+        (Path("s3://bucket/x"), "a URL that went through Path, which removes a slash; pass it as text"),
     ],
 )
 def test_other_urls_are_refused(url, said):

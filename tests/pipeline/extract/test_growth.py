@@ -184,7 +184,7 @@ def test_a_photo_that_changes_between_index_and_extract_is_void(lab, fresh, phot
 def test_gone_images_are_never_forgotten_unasked(lab, extracted_copy, photos):
     (photos / "train" / "drone" / "0000" / "image-01.jpeg").unlink()
     before = (extracted_copy / "manifest.parquet").read_bytes()
-    with pytest.raises(ValueError, match=r"1 images that it lists are not in the dataset any more \(drone/0000/image-01\)\. Bring them back"):
+    with pytest.raises(ValueError, match=r"1 images that it lists are no longer in the dataset \(drone/0000/image-01\)\. Bring them back"):
         index(lab.run(extracted_copy, photos=photos))
     assert (extracted_copy / "manifest.parquet").read_bytes() == before
 

@@ -8,7 +8,7 @@ from disk_content import content
 
 from pipeline.cam.spans import CamBlocks, CamWork
 from pipeline.cam.stage import cam
-from pipeline.extract.spans import SpanExtractor
+from pipeline.extract.extractor import SpanExtractor
 from pipeline.extract.stage import ExtractStage, extract
 from pipeline.look.verify import verify
 from pipeline.render.stage import PictureWork, render

@@ -163,7 +163,7 @@ def test_of_a_finished_run_everything_is_fresh_and_no_work(finished):
 
 def test_photos_that_are_not_at_hand_are_no_fault(lab, finished, tmp_path):
     row = only(lab.run(finished.directory, photos=tmp_path / "gone"), "index")
-    assert (row.state, row.reason) == ("fresh", "the photos are not here, so that they cannot be compared")
+    assert (row.state, row.reason) == ("fresh", "the photos are not here, so they cannot be compared")
 
 
 def test_without_checkpoint_files_what_is_extracted_is_still_judged(lab, finished, tmp_path):

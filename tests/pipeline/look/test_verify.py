@@ -251,7 +251,7 @@ def test_a_replacement_that_is_being_swapped_in_is_no_fault(lab, finished_copy):
     (finished_copy / "ledger" / "features" / "net_000" / "layout.json").unlink()
     found = verify(lab.run(finished_copy), repair=True)
     assert found.faults == []
-    assert any("it is just being replaced; `atlas extract` finishes that" in note for note in found.notes)
+    assert any("it is being replaced; `atlas extract` finishes that" in note for note in found.notes)
 
 
 def test_nothing_is_repaired_under_a_writers_hands(lab, finished_copy):
@@ -279,6 +279,6 @@ def test_the_command_names_faults_and_exits_with_1(lab, finished_copy):
     assert "`atlas verify --repair` takes the marks from these" in result.stdout
     repaired = lab.atlas("verify", finished_copy, "--repair", "--sample", "100%")
     assert repaired.exit_code == 0
-    assert "the marks are taken from these: run their stages again" in repaired.stdout
+    assert "the marks of these are removed: run their stages again" in repaired.stdout
     assert lab.atlas("verify", finished_copy).exit_code == 0
     assert lab.atlas("verify", finished_copy, "--sample", "often").exit_code == 2

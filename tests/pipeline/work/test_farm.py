@@ -200,7 +200,7 @@ def test_a_piece_that_costs_every_worker_its_life_is_told(lab, tmp_path, monkeyp
     folder.mkdir()
     run = lab.run(tmp_path / "run", "compute.executor='local'", "compute.workers=2")
     monkeypatch.setattr(dispatch, "MOST_LOSSES", 1)
-    with pytest.raises(dispatch.LostWorkersError, match=r"lost with each of 2 workers, often for want of memory\. What is done is kept; see "):
+    with pytest.raises(dispatch.LostWorkersError, match=r"lost with each of 2 workers, often because memory ran out\. What is done is kept; see "):
         list(spread(run, Deadly(folder, 100), [Group("a", list(range(8)))]))
 
 

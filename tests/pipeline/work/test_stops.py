@@ -137,7 +137,7 @@ def test_a_killed_worker_is_one_line_and_the_next_call_goes_on(lab, fresh, start
     if process.returncode != 0:  # it may just have finished
         assert process.returncode == 1
         (line,) = said.strip().splitlines()
-        assert re.match("atlas: a process that decodes photos was killed, often for want of memory. What is done is kept: call again", line), line
+        assert re.match("atlas: a process that decodes photos was killed, often because memory ran out. What is done is kept: call again", line), line
     assert gone(process)
     finish(lab, fresh, reference)
 

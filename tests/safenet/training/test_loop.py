@@ -11,7 +11,9 @@ from PIL import Image
 from safenet import PRESETS, SafeNet
 from safenet.checkpoint import read_checkpoint
 from safenet.model import SafeNetOutput
-from safenet.training.loop import PairDataset, TrainingPlace, build_optimizer, learning_rate, pair_loss, train
+from safenet.training.data import PairDataset, TrainingPlace
+from safenet.training.loop import build_optimizer, learning_rate, train
+from safenet.training.losses import pair_loss
 from safenet.training.settings import TrainSettings
 
 TINY = PRESETS["tiny"]
@@ -64,7 +66,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(places, tmp_path):
 def test_as_many_photos_are_kept_decoded_as_memory_is_meant_for_and_the_draws_are_the_same(places, monkeypatch):
     drawn, kept = [], []
     for most in (4096, 2):
-        monkeypatch.setattr("safenet.training.loop.KEPT_PHOTOS", most)
+        monkeypatch.setattr("safenet.training.data.KEPT_PHOTOS", most)
         pairs = PairDataset(places, 32, TrainSettings())
         torch.manual_seed(0)
         drawn.append([pairs[index][:2] for _ in range(3) for index in range(len(places))])

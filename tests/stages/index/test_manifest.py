@@ -449,7 +449,7 @@ def test_a_variant_that_is_not_there(tmp_path):
 
 
 def test_training_places_that_are_not_there(tmp_path):
-    with pytest.raises(ValueError, match=r"train_places names \[2\], which are not there; it has 3 places, 0001 to 0010"):
+    with pytest.raises(ValueError, match=r"train_places names \[2\], which do not exist; it has 3 places, 0001 to 0010"):
         indexed(sues200_raw(tmp_path), train_places=("0001", "2"))
 
 

@@ -90,7 +90,9 @@ def chinese_run(lab, finished, tmp_path):
 
 def test_render_says_which_characters_are_boxes_and_draws_them_when_there_is_a_font(lab, finished, install, tmp_path):
     run = chinese_run(lab, finished, tmp_path)
-    said = f"no font of this machine has {HEAVEN}{RIVER}: they are boxes in the pictures. Install one that has, such as fonts-noto-cjk, and"
+    said = (
+        f"no font of this machine has {HEAVEN}{RIVER}: they appear as boxes in the pictures. Install one that has them, such as fonts-noto-cjk, and"
+    )
     for computed in (2, 0):  # told of what the pictures say, not of what is drawn now
         outcome = render(run)
         assert outcome.computed == computed and [note for note in outcome.notes if note.startswith(said)]

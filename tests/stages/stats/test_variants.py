@@ -315,7 +315,7 @@ def test_a_store_of_an_earlier_version_is_read_and_brought_up_to_date(lab, all_h
 def test_images_that_are_gone_are_told_though_their_height_is_not_chosen(open_with, lab, tmp_path):
     photos = Path(shutil.copytree(open_with().settings.dataset.root, tmp_path / "photos"))
     shutil.rmtree(photos / "drone_view_512/0001/200")
-    with pytest.raises(ValueError, match=r"2 images that it lists are not in the dataset any more \(drone/0001/200/0, drone/0001/200/1\)"):
+    with pytest.raises(ValueError, match=r"2 images that it lists are no longer in the dataset \(drone/0001/200/0, drone/0001/200/1\)"):
         index(open_with(CHOSEN, f"dataset.root='{photos}'"))
 
 

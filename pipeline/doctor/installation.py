@@ -75,7 +75,7 @@ def check_image_packages(asked: Asked) -> Finding:
         try:
             importlib.import_module(name)
         except (ImportError, RuntimeError, OSError) as error:
-            return fail(f"`import {name}` stops: {one_line(error)}", f"Install the {name} that belongs to torch {torch.__version__}")
+            return fail(f"`import {name}` fails: {one_line(error)}", f"Install the {name} that belongs to torch {torch.__version__}")
     return ok(f"torchvision {_version('torchvision')}, timm {_version('timm')}")
 
 
@@ -117,7 +117,7 @@ def check_arithmetic(asked: Asked) -> Finding:
         factor = numbers.float().to(device)
         product = (factor @ factor).cpu()
     except (RuntimeError, ValueError, AssertionError) as error:  # torch asserts that a backend is compiled in
-        return fail(f"a matrix product stops: {one_line(error)}", remedy)
+        return fail(f"a matrix product fails: {one_line(error)}", remedy)
     if not torch.equal(product, (numbers @ numbers).float()):
         return fail(f"a matrix product on {device} is wrong", remedy)
     return ok(f"a matrix product on {device} is right")
@@ -149,7 +149,7 @@ def check_tiny_run(asked: Asked) -> Finding:
             try:
                 stage.bring_up_to_date(run)
             except Exception as error:  # noqa: BLE001  (whatever it is, the stage is what the user wants to know)
-                text = f"stage {stage.name} stops: {type(error).__name__}: {one_line(error)}"
+                text = f"stage {stage.name} fails: {type(error).__name__}: {one_line(error)}"
                 return fail(text, "Fix what fails above; if nothing does, install again in a new environment")
         if not run.report_path.is_file():
             return fail("every stage ran, but there is no report", "Install again in a new environment")

@@ -24,6 +24,8 @@ class FeatureSpan:
         Of the checkpoint.
     path : Path
         Its file.
+    digest : str
+        Of the file's bytes, as the stamp has it.
     store : GroupStore
         Laid out already.
     fence : Fence
@@ -43,6 +45,7 @@ class FeatureSpan:
 
     name: str
     path: Path
+    digest: str
     store: GroupStore
     fence: Fence
     stamp: str

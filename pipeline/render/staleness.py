@@ -18,7 +18,7 @@ from pipeline.store.tables import group_attributes
 from pipeline.work.stops import loading
 from stages.labels import distinct_labels
 
-VERSION = 4
+VERSION = 5
 _BOXES = "boxes"  # text chunk of a picture with characters that DejaVu lacks: those that no font had
 
 

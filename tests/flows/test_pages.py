@@ -45,3 +45,9 @@ def test_every_page_is_in_the_table_of_contents():
 
 def test_the_readme_stays_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_stage_that_is_shown_is_the_one_that_is_tested():
+    page, tested = (ROOT / "docs" / "architecture.md").read_text(), (ROOT / "tests" / "pipeline" / "run" / "test_bring_up.py").read_text()
+    toy = re.search(r"# The toy stage:[^\n]*\n(.*?)\n+# The end of the toy stage\.", tested, re.DOTALL)
+    assert f"```python\n{toy[1]}\n```" in page, "paste the toy stage of tests/pipeline/run/test_bring_up.py into docs/architecture.md"

@@ -82,7 +82,7 @@ def test_the_flipped_photo_is_not_altered(lab, indexed, tmp_path):
     cam(run)
     with pytest.raises(ValueError, match=r"pixels\.target: 'match\.flip': the flipped photo would have to be altered as well"):
         pixels(run)
-    with pytest.raises(ValueError, match="flip_embedding cannot be had of other heads"):
+    with pytest.raises(ValueError, match="flip_embedding cannot be computed for other heads"):
         pipeline.open_run(directory).explain.maps("net_000", ["aligned/match.flip/grad_cam"], heads_of="net_000")
 
 

@@ -112,7 +112,7 @@ def test_requirements_that_nobody_knows(asked, monkeypatch):
 @pytest.mark.parametrize("name", ["torchvision", "timm"])
 def test_image_packages_that_do_not_import(asked, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    is_bad(look("image packages", asked), "fail", rf"`import {name}` stops: .*{name}", f"Install the {name} that belongs to torch")
+    is_bad(look("image packages", asked), "fail", rf"`import {name}` fails: .*{name}", f"Install the {name} that belongs to torch")
 
 
 def test_a_gpu_that_torch_cannot_use(asked, monkeypatch, tmp_path):
@@ -150,13 +150,13 @@ def test_a_device_that_cannot_be_had(asked, monkeypatch, device, said):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     chosen = Asked(asked.directory, assignments=(f"extract.device={device}",))
     is_bad(look("device", chosen), "fail", rf"^extract\.device {said}", r"extract\.device=auto")
-    is_bad(look("arithmetic", chosen), "fail", f"a matrix product stops: device {said}", r"extract\.device=cpu")
+    is_bad(look("arithmetic", chosen), "fail", f"a matrix product fails: device {said}", r"extract\.device=cpu")
 
 
 def test_a_device_that_stops_or_miscounts(asked, monkeypatch):
     multiply = torch.Tensor.__matmul__
     monkeypatch.setattr(torch.Tensor, "__matmul__", raising(RuntimeError("no kernel image\nis available")))
-    is_bad(look("arithmetic", asked), "fail", "a matrix product stops: no kernel image is available", "Install a torch build for this device")
+    is_bad(look("arithmetic", asked), "fail", "a matrix product fails: no kernel image is available", "Install a torch build for this device")
     monkeypatch.setattr(torch.Tensor, "__matmul__", lambda left, right: multiply(left, right) + left.is_floating_point())
     is_bad(look("arithmetic", asked), "fail", "a matrix product on (cpu|cuda) is wrong", "Install a torch build for this device")
 
@@ -174,7 +174,7 @@ def test_a_run_directory_that_is_a_file_or_a_broken_link(tmp_path):
 def test_a_run_directory_that_cannot_be_written(asked, monkeypatch):
     monkeypatch.setattr(tempfile, "mkdtemp", raising(OSError(errno.EROFS, "Read-only file system")))
     is_bad(look("run directory", asked), "fail", "/runs: cannot be written: .*Read-only file system", "owner or mode, or name another --run")
-    is_bad(look("write speed", asked), "fail", "the check itself fails: OSError: .*Read-only file system", "Put right what the error names")
+    is_bad(look("write speed", asked), "fail", "the check itself fails: OSError: .*Read-only file system", "Correct what the error names")
 
 
 def test_a_run_directory_that_is_there_is_looked_at_itself(tmp_path):
@@ -217,7 +217,7 @@ def test_scratch_files_are_removed_when_writing_stops(asked, monkeypatch, error)
         with pytest.raises(KeyboardInterrupt):
             look("write speed", asked)
     else:
-        is_bad(look("write speed", asked), "fail", "the check itself fails: OSError: .*No space left", "Put right what the error names")
+        is_bad(look("write speed", asked), "fail", "the check itself fails: OSError: .*No space left", "Correct what the error names")
     # the fixture looks whether anything is left
 
 
@@ -237,7 +237,7 @@ def test_another_fault_of_locking_is_neither_a_refusal_nor_a_lock(asked, monkeyp
     answers = iter([None] * granted)
     stopping = raising(OSError(errno.EIO, "Input/output error"))
     monkeypatch.setattr(fcntl, "flock", lambda file, operation: next(answers, "none") and stopping())
-    is_bad(look("file locks", asked), "fail", "the check itself fails: OSError: .*Input/output error", "Put right what the error names")
+    is_bad(look("file locks", asked), "fail", "the check itself fails: OSError: .*Input/output error", "Correct what the error names")
 
 
 @pytest.mark.parametrize(("ahead_s", "said"), [(60, "60 s behind the"), (-60, "60 s ahead of the")])
@@ -371,9 +371,9 @@ def test_the_tiny_run_goes_through_all_stages_silently_and_leaves_nothing(asked,
 def test_a_stage_that_stops_is_named_and_nothing_is_left(asked, tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    broken = Stage("extract", raising(KeyError("made\nof glass")), (), "features", "gpu")
+    broken = Stage("extract", "Breaks.", raising(KeyError("made\nof glass")), (), "features", "gpu")
     monkeypatch.setattr(installation, "STAGES", (STAGES[0], broken))
-    is_bad(look("tiny run", asked), "fail", "stage extract stops: KeyError: 'made.*of glass'", "install again in a new environment")
+    is_bad(look("tiny run", asked), "fail", "stage extract fails: KeyError: 'made.*of glass'", "install again in a new environment")
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
@@ -389,7 +389,7 @@ def test_a_check_that_breaks_is_a_finding_and_the_next_one_runs(asked):
     rows = [Check("first", raising(ZeroDivisionError("two\nlines"))), Check("second", raising(OSError())), ROWS["python"]]
     first, second, third = examine(asked, rows)
     is_bad(first, "fail", "^the check itself fails: ZeroDivisionError: two lines$", "^Correct what the error names, then run `atlas doctor` again$")
-    is_bad(second, "fail", "^the check itself fails: OSError: OSError$", "^Put right")
+    is_bad(second, "fail", "^the check itself fails: OSError: OSError$", "^Correct what")
     assert third.status == "ok"
 
 

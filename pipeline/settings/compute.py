@@ -17,8 +17,8 @@ class ComputeSettings(BaseModel):
         "threads",
         description="serial, threads: in this process; local, cuda: processes here; slurm, pbs, lsf, sge: jobs; scheduler: at `address`",
     )
-    workers: int | None = Field(None, ge=1, description="threads, processes or jobs; default: the machine's cores (cuda: its GPUs)")
-    threads: int | None = Field(None, ge=1, description="threads a process; default: the machine's cores shared out")
+    workers: int | None = Field(None, ge=1, description="threads, processes or jobs; default: the cores that may be used (cuda: the machine's GPUs)")
+    threads: int | None = Field(None, ge=1, description="threads a process; default: the cores that may be used, shared out")
     span_samples: int = Field(2048, ge=1, description="images that a process of a cluster takes at once, in whole blocks")
     address: str = Field("", description="of a running Dask scheduler, such as tcp://10.0.0.1:8786 or tls://..., for executor = 'scheduler'")
     host: str = Field("127.0.0.1", description="address that a scheduler of ours listens at: loopback, unless jobs on other machines are to reach it")

@@ -9,7 +9,8 @@ import pandas as pd
 from pipeline.disk.places import local_folder
 from pipeline.run.directory import Run
 from pipeline.run.manifest import index_dataset
-from safenet.training.loop import EpochResult, TrainingPlace, train
+from safenet.training.data import TrainingPlace
+from safenet.training.loop import EpochResult, train
 
 
 def train_run(run: Run) -> list[EpochResult]:

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.cam.versions import VERSION, version_of
 from pipeline.disk.stamps import stamp
 from pipeline.features.finished import block_content, content_stamp, reference_stamp
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.store.blocks import Block
 from pipeline.store.group_store import GroupStore
+from safenet.architecture import Sampling
 from stages.cam.products import Product
 from stages.targets.names import NO_TARGET, parse_target
+
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,17 @@ def current_maps(features: GroupStore, cams: GroupStore) -> set[str]:
 def product_stamps(store: GroupStore, products: Sequence[Product], version: int = VERSION) -> dict[str, str]:
     """Product key -> stamp it must have, given the features in `store`."""
     mark, classes = store.attributes["stamp"], stamp(store.attributes["class_names"])
-    sampling = store.attributes["architecture"]["sampling"]
-    return {
-        product.key: stamp(
-            {"features": mark, "version": version_of(product, sampling, version), "product": product.key, **_beyond(store, product, classes)}
-        )
-        for product in products
-    }
+    made = {product: version_of(product, store.attributes["architecture"]["sampling"], version) for product in products}
+    return {p.key: stamp({"features": mark, "version": made[p], "product": p.key, **_beyond(store, p, classes)}) for p in products}
+
+
+def version_of(product: Product, sampling: Sampling, version: int = VERSION) -> int:
+    """Return the version of a map as `version` of the stage makes it.
+
+    Version 4 changed the last digits of what passes bilinear sampling; every other map is still that of version 3.
+    """
+    is_resampled = product.method == "l2_norm_source" or (product.position == "patch" and product.target != NO_TARGET)
+    return 3 if version == 4 and not (is_resampled and sampling == "bilinear") else version
 
 
 def _beyond(store: GroupStore, product: Product, classes: str) -> dict[str, str]:
@@ -90,7 +96,7 @@ def _beyond(store: GroupStore, product: Product, classes: str) -> dict[str, str]
 
 
 def _origins(features: GroupStore) -> dict[Block, str]:
-    places = features.read(["place"])["place"].values.tolist()
+    places = features.values("place").tolist()
     return {block: stamp([block_content(features, block), places[block.rows]]) for block in features.blocks}
 
 

@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.checkpoints.networks import load_network
+from pipeline.extract.known_rows import Arrays
 from pipeline.extract.layout import class_names, requested
 from pipeline.extract.photos import FEW_IMAGES, PhotoBatch, PhotoFiles, PhotoReader
 from pipeline.extract.spans import FeatureSpan, SpanReport
-from pipeline.extract.streaming import Arrays, BlockWriter, HostCopy
+from pipeline.extract.streaming import BlockWriter, HostCopy
 from pipeline.features.bad_images import BadImage, check_bad_share
 from pipeline.run.directory import Run
 from pipeline.store.blocks import Block
 from pipeline.work.log import log
 from pipeline.work.stops import check_stop
 from safenet.architecture import Architecture
-from safenet.checkpoint import read_checkpoint
 from safenet.devices import pick_device
 from stages.extract.batch import FeatureExtractor
 from stages.extract.halving import HalvingExtractor
@@ -81,9 +82,9 @@ class SpanExtractor:
         if self._network is None or self._network[0] != span.stamp:
             self._network = None  # before the next is made: a device may not hold two
             settings = self._run.settings.extract.model_copy(update={"precision": span.precision})
-            checkpoint = read_checkpoint(span.path, **settings.told)
-            names = class_names(self._run, checkpoint.info)
-            self._network = span.stamp, HalvingExtractor(FeatureExtractor(checkpoint.build(), settings, self._device, names), self._say)
+            info, network = load_network(span.path, span.digest, settings.told)
+            names = class_names(self._run, info)
+            self._network = span.stamp, HalvingExtractor(FeatureExtractor(network, settings, self._device, names), self._say)
         return self._network[1]
 
     def _say(self, text: str) -> None:

@@ -44,6 +44,11 @@ class ExtractJob:
         return stamp(self.made_with)
 
     @property
+    def digest(self) -> str:
+        """Of the checkpoint file's bytes."""
+        return str(self.made_with["checkpoint"])
+
+    @property
     def left(self) -> int:
         """Blocks that are not written yet."""
         done = set(self.store.ledger.indices()) if self.is_laid_out else set()  # laying out took the marks of all that are pending
@@ -63,8 +68,10 @@ class ExtractJob:
     def span(self, blocks: Sequence[Block]) -> FeatureSpan:
         """Blocks of it, as a process takes them."""
         known = self.known.only(blocks)
-        precision = self.made_with["precision"]
-        return FeatureSpan(self.name, self.info.path, self.store, self.fence, self.stamp, precision, tuple(blocks), known, self.void, self.bad)
+        file = self.info.path, self.digest
+        return FeatureSpan(
+            self.name, *file, self.store, self.fence, self.stamp, self.made_with["precision"], tuple(blocks), known, self.void, self.bad
+        )
 
 
 def lay_out_job(run: Run, job: ExtractJob, *, alone: bool) -> None:
@@ -79,9 +86,9 @@ def lay_out_job(run: Run, job: ExtractJob, *, alone: bool) -> None:
     if state.lay_out:
         upgrade_marks(run, store, job.made_with)
         with loading():
-            from safenet.checkpoint import read_checkpoint  # only where there is work
-        checkpoint = read_checkpoint(job.info.path, **run.settings.extract.told)
-        lay_out_features(run, store, checkpoint, job.made_with, state.block_samples, state.chunk_samples)
+            from pipeline.checkpoints.networks import load_network  # only where there is work
+        info, network = load_network(job.info.path, job.digest, run.settings.extract.told)
+        lay_out_features(run, store, info, network, job.made_with, state.block_samples, state.chunk_samples)
     elif job.retold:
         store.update_attributes(told)
     for block in state.pending:

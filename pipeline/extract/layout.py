@@ -24,7 +24,7 @@ from stages.extract.settings import LATER_SETTINGS, RESOURCE_SETTINGS, ExtractSe
 from stages.schema import GRADIENT_METHODS, HEAD_PREFIX, MASKS, SAMPLE_TEXTS, dim_sizes, feature_variables
 
 if TYPE_CHECKING:
-    from safenet.checkpoint import Checkpoint
+    from safenet.model import SafeNet
 
 VERSION = 1
 _LIBRARIES = ("torch", "timm", "zarr", "numpy", "pillow", "safenet-atlas")
@@ -57,12 +57,14 @@ def image_bytes(run: Run, info: CheckpointInfo) -> int:
     return sum(int(np.prod(layout.shape)) * np.dtype(layout.dtype).itemsize for layout in layouts if layout.dtype != "str")
 
 
-def lay_out_features(run: Run, store: GroupStore, checkpoint: Checkpoint, made_with: Mapping[str, Any], block_samples: int, chunk: int) -> None:
+def lay_out_features(
+    run: Run, store: GroupStore, info: CheckpointInfo, network: SafeNet, made_with: Mapping[str, Any], block_samples: int, chunk: int
+) -> None:
     """Make the store's metadata, texts and heads; blocks that it holds stay as they are."""
-    table, info = run.manifest, checkpoint.info
+    table = run.manifest
     variables = feature_variables(requested(run))
     sizes = _sizes(run, info, len(table))
-    whole = {name: table[column].to_numpy(dtype=object) for name, column in SAMPLE_TEXTS.items()} | _heads(checkpoint)
+    whole = {name: table[column].to_numpy(dtype=object) for name, column in SAMPLE_TEXTS.items()} | _heads(network)
     whole |= _coordinates(run.settings.extract, info.architecture.depth)
     arrays: list[ArrayLayout] = [array_layout(v, _dtype(run, v.dtype), sizes, block_samples, chunk, values=whole.get(v.name)) for v in variables]
     attributes = _provenance(run, info, made_with)
@@ -120,8 +122,8 @@ def _dtype(run: Run, dtype: str) -> str:
     return run.settings.extract.map_dtype if dtype == "map" else dtype
 
 
-def _heads(checkpoint: Checkpoint) -> dict[str, Any]:
-    arrays = [head.arrays() for head in checkpoint.build().heads]
+def _heads(network: SafeNet) -> dict[str, Any]:
+    arrays = [head.arrays() for head in network.heads]
     return {HEAD_PREFIX + name: np.stack([head[name] for head in arrays]) for name in arrays[0]}
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.extract.known_rows import KnownRows
 from pipeline.features.bad_images import BadImage
-from pipeline.run.directory import Run
 from pipeline.store.blocks import Block
 from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
-from pipeline.work.stops import loading
 from stages.extract.settings import Precision
 
 
@@ -26,6 +24,8 @@ class FeatureSpan:
         Of the checkpoint.
     path : Path
         Its file.
+    digest : str
+        Of the file's bytes, as the stamp has it.
     store : GroupStore
         Laid out already.
     fence : Fence
@@ -45,6 +45,7 @@ class FeatureSpan:
 
     name: str
     path: Path
+    digest: str
     store: GroupStore
     fence: Fence
     stamp: str
@@ -66,16 +67,3 @@ class SpanReport:
     bad: dict[str, BadImage] = field(default_factory=dict)
     images: int = 0
     blocks: int = 0
-
-
-@dataclass(frozen=True)
-class FeatureWork:
-    """The extract stage's work, as `pipeline.work.executors` takes it."""
-
-    run: Run
-
-    def open(self, tell: Callable[[int], None]) -> Callable[[FeatureSpan], SpanReport]:
-        """Once in each process that has something to do: this imports the network."""
-        with loading():
-            from pipeline.extract.extractor import SpanExtractor
-        return SpanExtractor(self.run, tell)

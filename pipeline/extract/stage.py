@@ -15,7 +15,8 @@ from pipeline.extract.examining import examine
 from pipeline.extract.job import ExtractJob, lay_out_job, notes_on_retold
 from pipeline.extract.known_rows import grown_rows, replaced_rows
 from pipeline.extract.layout import image_bytes, ingredients
-from pipeline.extract.spans import FeatureSpan, FeatureWork, SpanReport
+from pipeline.extract.spans import FeatureSpan, SpanReport
+from pipeline.extract.work import FeatureWork
 from pipeline.features.bad_images import check_bad_share, listed_problems, void_images
 from pipeline.features.finished import mark_features_whole
 from pipeline.features.overflow import overflow_words
@@ -150,7 +151,7 @@ class ExtractStage(PieceStage[_Checkpoint]):
         if state.kind == "stale":  # left from another replacement
             store.clear()
             state = feature_state(run, store, made_with)
-        return ExtractJob(name, info, store, made_with, state, replaced_rows(run, old, made_with, state), {**void_images(old), **void_images(store)})
+        return ExtractJob(name, info, store, made_with, state, replaced_rows(run, old, made_with), {**void_images(old), **void_images(store)})
 
     def _check_space(self) -> None:
         needed = sum(sum(map(len, job.new_blocks)) * image_bytes(self.run, job.info) for job in self._jobs.values())

@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.cam.references import Compared
+from pipeline.checkpoints.networks import load_network
 from pipeline.features.photo_copies import photo_file, stored_photo
 from pipeline.features.reading import read_features
 from pipeline.pixels.inputs import CurveInputs
@@ -20,7 +21,6 @@ from pipeline.store.fences import Fence
 from pipeline.store.tables import write_dataset
 from pipeline.work.log import log
 from pipeline.work.stops import check_stop
-from safenet.checkpoint import read_checkpoint
 from safenet.devices import pick_device
 from safenet.photos import decode_photo
 from stages.cam.compute import needed_features
@@ -52,7 +52,8 @@ def curves_of(run: Run, one: CurveInputs, samples: Sequence[int]) -> xr.Dataset:
     """Run the network on the altered photos of some images, dims (product, sample, step)."""
     settings, extract = run.settings.pixels, run.settings.extract
     device = torch.device(pick_device(extract.device))
-    model = read_checkpoint(one.file, **extract.told).build().to(device)
+    _, network = load_network(one.file, run.features(one.name).attributes["made_with"]["checkpoint"], extract.told)
+    model = network.to(device)
     precision, few = AUTOCAST.get(resolve_precision(extract.precision, str(device))), extract.batch_size
     curves = {kind: np.full((len(one.products), len(samples), settings.steps + 1), np.nan) for kind in ("deletion", "insertion")}
     compared = Compared(run.features(one.name))
@@ -68,7 +69,7 @@ def curves_of(run: Run, one: CurveInputs, samples: Sequence[int]) -> xr.Dataset:
     side = heat.size
     found = {f"{kind}_curve": (("product", "sample", "step"), values) for kind, values in curves.items()}
     found |= {kind: (("product", "sample"), area_under(values)) for kind, values in curves.items()}  # type: ignore[misc]
-    ids = run.features(one.name).read(["sample_id"])["sample_id"].values[list(samples)]
+    ids = run.features(one.name).values("sample_id")[list(samples)]
     coordinates = {
         "product": np.array([product.key for product in one.products], dtype=object),
         "sample_id": ("sample", ids.astype(object)),

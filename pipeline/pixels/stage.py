@@ -8,7 +8,8 @@ from pipeline.checkpoints.names import named_files
 from pipeline.features.finished import finished_checkpoints
 from pipeline.pixels.images import ChosenImages, choose_images, left_out, why_nothing
 from pipeline.pixels.inputs import CurveInputs, inputs_of, is_fresh
-from pipeline.pixels.pieces import CurvePiece, CurveWork, Measured
+from pipeline.pixels.pieces import CurvePiece, Measured
+from pipeline.pixels.work import CurveWork
 from pipeline.run.bring_up import PieceStage, bring_up_to_date
 from pipeline.run.directory import Run
 from pipeline.run.outcome import Outcome

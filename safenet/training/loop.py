@@ -10,32 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from safenet.architecture import Architecture
 from safenet.checkpoint import load_imagenet_backbone, save_atomically, save_checkpoint
 from safenet.devices import pick_device
-from safenet.model import SafeNet, SafeNetOutput, descriptor
-from safenet.photos import MEAN, STD, open_photo, to_rgb
-from safenet.timm_parts import transforms
+from safenet.model import SafeNet
+from safenet.training.data import PairDataset, TrainingPlace, epoch_seed, pair_loader
+from safenet.training.losses import pair_loss
 from safenet.training.settings import TrainSettings
 
 UNTRAINED_EPOCH = -1
 _RESUME_FILE = "resume.pt"
 _FREE_TO_CHANGE = ("device", "workers")  # settings that do not change what is computed
-
-
-@dataclass(frozen=True)
-class TrainingPlace:
-    """A class: its name and the photos of either view."""
-
-    name: str
-    satellite: tuple[Path, ...]
-    drone: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -104,74 +92,12 @@ def learning_rate(epoch: float, settings: TrainSettings) -> float:
     return float(settings.learning_rate * warmup * 0.5 * (1 + np.cos(np.pi * epoch / settings.epochs)))
 
 
-def pair_loss(satellite: SafeNetOutput, drone: SafeNetOutput, label: Tensor, settings: TrainSettings) -> Tensor:
-    """Sum over the views of the mean cross-entropy of the heads, plus the optional cross-view terms."""
-    heads = satellite.logit.shape[2]
-    loss = sum(F.cross_entropy(view.logit, label[:, None].expand(-1, heads)) for view in (satellite, drone))
-    if settings.triplet_weight or settings.contrastive_weight:
-        cosine = descriptor(satellite.embedding) @ descriptor(drone.embedding).T
-        same = label[:, None] == label[None, :]
-        if settings.triplet_weight:
-            loss = loss + settings.triplet_weight * _hardest_triplet(cosine, same, settings.triplet_margin)
-        if settings.contrastive_weight:
-            loss = loss + settings.contrastive_weight * _contrastive(cosine / settings.temperature, same)
-    assert isinstance(loss, Tensor)
-    return loss
-
-
-class PairDataset(Dataset[tuple[Tensor, Tensor, int]]):
-    """Item (place, draw) -> one random satellite and one random drone image of the place, augmented, and its class.
-
-    Photos are kept decoded at the network's size; the augmentation is redone at every draw.
-    """
-
-    def __init__(self, places: Sequence[TrainingPlace], size_px: int, settings: TrainSettings) -> None:
-        self.places = places
-        self.size_px = size_px
-        self.augment = {"satellite": _augmentation("satellite", size_px, settings), "drone": _augmentation("drone", size_px, settings)}
-        self._decoded: dict[Path, Image.Image] = {}
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
-        """Draw by torch's generator, which the loader seeds."""
-        place = self.places[index]
-        return self._draw(place.satellite, "satellite"), self._draw(place.drone, "drone"), index
-
-    def _draw(self, paths: Sequence[Path], view: str) -> Tensor:
-        path = paths[int(torch.randint(len(paths), ()))]
-        if path not in self._decoded:
-            with path.open("rb") as file, open_photo(file) as photo:
-                self._decoded[path] = to_rgb(photo).resize((self.size_px, self.size_px), Image.Resampling.BICUBIC)
-        image: Tensor = self.augment[view](self._decoded[path])
-        return image
-
-
-def _augmentation(view: str, size_px: int, settings: TrainSettings) -> transforms.Compose:
-    """Upstream's order: pad by the edge, (satellite) rotate, crop, flip, then to a normalised tensor."""
-    rotation = settings.rotate_satellite_deg if view == "satellite" else settings.rotate_drone_deg
-    crop = transforms.RandomResizedCrop(size_px, scale=(settings.crop_scale, 1.0), ratio=(0.8, 1.25), antialias=True)
-    steps: list[Any] = [
-        (settings.pad_px > 0, transforms.Pad(settings.pad_px, padding_mode="edge")),
-        (rotation > 0, transforms.RandomAffine(rotation)),
-        (settings.pad_px > 0, transforms.RandomCrop(size_px)),
-        (settings.crop_scale < 1, crop),
-        (settings.flip > 0, transforms.RandomHorizontalFlip(settings.flip)),
-        (settings.colour_jitter, transforms.ColorJitter(0.1, 0.1, 0.1, 0.0)),
-        (True, transforms.ToTensor()),
-        (True, transforms.Normalize(MEAN, STD)),
-        (view == "drone" and settings.erase > 0, transforms.RandomErasing(settings.erase)),
-    ]
-    return transforms.Compose([step for wanted, step in steps if wanted])
-
-
 def _run_epoch(
     model: SafeNet, optimizer: torch.optim.Optimizer, pairs: PairDataset, epoch: int, settings: TrainSettings, device: torch.device, progress: bool
 ) -> dict[str, float]:
     started = time.monotonic()
-    torch.manual_seed(_epoch_seed(settings.seed, epoch))
-    loader = _loader(pairs, epoch, settings)
+    torch.manual_seed(epoch_seed(settings.seed, epoch))
+    loader = pair_loader(pairs, epoch, settings)
     model.train()
     totals = np.zeros(3)
     bar = tqdm(loader, desc=f"epoch {epoch}", unit="batch", leave=False, disable=not progress)
@@ -202,43 +128,6 @@ def _step(
     scaler.update()
     hits = [(view.logit.mean(dim=2).argmax(dim=1) == label).float().mean().item() for view in (satellite, drone)]
     return loss.item(), hits[0], hits[1]
-
-
-def _loader(pairs: PairDataset, epoch: int, settings: TrainSettings) -> DataLoader[tuple[Tensor, Tensor, int]]:
-    """Shuffled classes, each repeated in a row; whole batches only."""
-    generator = torch.Generator().manual_seed(_epoch_seed(settings.seed, epoch))
-    order = torch.randperm(len(pairs), generator=generator).repeat_interleave(settings.draws_per_place).tolist()
-    return DataLoader(
-        pairs,
-        batch_size=settings.batch_size,
-        sampler=order,
-        drop_last=True,
-        num_workers=settings.workers,
-        multiprocessing_context="forkserver" if settings.workers else None,
-        pin_memory=torch.cuda.is_available(),
-        generator=generator,
-    )
-
-
-def _hardest_triplet(cosine: Tensor, same: Tensor, margin: float) -> Tensor:
-    """Hermans et al. 2017 (arXiv:1703.07737) across views: Euclidean distance of unit descriptors, both directions."""
-    distance = (2 - 2 * cosine).clamp_min(1e-12).sqrt()
-    losses = []
-    for table, mask in ((distance, same), (distance.T, same.T)):
-        positive = table.masked_fill(~mask, -torch.inf).amax(dim=1)
-        negative = table.masked_fill(mask, torch.inf).amin(dim=1)
-        losses.append(F.relu(positive - negative + margin).mean())
-    return (losses[0] + losses[1]) / 2
-
-
-def _contrastive(score: Tensor, same: Tensor) -> Tensor:
-    """InfoNCE (van den Oord et al. 2018, arXiv:1807.03748) in both directions; several positives share the target."""
-    target = same / same.sum(dim=1, keepdim=True)
-    return (F.cross_entropy(score, target) + F.cross_entropy(score.T, target.T)) / 2
-
-
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
 def _check_places(places: Sequence[TrainingPlace], settings: TrainSettings) -> None:

@@ -4,8 +4,8 @@ import pytest
 
 import pipeline
 from pipeline.cam.stage import cam
-from pipeline.cam.staleness import product_stamps
-from pipeline.cam.versions import VERSION, version_of
+from pipeline.cam.staleness import VERSION, product_stamps, version_of
+from stages.cam.compute import needed_features
 from stages.cam.products import Product
 
 
@@ -25,6 +25,7 @@ from stages.cam.products import Product
 def test_version_4_changed_what_passes_bilinear_sampling(key, sampling, version):
     product = Product.parse(key)
     assert version_of(product, sampling) == version
+    assert ("theta" in needed_features([product])) == (version_of(product, "bilinear") == 4), "what reads the warp is what is sampled"
     assert [version_of(product, sampling, earlier) for earlier in (1, 2, 3, VERSION + 1)] == [1, 2, 3, VERSION + 1]
 
 

@@ -17,6 +17,7 @@ from pipeline.work.log import log
 from pipeline.work.stops import check_stop
 from stages.cam.compute import compute_cams, needed_features
 from stages.cam.products import Product
+from stages.recent import Recent
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class CamBlocks:
     def __init__(self, run: Run, tell: Callable[[int], None]) -> None:
         self._run, self._tell = run, tell
         self._lock = threading.Lock()
-        self._compared: dict[str, Compared] = {}
+        self._compared: Recent[str, Compared] = Recent(2)
 
     def __call__(self, span: CamSpan) -> None:
         """Do what no mark proves yet."""
@@ -86,9 +87,6 @@ class CamBlocks:
 
     def _open(self, features: GroupStore, products: set[Product]) -> Compared:
         with self._lock:
-            if features.name not in self._compared:
-                for name in list(self._compared)[:-1]:
-                    del self._compared[name]
-                self._compared[features.name] = Compared(features)
-            self._compared[features.name].prepare(products)
-            return self._compared[features.name]
+            compared = self._compared.get(features.name, lambda: Compared(features))
+            compared.prepare(products)
+            return compared

@@ -96,7 +96,7 @@ def _beyond(store: GroupStore, product: Product, classes: str) -> dict[str, str]
 
 
 def _origins(features: GroupStore) -> dict[Block, str]:
-    places = features.read(["place"])["place"].values.tolist()
+    places = features.values("place").tolist()
     return {block: stamp([block_content(features, block), places[block.rows]]) for block in features.blocks}
 
 

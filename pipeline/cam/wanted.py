@@ -39,7 +39,7 @@ def check_positions(run: Run, name: str) -> None:
 
 def stored_blocks(features: GroupStore) -> StoredBlocks:
     """What a feature store holds of the transformer blocks."""
-    maps = features.read(["block"])["block"].values.tolist() if features.has("block") else []
+    maps = features.values("block").tolist() if features.has("block") else []
     gradients = {}
     if features.has("gradient_target"):
         dims = features.read(["gradient_target", "gradient_block"])

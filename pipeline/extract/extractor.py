@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from pipeline.checkpoints.networks import load_network
+from pipeline.extract.known_rows import Arrays
 from pipeline.extract.layout import class_names, requested
 from pipeline.extract.photos import FEW_IMAGES, PhotoBatch, PhotoFiles, PhotoReader
 from pipeline.extract.spans import FeatureSpan, SpanReport
-from pipeline.extract.streaming import Arrays, BlockWriter, HostCopy
+from pipeline.extract.streaming import BlockWriter, HostCopy
 from pipeline.features.bad_images import BadImage, check_bad_share
 from pipeline.run.directory import Run
 from pipeline.store.blocks import Block

@@ -105,16 +105,16 @@ def block_content(store: GroupStore, block: Block) -> str:
     return _content([store.ledger.record(block)])
 
 
-def proven_rows(store: GroupStore) -> dict[tuple[str, str], tuple[Block, int]]:
-    """(id, digest) of an image -> (block, row within it), of every photo that a store has proven features of."""
-    found: dict[tuple[str, str], tuple[Block, int]] = {}
+def proven_samples(store: GroupStore) -> dict[tuple[str, str], int]:
+    """(id, digest) of an image -> its sample, of every photo that a store has proven features of."""
+    found: dict[tuple[str, str], int] = {}
     stamps = dict.fromkeys(store.attributes["block_arrays"], store.attributes["stamp"])
-    held, names = store.held_blocks(stamps), store.read(["sample_id"])["sample_id"].values.tolist()
+    held, names = store.held_blocks(stamps), store.values("sample_id").tolist()
     for block, record in zip(store.blocks, store.ledger.records(store.blocks), strict=True):
         if block.index in held and proves(record, stamps):
             void, images = record.get("quarantined", {}), record.get("images", ())
-            samples = enumerate(zip(names[block.rows], images, strict=False))
-            found |= {(name, digest): (block, row) for row, (name, digest) in samples if digest and name not in void}
+            samples = enumerate(zip(names[block.rows], images, strict=False), block.start)
+            found |= {(name, digest): sample for sample, (name, digest) in samples if digest and name not in void}
     return found
 
 
@@ -137,7 +137,7 @@ def images_stamp(store: GroupStore) -> str:
 
 def _images(store: GroupStore) -> list[str] | None:
     """Digest of each sample's image; None for schema version 1, which stored one digest of them all."""
-    return store.read(["digest"])["digest"].values.tolist() if store.has("digest") else None
+    return store.values("digest").tolist() if store.has("digest") else None
 
 
 def _content(records: Sequence[Mapping[str, Any]]) -> str:

@@ -137,7 +137,7 @@ class _SideBySide:
 
     def _read(self, store: GroupStore, samples: int | slice, rest: Sequence[int | slice]) -> NDArray[Any]:
         if not self.per_sample:
-            whole: NDArray[Any] = store.read([self.key])[self.key].values[samples, *rest]
+            whole: NDArray[Any] = store.values(self.key)[samples, *rest]
             return whole
         wanted = range(self.shape[1])[samples]
         numbers = wanted if isinstance(wanted, range) else [wanted]

@@ -173,7 +173,7 @@ def _extract_one(run: Run, name: str, file: CheckpointFile, info: CheckpointInfo
         return Row("extract", name, state.kind, state.reason, state.pending_images, state.pending_images * image_bytes(run, info))
     beside = feature_state(run, replacement_of(run, name), made_with)  # what an interrupted --replace has made
     target = beside if beside.kind != "stale" else state
-    known = replaced_rows(run, store, made_with, target)
+    known = replaced_rows(run, store, made_with)
     images = sum(len(block) - len(known.rows(block)) for block in target.pending)
     written = sum(len(block) for block in target.pending) * image_bytes(run, info)
     return Row("extract", name, "stale", f"{state.reason}; needs --replace", images, written)

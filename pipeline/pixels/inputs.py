@@ -17,7 +17,7 @@ from pipeline.store.tables import dataset_seal, group_attributes
 from stages.cam.products import Product
 from stages.targets.names import NO_TARGET, TargetName, parse_target
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)

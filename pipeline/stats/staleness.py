@@ -54,11 +54,10 @@ def inputs_of(run: Run, name: str) -> FigureInputs:
     products = wanted_products(run, name)
     features = run.features(name)
     stamps = finished_stamps(run, name, products)
-    texts = features.read(["split", "view", "valid"])
     variant = stored_variants(run, features)
     variants = chosen_of(run, variant, str(features))
-    looked_at = texts["valid"].values & chosen_samples(variant, variants)
-    groups = Groups.of(texts["split"].values.tolist(), texts["view"].values.tolist(), looked_at.tolist(), variant)
+    looked_at = features.values("valid") & chosen_samples(variant, variants)
+    groups = Groups.of(features.values("split").tolist(), features.values("view").tolist(), looked_at.tolist(), variant)
     settings = run.settings.stats.model_dump(mode="json")
     made_with = {
         "heat_maps": stamp(stamps),

@@ -15,13 +15,15 @@ from safenet.warps import sampling_matrix
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+Float = NDArray[np.floating]
 
-def carry_back(weights: NDArray[np.float32], theta: NDArray[np.float32], source_cell: NDArray[np.integer], sampling: Sampling) -> NDArray[np.float32]:
+
+def carry_back(weights: Float, theta: NDArray[np.float32], source_cell: NDArray[np.integer], sampling: Sampling) -> Float:
     """Transpose of FAM's resampling: where on the patch grid each weight on the aligned grid was read.
 
     Parameters
     ----------
-    weights : float32 [B, P, H, W]
+    weights : float [B, P, H, W]
         On the aligned grid.
     theta : float32 [B, 2, 3]
         Read under bilinear sampling.
@@ -31,21 +33,19 @@ def carry_back(weights: NDArray[np.float32], theta: NDArray[np.float32], source_
 
     Returns
     -------
-    float32 [B, P, H, W]
-        On the patch grid; the sum over the cells is kept.
+    float [B, P, H, W]
+        On the patch grid, in the type of the weights; the sum over the cells is kept.
     """
     if sampling == "bilinear":
         return _through(sampling_matrix(theta, (weights.shape[2], weights.shape[3])).T, weights)
     batch, channels, height, width = weights.shape
     first = np.arange(0, weights.size, height * width).reshape(batch, channels, 1)
-    found = np.zeros(weights.size, np.float32)
+    found = np.zeros(weights.size, weights.dtype)
     np.add.at(found, (first + source_cell.reshape(batch, 1, height * width)).ravel(), weights.ravel())
     return found.reshape(weights.shape)
 
 
-def carry_forward(
-    values: NDArray[np.float32], theta: NDArray[np.float32], source_cell: NDArray[np.integer], sampling: Sampling
-) -> NDArray[np.float32]:
+def carry_forward(values: Float, theta: NDArray[np.float32], source_cell: NDArray[np.integer], sampling: Sampling) -> Float:
     """FAM's resampling: what each cell of the aligned grid reads of values [B, P, H, W] on the patch grid; parameters as in `carry_back`."""
     if sampling == "bilinear":
         return _through(sampling_matrix(theta, (values.shape[2], values.shape[3])), values)
@@ -76,7 +76,8 @@ def to_photo_frame(
     """
     several = maps.reshape(len(maps), math.prod(maps.shape[1:-2]), *maps.shape[-2:])
     known = np.ones(several.shape, bool) if additive else ~np.isnan(several)
-    total = carry_back(np.concatenate([np.where(known, several, 0), known.astype(np.float32)], axis=1), theta, source_cell, sampling)
+    exact = np.concatenate([np.where(known, several, 0), known], axis=1, dtype=np.float64)  # so that cells of one value keep one value
+    total = carry_back(exact, theta, source_cell, sampling)
     value, read = np.split(total, 2, axis=1)
     seen = read > 1e-6  # bilinear weights below this are rounding; not so of NaN
     return np.where(seen, value if additive else value / np.where(seen, read, 1), np.nan).astype(np.float32).reshape(maps.shape)
@@ -129,9 +130,9 @@ def _copy_cells(patch_map: NDArray[np.floating], source_cell: NDArray[np.integer
     return np.take_along_axis(cells, index, axis=1).reshape(patch_map.shape)
 
 
-def _through(matrix: csr_array, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Values [B, P, H, W] through a matrix between the cells of all samples."""
+def _through(matrix: csr_array, values: Float) -> Float:
+    """Values [B, P, H, W] through a matrix between the cells of all samples, in their type."""
     batch, channels, height, width = values.shape
     columns = values.transpose(0, 2, 3, 1).reshape(batch * height * width, channels)
-    found = (matrix @ columns).astype(np.float32).reshape(batch, height, width, channels)
+    found = (matrix @ columns).astype(values.dtype).reshape(batch, height, width, channels)
     return np.ascontiguousarray(found.transpose(0, 3, 1, 2))

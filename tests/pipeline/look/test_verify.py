@@ -276,7 +276,7 @@ def test_the_command_names_faults_and_exits_with_1(lab, finished_copy):
     assert "damaged: " in result.stdout
     assert "features.zarr/net_000/patch_map, block 1: " in result.stdout
     assert "1 faults\n" in result.stdout
-    assert "`atlas verify --repair` takes the marks from these" in result.stdout
+    assert "`atlas verify --repair` removes the marks of exactly these" in result.stdout
     repaired = lab.atlas("verify", finished_copy, "--repair", "--sample", "100%")
     assert repaired.exit_code == 0
     assert "the marks of these are removed: run their stages again" in repaired.stdout

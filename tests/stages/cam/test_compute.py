@@ -199,7 +199,7 @@ def test_products_are_the_cross_of_the_settings():
     stored = StoredBlocks(gradients={"label": frozenset({0})}, variables=frozenset({"block_rollout"}))
     assert [product.key for product in products_of(chosen, stored)][3:] == ["block_0/label/grad_cam", "block_0/none/rollout"]
     reasons = {product.key: why for product, why in left_out(chosen, stored).items()}
-    assert "a similarity cannot be had there" in reasons["block_0/match/grad_cam"]
+    assert "a similarity is not possible there" in reasons["block_0/match/grad_cam"]
     assert reasons["block_0/none/max"] == "add 0 to extract.blocks and extract again"
     assert "add 'label' to extract.gradient_targets" in next(iter(left_out(chosen).values()))
 

@@ -45,6 +45,16 @@ def test_several_maps_of_a_sample_go_back_as_each_alone(sampling, additive):
     assert to_photo_frame(several[none], THETA.numpy()[none], SOURCE[none], sampling, additive).shape == (0, 3, 8, 8)
 
 
+@pytest.mark.parametrize("sampling", ["nearest", "bilinear"])
+def test_cells_of_one_value_keep_one_value(sampling):
+    """Cells that tie share the point of the pointing game: rounding must not choose among them."""
+    theta = np.array([[[0.37, 0.11, 0.05], [-0.13, 0.41, 0.02]]], np.float32)
+    source = source_cells(torch.from_numpy(theta), (12, 12)).numpy().astype(np.int16)
+    for value in np.random.default_rng(0).random(50).astype(np.float32):
+        found = to_photo_frame(np.full((1, 12, 12), value), theta, source, sampling, additive=False)
+        assert np.unique(found[np.isfinite(found)]).tolist() == [value]
+
+
 def test_a_part_map_is_not_additive():
     """A ring's value stands on all its cells: carried back it keeps its values, where a sum would brighten cells that are read twice."""
     from stages.cam.products import Product

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from pipeline.disk.places import each
 from pipeline.disk.stamps import stamp
 from pipeline.render.catalogue import Picture, content_of
 from pipeline.render.drawing import drawn_colour_maps, scope_of
@@ -24,8 +25,13 @@ _BOXES = "boxes"  # text chunk of a picture with characters that DejaVu lacks: t
 
 def stale_pictures(run: Run, pictures: Sequence[Picture]) -> list[Picture]:
     """Those that are missing, damaged, made of other maps, photos or settings, or lettered with boxes for which there is a font now."""
-    made = ((picture, png_settings(run.mosaics_path / picture.path)) for picture in pictures)
-    return [picture for picture, noted in made if noted.get("stamp") != _stamp(run, picture) or _has_needless_boxes(picture, noted)]
+
+    def is_stale(picture: Picture) -> bool:
+        noted = png_settings(run.mosaics_path / picture.path)
+        return noted.get("stamp") != _stamp(run, picture) or _has_needless_boxes(picture, noted)
+
+    stale = each(run.mosaics_path, is_stale, pictures)
+    return [picture for picture, found in zip(pictures, stale, strict=True) if found]
 
 
 def _has_needless_boxes(picture: Picture, noted: Mapping[str, str]) -> bool:

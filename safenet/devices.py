@@ -1,4 +1,4 @@
-"""Which device the network runs on, and what that can do; torch is imported only where nothing else tells."""
+"""Which device the network runs on, and what it can do; torch is imported only if nothing else can tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arrays of a checkpoint's heat maps: two a product, the maps and the facts beside them."""
+"""The arrays of a checkpoint's heat maps: two per product, the maps and their facts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spans of blocks of one checkpoint: their heat maps are computed and written; what a process does of the cam stage."""
+"""What one process of the cam stage does: it computes and writes the heat maps of spans of blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of a checkpoint's stored heat maps are made of today's features and settings, and which are not."""
+"""Which of a checkpoint's stored heat maps were made from today's features and settings, and which were not."""
 
 from __future__ import annotations
 

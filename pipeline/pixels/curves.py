@@ -1,4 +1,4 @@
-"""The curves of one checkpoint: photos are blurred in the order of each map, and the network looks at them again."""
+"""The curves of one checkpoint: photos are blurred in the order of each map, and the network runs on them again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images each checkpoint's curves are measured on: the same ones for all checkpoints, less those whose maps are not finite."""
+"""Which images each checkpoint's curves are measured on: the same ones for all checkpoints, except those whose maps are not finite."""
 
 from __future__ import annotations
 

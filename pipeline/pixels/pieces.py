@@ -1,4 +1,4 @@
-"""What one process of the pixels stage takes at once, and what it answers; nothing here imports the network."""
+"""What one process of the pixels stage takes at once, and what it returns; nothing here imports the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a picture is made of, as its file notes it, and which pictures are to be drawn again."""
+"""What a picture was made from, according to its file, and which pictures must be drawn again."""
 
 from __future__ import annotations
 

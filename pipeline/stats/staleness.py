@@ -1,4 +1,4 @@
-"""What the figures of a checkpoint are made of, and whether those that are stored still are."""
+"""What the figures of a checkpoint are made from, and whether stored figures are up to date."""
 
 from __future__ import annotations
 

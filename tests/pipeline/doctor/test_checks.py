@@ -26,6 +26,7 @@ from pipeline.doctor import installation, machine, network
 from pipeline.doctor.checks import CHECKS, Check, describe, doctor, examine
 from pipeline.doctor.findings import Asked, Finding
 from pipeline.stages import STAGES, Stage
+from pipeline.work import control_groups
 
 ROWS = {row.name: row for row in CHECKS}
 Usage = namedtuple("Usage", "total used free")
@@ -308,8 +309,8 @@ def memory(monkeypatch, tmp_path):
             path.write_text(text)
 
     monkeypatch.setattr(machine, "MEMORY_FILE", tmp_path / "meminfo")
-    monkeypatch.setattr(machine, "CGROUP_FILE", tmp_path / "cgroup")
-    monkeypatch.setattr(machine, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(control_groups, "LISTING", tmp_path / "cgroup")
+    monkeypatch.setattr(control_groups, "MOUNT", tmp_path / "groups")
     return write
 
 

@@ -13,6 +13,7 @@ from pipeline.stages import STAGES
 from pipeline.stats.staleness import open_stats
 from pipeline.text_tables import format_table, terminal_width
 from pipeline.training import train_run
+from safenet.needs_network import require_network
 from safenet.scenes.dataset import write_scenes
 from stages.report.page import epoch_tables
 
@@ -28,6 +29,7 @@ def demo_settings(config: Path, directory: Place, assignments: tuple[str, ...]) 
 
 def demo(run: Run) -> Path:
     """Run everything; return the report's path. A second call does only what is stale."""
+    require_network("demo")
     root = local_folder(run.directory, "atlas demo") / "scenes"
     run.say(f"scenes: {run.settings.scenes.places} places in {root}")
     root.parent.mkdir(parents=True, exist_ok=True)

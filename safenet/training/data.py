@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from safenet.photos import MEAN, STD, open_photo, to_rgb
 from safenet.timm_parts import transforms
+from safenet.training.places import TrainingPlace
 from safenet.training.settings import TrainSettings
 
 KEPT_PHOTOS = 4096  # decoded: 0.8 GB at 256 px
-
-
-@dataclass(frozen=True)
-class TrainingPlace:
-    """A class: its name and the photos of either view."""
-
-    name: str
-    satellite: tuple[Path, ...]
-    drone: tuple[Path, ...]
 
 
 class PairDataset(Dataset[tuple[Tensor, Tensor, int]]):

@@ -7,6 +7,7 @@ What a command imports that was to "learn", the server imports as well: later on
 of its own; {"poll": pid} answers its {"code"}, null while it runs.
 """
 
+import atexit
 import errno
 import importlib
 import json
@@ -92,11 +93,19 @@ def learn(path):
 
 
 def begin(request):
-    """In the child: become what `python -m pipeline` is."""
+    """In the child: become what `python -m pipeline` is; never returns."""
     os.setsid()
     redirect(request["log"])
     sys.argv, sys.modules["__main__"] = ["atlas", *request["arguments"]], entry  # whose processes import it by this name
-    entry.main()
+    code = 0
+    try:
+        entry.main()
+    except SystemExit as end:
+        code = end.code or 0
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # to take all modules down would take longer than most commands
 
 
 def redirect(path):
@@ -123,9 +132,7 @@ def serve():
             continue
         child = os.fork()
         if child == 0:
-            if "start" not in request:
-                run(request)
-            return begin(request)
+            begin(request) if "start" in request else run(request)
         if "start" in request:
             answer(pid=child)
             continue

@@ -97,8 +97,11 @@ def undamaged(small):
 
 
 @pytest.fixture(scope="module")
-def copy(small, tmp_path_factory):
-    return Path(shutil.copytree(small.directory, tmp_path_factory.mktemp("flipped") / "run"))
+def copy(lab, small, tmp_path_factory):
+    """For bits that are flipped and flipped back."""
+    directory = Path(shutil.copytree(small.directory, tmp_path_factory.mktemp("flipped") / "run"))
+    yield directory
+    assert verify(run_of(lab, directory)).faults == []
 
 
 @pytest.fixture
@@ -154,7 +157,6 @@ def flip_bits(lab, copy, undamaged, kind, count) -> Counter:
         if path.suffix not in (".png", ".html") and kind not in ("rates", "list of pictures"):
             counts[_read(run, undamaged)] += 1
         path.write_bytes(good)
-    assert verify(run_of(lab, copy)).faults == []
     return counts
 
 

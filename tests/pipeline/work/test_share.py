@@ -47,7 +47,7 @@ def test_a_part_that_is_none_is_refused(lab, fresh, text):
     assert "expected K/N" in result.stderr
 
 
-@pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
+@pytest.mark.parametrize("order", [(3, 1, 2), pytest.param((1, 2, 3), marks=pytest.mark.faults)])
 def test_parts_one_after_the_other_make_what_one_process_makes(lab, finished, fresh, order):
     run = lab.run(fresh)
     computed = dict.fromkeys((stage.name for stage in PARTED), 0)

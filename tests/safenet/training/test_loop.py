@@ -11,9 +11,10 @@ from PIL import Image
 from safenet import PRESETS, SafeNet
 from safenet.checkpoint import read_checkpoint
 from safenet.model import SafeNetOutput
-from safenet.training.data import PairDataset, TrainingPlace
+from safenet.training.data import PairDataset
 from safenet.training.loop import build_optimizer, learning_rate, train
 from safenet.training.losses import pair_loss
+from safenet.training.places import TrainingPlace
 from safenet.training.settings import TrainSettings
 
 TINY = PRESETS["tiny"]

@@ -37,7 +37,7 @@ def cam(run: Run, *, partial: bool = False) -> Outcome:
     MissingProductError
         If there are no finished features.
     ValueError
-        If a target or a position cannot be had from the stored features.
+        If a target or a position is not possible with the stored features.
     """
     return bring_up_to_date(CamStage(run, partial))
 

@@ -11,7 +11,7 @@ from pipeline.features.finished import block_content, content_stamp, reference_s
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.store.blocks import Block
 from pipeline.store.group_store import GroupStore
-from safenet.architecture import Sampling
+from safenet.architecture import Architecture
 from stages.cam.products import Product
 from stages.targets.names import NO_TARGET, parse_target
 
@@ -71,17 +71,21 @@ def current_maps(features: GroupStore, cams: GroupStore) -> set[str]:
 def product_stamps(store: GroupStore, products: Sequence[Product], version: int = VERSION) -> dict[str, str]:
     """Product key -> stamp it must have, given the features in `store`."""
     mark, classes = store.attributes["stamp"], stamp(store.attributes["class_names"])
-    made = {product: version_of(product, store.attributes["architecture"]["sampling"], version) for product in products}
+    network = Architecture(**store.attributes["architecture"])
+    made = {product: version_of(product, network, version) for product in products}
     return {p.key: stamp({"features": mark, "version": made[p], "product": p.key, **_beyond(store, p, classes)}) for p in products}
 
 
-def version_of(product: Product, sampling: Sampling, version: int = VERSION) -> int:
+def version_of(product: Product, network: Architecture, version: int = VERSION) -> int:
     """Return the version of a map as `version` of the stage makes it.
 
-    Version 4 changed the last digits of what passes bilinear sampling; every other map is still that of version 3.
+    Version 4 changed the last digits of what passes bilinear sampling, and of gradients without a closed form; every other map is still that of
+    version 3.
     """
-    is_resampled = product.method == "l2_norm_source" or (product.position == "patch" and product.target != NO_TARGET)
-    return 3 if version == 4 and not (is_resampled and sampling == "bilinear") else version
+    has_gradient = product.target != NO_TARGET and not product.is_stored_gradient
+    is_resampled = product.method == "l2_norm_source" or (product.position == "patch" and has_gradient)
+    is_changed = (is_resampled and network.sampling == "bilinear") or (has_gradient and not network.is_linear)
+    return 3 if version == 4 and not is_changed else version
 
 
 def _beyond(store: GroupStore, product: Product, classes: str) -> dict[str, str]:

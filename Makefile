@@ -14,7 +14,7 @@ PYTEST  = $(VENV)/bin/python -m pytest
 
 # pip compiles files one by one, those of the packages' own tests too, and takes longer for it than for all the rest.
 INSTALL = $(VENV)/bin/pip install --quiet --no-compile --constraint constraints.txt
-COMPILE = $(VENV)/bin/python -m compileall -q -j 0 -x '/tests?/|/testing/_internal/' $(VENV)/lib
+COMPILE = $(VENV)/bin/python -m compileall -q -j 0 -x '/tests?/|/testing/_internal/' $(VENV)/lib safenet stages pipeline
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-faults test-cluster coverage docs lint bench clean train run submit $(STAGES)
@@ -77,6 +77,7 @@ lint: $(DEV)  ## ruff, mypy, import-linter
 	$(VENV)/bin/lint-imports
 
 bench: $(DEV)  ## Benchmarks (side-by-side ratios)
+	$(VENV)/bin/python benchmarks/bench_start.py
 	$(VENV)/bin/python benchmarks/bench_extract.py
 	$(VENV)/bin/python benchmarks/bench_store.py
 	$(VENV)/bin/python benchmarks/bench_layout.py

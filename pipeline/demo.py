@@ -13,6 +13,7 @@ from pipeline.stages import STAGES
 from pipeline.stats.staleness import open_stats
 from pipeline.text_tables import format_table, terminal_width
 from pipeline.training import train_run
+from safenet.needs_network import require_network
 from safenet.scenes.dataset import write_scenes
 from stages.report.page import epoch_tables
 
@@ -28,6 +29,7 @@ def demo_settings(config: Path, directory: Place, assignments: tuple[str, ...]) 
 
 def demo(run: Run) -> Path:
     """Run everything; return the report's path. A second call does only what is stale."""
+    require_network("demo")
     root = local_folder(run.directory, "atlas demo") / "scenes"
     run.say(f"scenes: {run.settings.scenes.places} places in {root}")
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -37,5 +39,5 @@ def demo(run: Run) -> Path:
         run.say(str(stage.bring_up_to_date(run)))
     for target, rows in epoch_tables(open_stats(run)).items():
         table = format_table(rows, terminal_width())
-        run.say(f"\nby checkpoint, on the test places, drone and satellite views weighted alike; maps of target {target}:\n{table}")
+        run.say(f"\nby checkpoint, on the test places, drone and satellite views weighted equally; maps of target {target}:\n{table}")
     return local_folder(run.report_path, "atlas demo").resolve()

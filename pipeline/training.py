@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from pipeline.disk.places import local_folder
 from pipeline.run.directory import Run
 from pipeline.run.manifest import index_dataset
-from safenet.training.data import TrainingPlace
-from safenet.training.loop import EpochResult, train
+from pipeline.work.stops import loading
+from safenet.needs_network import require_network
+from safenet.training.places import TrainingPlace
+
+if TYPE_CHECKING:
+    from safenet.training.loop import EpochResult
 
 
 def train_run(run: Run) -> list[EpochResult]:
@@ -20,7 +25,10 @@ def train_run(run: Run) -> list[EpochResult]:
     ------
     ValueError
         If no dataset is configured, or it has no training places with both views.
+    NetworkNotInstalledError
+        If torch, timm or torchvision is not installed.
     """
+    require_network("train")
     settings = run.settings
     if settings.dataset is None:
         raise ValueError(
@@ -31,6 +39,8 @@ def train_run(run: Run) -> list[EpochResult]:
     places = training_places(table)
     if not places:
         raise ValueError(f"{table.attrs['root']}: no training place has a usable image; `atlas index` lists what was found")
+    with loading():
+        from safenet.training.loop import train
     results = []
     for result in train(places, settings.model.architecture(), settings.train, folder / "checkpoints", progress=run.progress):
         results.append(result)

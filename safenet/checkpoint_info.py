@@ -1,4 +1,4 @@
-"""What a checkpoint file tells of itself, and what is wrong with one: all that is known of it without torch."""
+"""The information in a checkpoint file, and its errors: everything that needs no torch."""
 
 from __future__ import annotations
 

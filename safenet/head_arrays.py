@@ -1,4 +1,4 @@
-"""The heads as arrays, in NumPy: what they give in evaluation mode, and the affine map that they fold into; torch's twin is safenet/heads.py."""
+"""The heads as arrays, in NumPy: what they give in evaluation mode, and the affine map that they fold into; safenet/heads.py is the same in torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot do without the network says so in one line where torch, timm or torchvision is not installed."""
+"""One line that says what needs the network, if torch, timm or torchvision is not installed."""
 
 from __future__ import annotations
 

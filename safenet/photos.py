@@ -1,4 +1,4 @@
-"""Photos as upstream's test reads them: decoded, RGB, squashed to a square. Knows no torch."""
+"""Photos as the test of the published code reads them: decoded, RGB, squashed to a square. Knows no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rings of FPM in NumPy: which cells each part has, and what it makes of them; torch's twin is safenet/partition.py.
+"""The rings of FPM in NumPy: which cells each part has, and how it pools them; safenet/partition.py is the same in torch.
 
 Symbols: c = floor(H/2) is the centre, R = floor(H/2) the number of rings; the square of half-width r covers rows and
 columns c-r ... c+r-1, and ring r is that square without the one of half-width r-1. On odd grids the last row and

@@ -1,4 +1,4 @@
-"""What the network takes of timm and torchvision, imported in the order in which a CPU-only torch can load them."""
+"""What the network uses from timm and torchvision, imported in the order in which a CPU-only torch can load them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAM's bilinear sampling in NumPy, as the sparse matrix that it is; torch's twin is safenet/alignment.py."""
+"""FAM's bilinear sampling in NumPy, as a sparse matrix; safenet/alignment.py is the same in torch."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from faults import FaultServer
 
 from pipeline.commands.group import main
 from pipeline.disk.locks import locked
@@ -150,6 +151,16 @@ def extracted(lab, indexed, tmp_path_factory):
 @pytest.fixture
 def extracted_copy(extracted, tmp_path):
     return Path(shutil.copytree(extracted, tmp_path / "extracted"))
+
+
+@pytest.fixture(scope="session")
+def server(lab, tmp_path_factory):
+    """A process that runs commands in processes of their own, none of which imports anything any more."""
+    server, folder = FaultServer(tmp_path_factory.mktemp("server")), tmp_path_factory.mktemp("learnt")
+    sets = [part for assignment in lab.assignments("net_000.pth") for part in ("--set", assignment)]
+    assert server.run(["run", "--config", str(lab.config), "--run", str(folder / "run"), *sets], learn=True) == 0, server.said
+    yield server
+    server.close()
 
 
 @pytest.fixture

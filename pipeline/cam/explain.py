@@ -29,12 +29,14 @@ from stages.cam.positions import POSITIONS, PositionView
 from stages.cam.products import FACTS_PREFIX, Product
 from stages.finite import neutral
 from stages.naming import known
+from stages.recent import Recent
 from stages.stats.deletion import deletion_curve, insertion_curve
 from stages.targets.names import NO_TARGET, parse_target
 from stages.targets.part_heads import AffineHeads
 from stages.targets.scoring import open_score
 
 Samples = Sequence[str] | Sequence[int] | Sequence[str | int] | None
+_KEPT = 2  # checkpoints, and heads of each: what `split_change` asks; the targets `best` keep up to 0.5 GB of each
 _CHANGE_DIMS = ("before", "after", "features", "head", "interaction")
 
 
@@ -50,7 +52,7 @@ class Explainer:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._compared: dict[tuple[str, str], Compared] = {}
+        self._compared: Recent[str, Recent[str, Compared]] = Recent(_KEPT)
 
     def maps(self, checkpoint: str, keys: Sequence[str], samples: Samples = None, heads_of: str | None = None) -> xr.Dataset:
         """Compute any heat maps, stored in `cams` or not.
@@ -229,7 +231,7 @@ class Explainer:
         features, compared = self._store(checkpoint), self._of(checkpoint, None)
         heads = _affine(compared.context, checkpoint)
         numbers = [*self._numbers(features, [first]), *self._numbers(features, [second])]
-        ids = features.read(["sample_id"])["sample_id"].values[numbers]
+        ids = features.values("sample_id")[numbers]
         matrices = [head.embed_matrix for head in heads.folded]
         sampling = compared.context.sampling
         found: dict[str, tuple[tuple[str, ...], NDArray[np.float32]]] = {}
@@ -275,10 +277,12 @@ class Explainer:
         return self._run.features(known(checkpoint, self._checkpoints, "checkpoint"))
 
     def _of(self, checkpoint: str, heads_of: str | None) -> Compared:
-        key = (checkpoint, heads_of or checkpoint)
-        if key not in self._compared:
-            self._compared[key] = Compared(self._store(checkpoint), None if key[0] == key[1] else self._other_heads(*key))
-        return self._compared[key]
+        def open_features() -> Compared:
+            own = heads_of is None or heads_of == checkpoint
+            return Compared(self._store(checkpoint), None if own else self._other_heads(checkpoint, str(heads_of)))
+
+        of_checkpoint = self._compared.get(checkpoint, lambda: Recent(_KEPT))
+        return of_checkpoint.get(heads_of or checkpoint, open_features)
 
     def _other_heads(self, checkpoint: str, heads_of: str) -> OtherHeads:
         own, other = (self._store(name).attributes["architecture"] for name in (checkpoint, heads_of))
@@ -299,7 +303,7 @@ class Explainer:
         count = features.attributes["samples"]
         if samples is None:
             return list(range(count))
-        ids = {name: number for number, name in enumerate(features.read(["sample_id"])["sample_id"].values.tolist())}
+        ids = {name: number for number, name in enumerate(features.values("sample_id").tolist())}
         found = [ids.get(sample, -1) if isinstance(sample, str) else int(sample) for sample in samples]
         for sample, number in zip(samples, found, strict=True):
             if not 0 <= number < count:
@@ -329,7 +333,7 @@ class Explainer:
                 yield _open(position, {str(key): block[key].values for key in block}, context)
 
     def _labelled(self, found: xr.Dataset, features: GroupStore, samples: Samples) -> xr.Dataset:
-        ids = features.read(["sample_id"])["sample_id"].values[self._numbers(features, samples)]
+        ids = features.values("sample_id")[self._numbers(features, samples)]
         return found.assign_coords(sample_id=("sample", ids))
 
 

@@ -108,18 +108,17 @@ class Compared:
     @cached_property
     def groups(self) -> ReferenceGroups:
         """Which samples are compared with which; void images with none. Embeddings that are not finite are left out where they are read."""
-        texts = self._features.read([*_TEXTS, "valid"])
-        return reference_groups(*(texts[name].values.tolist() for name in (*_TEXTS, "valid")))
+        return reference_groups(*(self._features.values(name).tolist() for name in (*_TEXTS, "valid")))
 
     @cached_property
     def class_index(self) -> NDArray[np.int64]:
         """Class of each sample's place."""
-        return label_index(self._features.read(["place"])["place"].values.tolist(), self._class_names)
+        return label_index(self._features.values("place").tolist(), self._class_names)
 
     @cached_property
     def sample_ids(self) -> list[str]:
         """Ids of the images."""
-        return self._features.read(["sample_id"])["sample_id"].values.tolist()
+        return self._features.values("sample_id").tolist()
 
     def bank(self, *, flip: bool) -> ReferenceBank:
         """What samples are compared with, by their embeddings or by those of image plus flipped image; one of each is kept."""
@@ -173,7 +172,7 @@ class Compared:
     def _gate_blocks(self) -> list[Block]:
         """The first few blocks that hold an image. Where none of them has one whose values are finite, the gate says that it examined none."""
         blocks = self._features.blocks
-        with_images = (block for block in blocks if self._features.read(["valid"], block.rows)["valid"].values.any())
+        with_images = (block for block in blocks if self._features.values("valid", block.rows).any())
         return list(islice(with_images, _GATE_BLOCKS)) or blocks[:1]
 
     def _reference(self, name: str, target: TargetName, rows: slice) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Spans of blocks of one checkpoint: their heat maps are computed and written; what a process does of the cam stage."""
+"""What one process of the cam stage does: it computes and writes the heat maps of spans of blocks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pipeline.work.log import log
 from pipeline.work.stops import check_stop
 from stages.cam.compute import compute_cams, needed_features
 from stages.cam.products import Product
+from stages.recent import Recent
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class CamBlocks:
     def __init__(self, run: Run, tell: Callable[[int], None]) -> None:
         self._run, self._tell = run, tell
         self._lock = threading.Lock()
-        self._compared: dict[str, Compared] = {}
+        self._compared: Recent[str, Compared] = Recent(2)
 
     def __call__(self, span: CamSpan) -> None:
         """Do what no mark proves yet."""
@@ -77,7 +78,7 @@ class CamBlocks:
     def _write(self, piece: Piece, fence: Fence, features: GroupStore, cams: GroupStore, compared: Compared) -> None:
         block, products = piece.block, piece.products
         stamps = {key: mark for p, mark in zip(products, product_stamps(features, products).values(), strict=True) for key in (p.key, p.facts_key)}
-        if cams.ledger.is_done(block, stamps, made_of=piece.origin) and block.index in cams.held_blocks(stamps):
+        if cams.ledger.is_done(block, stamps, made_of=piece.origin) and cams.holds(block, stamps):
             return
         read = read_features(features, needed_features(products), block.rows)
         maps = compute_cams(compared.attach(read, block.rows, products), products, compared.context)
@@ -86,9 +87,6 @@ class CamBlocks:
 
     def _open(self, features: GroupStore, products: set[Product]) -> Compared:
         with self._lock:
-            if features.name not in self._compared:
-                for name in list(self._compared)[:-1]:
-                    del self._compared[name]
-                self._compared[features.name] = Compared(features)
-            self._compared[features.name].prepare(products)
-            return self._compared[features.name]
+            compared = self._compared.get(features.name, lambda: Compared(features))
+            compared.prepare(products)
+            return compared

@@ -50,7 +50,7 @@ def _similarity_refusal(compared: Compared, features: GroupStore, target: Target
         if target.name not in compared.sample_ids:
             return f": no image has the id {target.name!r}.{suggestion(target.name, compared.sample_ids)} The manifest's column `id` lists them"
         number = compared.sample_ids.index(target.name)
-        if not bool(features.read(["valid"])["valid"].values[number]):
+        if not bool(features.values("valid")[number]):
             return ": that image is void, and has no embedding. `atlas status --bad` says why"
         if target.row.reading == "contrast" and compared.groups.own_family[number] == UNDEFINED:
             return ": there is no gallery of that image's view and split to compare with. Use pair_share_"

@@ -1,4 +1,4 @@
-"""What checkpoint files tell of themselves, read with torch once and noted for every later call."""
+"""The information in checkpoint files, read with torch once and noted for every later call."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The command `atlas`: options in, one call of what does the work, words out."""
+"""The command `atlas`: it reads options, calls what does the work, and prints the result."""

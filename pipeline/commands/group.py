@@ -1,4 +1,4 @@
-"""The command `atlas` itself: it reads the options, imports the module of one command, and tells expected errors in one line."""
+"""The command `atlas` itself: it reads the options, imports the module of one command, and reports expected errors in one line."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.doctor.findings import Asked, Finding, fail, ok, one_line, readable_size, warn
+from pipeline.work.control_groups import control_groups
 
 FEW_FREE_BYTES = 1_000_000_000
 FEW_MEMORY_BYTES = 2_000_000_000
@@ -24,14 +25,12 @@ OLDEST_CLOCK = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 
 SHARED_MEMORY = Path("/dev/shm")
 MEMORY_FILE = Path("/proc/meminfo")
-CGROUP_FILE = Path("/proc/self/cgroup")
-CGROUPS = Path("/sys/fs/cgroup")
 
 _SPEED_FILES, _SPEED_BYTES, _SPEED_LIMIT_S = 4, 8 * 2**20, 5.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-_CGROUP_VERSIONS = (  # controller in CGROUP_FILE, folder in CGROUPS, files of limit and use, key of the file cache in memory.stat
-    ("", "", "memory.max", "memory.current", "inactive_file"),
-    ("memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+_CGROUP_VERSIONS = (  # controller, files of limit and use, key of the file cache in memory.stat
+    ("", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
@@ -153,7 +152,7 @@ def check_memory(asked: Asked) -> Finding:
         return ok(f"not told by {platform.system()}: no {MEMORY_FILE}")
     amounts = dict(line.split(":", 1) for line in MEMORY_FILE.read_text().splitlines())
     available = int(amounts["MemAvailable"].split()[0]) * 1024
-    left = _left_by_control_groups(CGROUP_FILE.read_text() if CGROUP_FILE.exists() else "")
+    left = _left_by_control_groups()
     text = f"{readable_size(available)} available"
     if left is not None and left < available:
         available, text = left, f"{readable_size(left)} left under the control group's limit (the machine has {text})"
@@ -163,16 +162,14 @@ def check_memory(asked: Asked) -> Finding:
     return ok(text)
 
 
-def _left_by_control_groups(listing: str) -> int | None:
+def _left_by_control_groups() -> int | None:
     """Return the least room, in bytes, that a control group of this process or a group above it leaves; None where none has a limit."""
-    rooms = []
-    for controllers, path in (line.split(":", 2)[1:] for line in listing.splitlines()):
-        for controller, folder, *names in _CGROUP_VERSIONS:
-            mount = CGROUPS / folder
-            group = mount / path.lstrip("/")
-            if controller in controllers.split(","):
-                groups = (group, *group.parents)
-                rooms += [_room(above, *names) for above in groups[: groups.index(mount) + 1] if (above / names[0]).is_file()]
+    rooms = [
+        _room(group, limit, used, cache)
+        for controller, limit, used, cache in _CGROUP_VERSIONS
+        for group in control_groups(controller)
+        if (group / limit).is_file()
+    ]
     return min((room for room in rooms if room is not None), default=None)
 
 

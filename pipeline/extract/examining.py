@@ -1,4 +1,4 @@
-"""What a checkpoint file must be to be extracted with these settings: refused before anything is computed."""
+"""What a checkpoint file must be like to be extracted with these settings: checked before anything is computed."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +10,15 @@ import numpy as np
 import torch
 
 from pipeline.checkpoints.networks import load_network
+from pipeline.extract.known_rows import Arrays
 from pipeline.extract.layout import class_names, requested
 from pipeline.extract.photos import FEW_IMAGES, PhotoBatch, PhotoFiles, PhotoReader
 from pipeline.extract.spans import FeatureSpan, SpanReport
-from pipeline.extract.streaming import Arrays, BlockWriter, HostCopy
+from pipeline.extract.streaming import BlockWriter, HostCopy
 from pipeline.features.bad_images import BadImage, check_bad_share
 from pipeline.run.directory import Run
 from pipeline.store.blocks import Block
+from pipeline.work.cores import cores
 from pipeline.work.log import log
 from pipeline.work.stops import check_stop
 from safenet.architecture import Architecture
@@ -102,7 +103,7 @@ class SpanExtractor:
             files = PhotoFiles(Path(table.attrs["root"]), paths, digests, masks, problems, *key)
             if workers is None:
                 few = len(table) < FEW_IMAGES
-                workers = 0 if few else min(16, os.cpu_count() or 1) if self._device.type == "cuda" else 1
+                workers = 0 if few else min(16, cores()) if self._device.type == "cuda" else 1
             self._readers[key] = PhotoReader(files, workers)
         return self._readers[key]
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.disk.stamps import stamp
-from pipeline.extract.streaming import Arrays
-from pipeline.features.finished import proven_rows
+from pipeline.features.finished import proven_samples
 from pipeline.features.state import FeatureState, layout_notes
 from pipeline.run.directory import Run
 from pipeline.store.blocks import Block, checksum_of
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import DamagedStoreError
+
+Arrays = dict[str, NDArray[np.generic]]
+_NEW = -1
 
 
 class KnownRows(Protocol):
@@ -65,25 +70,59 @@ class _GrownRows:
 
 @dataclass(frozen=True)
 class _ReplacedRows:
-    """Rows of a store that is being replaced and was made with the same settings: of the images that did not change."""
+    """Rows of a store that is being replaced and was made with the same settings: of the images that did not change.
+
+    Parameters
+    ----------
+    old : GroupStore
+    sources : mapping
+        Number of a block -> int32 [samples of it], which sample of the old store each one was; _NEW for none. Four bytes a sample,
+        as a run may replace millions.
+    """
 
     old: GroupStore
-    sources: Mapping[int, Mapping[int, tuple[Block, int]]] = field(default_factory=dict)
+    sources: Mapping[int, NDArray[np.int32]] = field(default_factory=dict)
 
     def only(self, blocks: Sequence[Block]) -> KnownRows:
         return _ReplacedRows(self.old, {block.index: self.sources[block.index] for block in blocks if block.index in self.sources})
 
     def rows(self, block: Block) -> set[int]:
-        return set(self.sources.get(block.index, ()))
+        return set(np.flatnonzero(self._sources_of(block) != _NEW).tolist())
 
     def read(self, block: Block) -> Iterator[tuple[list[int], Arrays]]:
-        by_source: dict[Block, list[tuple[int, int]]] = defaultdict(list)
-        for row, (source, old_row) in self.sources.get(block.index, {}).items():
-            by_source[source].append((row, old_row))
-        for source, pairs in by_source.items():
-            whole = self.old.read(self.old.attributes["block_arrays"], source.rows)
-            rows, old_rows = (list(numbers) for numbers in zip(*pairs, strict=True))
-            yield rows, {str(name): values.values[old_rows] for name, values in whole.items()}
+        sources, attributes, blocks = self._sources_of(block), self.old.attributes, self.old.blocks
+        known = np.flatnonzero(sources != _NEW)
+        numbers = sources[known] // attributes["block_samples"]
+        for number in np.unique(numbers):
+            old, rows = blocks[number], known[numbers == number]
+            whole = self.old.read(attributes["block_arrays"], old.rows)
+            yield rows.tolist(), {str(name): values.values[sources[rows] - old.start] for name, values in whole.items()}
+
+    def _sources_of(self, block: Block) -> NDArray[np.int32]:
+        return self.sources.get(block.index, np.full(len(block), _NEW, np.int32))
+
+
+@dataclass(frozen=True)
+class _ReplacedStore:
+    """Rows of all blocks; the old store's proofs are read when they are first asked for, one checkpoint after the other."""
+
+    run: Run
+    old: GroupStore
+
+    def only(self, blocks: Sequence[Block]) -> KnownRows:
+        return _ReplacedRows(self.old, {block.index: self._sources[block.rows] for block in blocks})
+
+    def rows(self, block: Block) -> set[int]:
+        return self.only([block]).rows(block)
+
+    def read(self, block: Block) -> Iterator[tuple[list[int], Arrays]]:
+        return self.only([block]).read(block)
+
+    @cached_property
+    def _sources(self) -> NDArray[np.int32]:
+        proven, columns = proven_samples(self.old), self.run.columns
+        images = zip(columns["id"], columns["digest"], strict=True)
+        return np.array([proven.get(image, _NEW) for image in images], np.int32)
 
 
 def grown_rows(store: GroupStore, state: FeatureState) -> KnownRows:
@@ -91,13 +130,8 @@ def grown_rows(store: GroupStore, state: FeatureState) -> KnownRows:
     return _GrownRows(store, state.carried)
 
 
-def replaced_rows(run: Run, old: GroupStore, made_with: Mapping[str, Any], state: FeatureState) -> KnownRows:
-    """Rows of the replacement's pending blocks that the old store proves."""
+def replaced_rows(run: Run, old: GroupStore, made_with: Mapping[str, Any]) -> KnownRows:
+    """Rows of the replacement that the old store proves."""
     if old.seal.is_open or stamp(layout_notes(old)["made_with"]) != stamp(made_with):
         return _ReplacedRows(old)
-    proven, names = proven_rows(old), run.manifest["id"].tolist()
-    sources = {}
-    for block in state.pending:
-        wanted = enumerate(zip(names[block.rows], run.images(block), strict=True))
-        sources[block.index] = {row: proven[image] for row, image in wanted if image in proven}
-    return _ReplacedRows(old, sources)
+    return _ReplacedStore(run, old)

@@ -151,7 +151,7 @@ class ExtractStage(PieceStage[_Checkpoint]):
         if state.kind == "stale":  # left from another replacement
             store.clear()
             state = feature_state(run, store, made_with)
-        return ExtractJob(name, info, store, made_with, state, replaced_rows(run, old, made_with, state), {**void_images(old), **void_images(store)})
+        return ExtractJob(name, info, store, made_with, state, replaced_rows(run, old, made_with), {**void_images(old), **void_images(store)})
 
     def _check_space(self) -> None:
         needed = sum(sum(map(len, job.new_blocks)) * image_bytes(self.run, job.info) for job in self._jobs.values())

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.extract.known_rows import Arrays
 from pipeline.store.blocks import Block
 
-Arrays = dict[str, NDArray[np.generic]]
 WRITERS = 4
 _BATCHES_AHEAD = 4
 

@@ -37,7 +37,7 @@ def describe_overflow(store: GroupStore, records: Sequence[Mapping[str, Any]]) -
     images = {block.start + row for block, _, rows, _ in flagged for row in rows}
     block, name, rows, _ = flagged[0]
     values = store.read([name], block.rows)[name]
-    sample_id = store.read(["sample_id"])["sample_id"].values[block.start + rows[0]]
+    sample_id = store.values("sample_id")[block.start + rows[0]]
     return {
         "count": sum(count for *_, count in flagged),
         "images": len(images),
@@ -61,7 +61,7 @@ def overflowing_images(store: GroupStore) -> dict[str, list[str]]:
     """Sample id -> variables of it that are not finite, by the marks; marks of earlier versions count values alone, so that these are read."""
     if not store.ledger.whole().get("non_finite", {}):
         return {}
-    names, found = store.read(["sample_id"])["sample_id"].values, defaultdict[str, list[str]](list)
+    names, found = store.values("sample_id"), defaultdict[str, list[str]](list)
     for block, name, rows, _ in _flagged(store, store.ledger.records(store.blocks)):
         for row in rows:
             found[str(names[block.start + row])].append(name)
@@ -96,7 +96,7 @@ def _flagged(store: GroupStore, records: Sequence[Mapping[str, Any]]) -> Iterato
 
 def _rows_in(store: GroupStore, block: Block, name: str, noted: list[int] | str | None) -> list[int]:
     if noted is None:  # a mark of an earlier version
-        return [int(row) for row in np.flatnonzero(~finite_rows(store.read([name], block.rows)[name].values))]
+        return [int(row) for row in np.flatnonzero(~finite_rows(store.values(name, block.rows)))]
     return list(range(len(block))) if isinstance(noted, str) else noted
 
 
@@ -113,7 +113,7 @@ def _place(store: GroupStore, dims: Sequence[Any], faults: NDArray[np.bool_]) ->
     found = {str(dim): int(number) for dim, number in zip(dims[1:], index, strict=True)}
     words = [f"head {store.attributes['head_names'][found['head']]}"] if "head" in found else []
     words += [f"layer {found['layer']}"] if "layer" in found else []
-    words += [f"block {store.read(['block'])['block'].values[found['block']]}"] if "block" in found else []
+    words += [f"block {store.values('block')[found['block']]}"] if "block" in found else []
     words += [f"{dim} {found[dim] + 1}" for dim in ("part", "ring") if dim in found]
     if "gradient_target" in found:
         names = store.read(["gradient_target", "gradient_block"])

@@ -29,7 +29,7 @@ def stored_photo(run: Run, name: str, sample: int) -> NDArray[np.uint8]:
     if not features.has("image"):
         where = f"{_path(run, sample)}: the photo is not here, and {features} holds no copy"
         raise MissingProductError(f"{where}. Bring the photos back, or extract with 'image' in extract.store")
-    found: NDArray[np.uint8] = features.read(["image"], slice(sample, sample + 1))["image"].values[0]
+    found: NDArray[np.uint8] = features.values("image", slice(sample, sample + 1))[0]
     return found
 
 

@@ -16,10 +16,10 @@ def stored_variants(run: Run, store: GroupStore) -> list[str]:
     if layout_notes(store)["texts"] == run.texts_stamp:  # the manifest says the same, and is read already
         return run.columns["variant"]
     if store.has("variant"):
-        found: list[str] = store.read(["variant"])["variant"].values.tolist()
+        found: list[str] = store.values("variant").tolist()
         return found
     listed = dict(zip(run.columns["id"], run.columns["variant"], strict=True))
-    return [listed.get(name, "") for name in store.read(["sample_id"])["sample_id"].values.tolist()]
+    return [listed.get(name, "") for name in store.values("sample_id").tolist()]
 
 
 def texts_digest(run: Run, store: GroupStore) -> str:

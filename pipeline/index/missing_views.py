@@ -1,4 +1,4 @@
-"""Targets of the settings that need another view, where the manifest lists none: told before features are extracted for them."""
+"""Targets that need another view when the manifest lists none: reported before features are extracted for them."""
 
 from __future__ import annotations
 

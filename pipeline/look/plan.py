@@ -35,6 +35,7 @@ from pipeline.settings.all import load_settings
 from pipeline.stats.staleness import stale_figures
 from pipeline.store.groups import group_names, known_groups
 from safenet.checkpoint_info import CheckpointInfo
+from safenet.needs_network import NetworkNotInstalledError
 from stages.cam.products import products_of
 from stages.index.settings import DatasetSettings
 from stages.index.variants import variants_in
@@ -152,7 +153,7 @@ def _extract(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
             info = read_info(file, run.settings.extract.told)
             usable[name] = file
             yield _extract_one(run, name, file, info)
-        except (ValueError, OSError) as error:  # one that cannot be used must not hide the others
+        except (ValueError, OSError, NetworkNotInstalledError) as error:  # one that cannot be used must not hide the others
             yield Row("extract", name, "waits", " ".join(str(error).split()))
     for name in known_groups(run.features_path):
         missing, total = missing_blocks(run.features(name))
@@ -173,7 +174,7 @@ def _extract_one(run: Run, name: str, file: CheckpointFile, info: CheckpointInfo
         return Row("extract", name, state.kind, state.reason, state.pending_images, state.pending_images * image_bytes(run, info))
     beside = feature_state(run, replacement_of(run, name), made_with)  # what an interrupted --replace has made
     target = beside if beside.kind != "stale" else state
-    known = replaced_rows(run, store, made_with, target)
+    known = replaced_rows(run, store, made_with)
     images = sum(len(block) - len(known.rows(block)) for block in target.pending)
     written = sum(len(block) for block in target.pending) * image_bytes(run, info)
     return Row("extract", name, "stale", f"{state.reason}; needs --replace", images, written)

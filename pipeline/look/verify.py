@@ -216,7 +216,7 @@ def _read_units(run: Run, store: GroupStore, units: Sequence[_Unit], found: _Fin
         try:
             if is_intact(unit.store.chunk_file(unit.key, unit.block.index).read_bytes(), unit.proof):
                 return ""
-            values = unit.store.read([unit.key], unit.block.rows)[unit.key].values
+            values = unit.store.values(unit.key, unit.block.rows)
             if checksum_of(values) != unit.proof["crc32c"]:
                 return "are foreign: not the values that were marked as written"
         except (DamagedStoreError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The curves of one checkpoint: photos are blurred in the order of each map, and the network looks at them again."""
+"""The curves of one checkpoint: photos are blurred in the order of each map, and the network runs on them again."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def curves_of(run: Run, one: CurveInputs, samples: Sequence[int]) -> xr.Dataset:
     side = heat.size
     found = {f"{kind}_curve": (("product", "sample", "step"), values) for kind, values in curves.items()}
     found |= {kind: (("product", "sample"), area_under(values)) for kind, values in curves.items()}  # type: ignore[misc]
-    ids = run.features(one.name).read(["sample_id"])["sample_id"].values[list(samples)]
+    ids = run.features(one.name).values("sample_id")[list(samples)]
     coordinates = {
         "product": np.array([product.key for product in one.products], dtype=object),
         "sample_id": ("sample", ids.astype(object)),

@@ -1,4 +1,4 @@
-"""Which images each checkpoint's curves are measured on: the same ones for all checkpoints, less those whose maps are not finite."""
+"""Which images each checkpoint's curves are measured on: the same ones for all checkpoints, except those whose maps are not finite."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def left_out(run: Run, one: CurveInputs, images: ChosenImages) -> Iterator[str]:
         return
     if images.methods:
         yield f"{one.name}: left out: {', '.join(images.methods)}, not finite for any of its {counted(len(images.used), 'image')}"
-    ids = run.features(one.name).read(["sample_id"])["sample_id"].values
-    for samples, why in ((images.spoilt, "maps that are not finite"), (images.without, f"want of the target {str(one.target)!r}")):
+    ids = run.features(one.name).values("sample_id")
+    for samples, why in ((images.spoilt, "maps that are not finite"), (images.without, f"lack of the target {str(one.target)!r}")):
         if samples:
             shown = ", ".join(ids[samples[:3]]) + (", ..." if len(samples) > 3 else "")
             yield f"{one.name}: {counted(len(samples), 'image')} left out for {why}: {shown}"

@@ -1,4 +1,4 @@
-"""What a checkpoint's curves are made of, and whether those that are stored still are."""
+"""What the curves of a checkpoint are made from, and whether stored curves are up to date."""
 
 from __future__ import annotations
 

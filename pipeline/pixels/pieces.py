@@ -1,4 +1,4 @@
-"""What one process of the pixels stage takes at once, and what it answers; nothing here imports the network."""
+"""What one process of the pixels stage takes at once, and what it returns; nothing here imports the network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class CurvePiece:
 
 @dataclass(frozen=True)
 class Measured:
-    """What became of a piece: on how many images, and what a reader is told of it."""
+    """The result of a piece: on how many images, and what is said about it."""
 
     images: int
     note: str

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.cam.references import Compared
 from pipeline.run.directory import Run
+from stages.recent import Recent
 from stages.targets.names import NO_TARGET, parse_target
 from stages.targets.references import Ranked
 
@@ -25,7 +26,7 @@ class BestImages:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._last: tuple[str, Compared] | None = None
+        self._last: Recent[str, Compared] = Recent(1)
         self._said: dict[tuple[str, bool, int], str] = {}
 
     def words(self, checkpoint: str, target: str, samples: Sequence[int]) -> list[str]:
@@ -38,14 +39,9 @@ class BestImages:
         flip = parse_target(target).flip
         for sample in samples:
             if (checkpoint, flip, sample) not in self._said:
-                compared = self._compared(checkpoint)
+                compared = self._last.get(checkpoint, lambda: Compared(self._run.features(checkpoint)))
                 self._said[checkpoint, flip, sample] = _words(compared.bank(flip=flip).ranked(sample), compared.sample_ids)
         return [self._said[checkpoint, flip, sample] for sample in samples]
-
-    def _compared(self, checkpoint: str) -> Compared:
-        if self._last is None or self._last[0] != checkpoint:
-            self._last = (checkpoint, Compared(self._run.features(checkpoint)))
-        return self._last[1]
 
 
 def _words(found: Ranked | None, ids: Sequence[str]) -> str:

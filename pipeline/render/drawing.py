@@ -14,8 +14,9 @@ from pipeline.cam.explain import Explainer
 from pipeline.cam.wanted import wanted_products
 from pipeline.features.overflow import overflow_of_sample
 from pipeline.render.best_images import BestImages
+from pipeline.render.captions import image_label, scope_of
 from pipeline.render.catalogue import Picture
-from pipeline.render.views import image_label, read_photo, read_view, why_no_pair, why_undefined
+from pipeline.render.views import read_photo, read_view, why_no_pair, why_undefined
 from pipeline.run.directory import Run
 from pipeline.stats.staleness import open_stats
 from stages.cam.methods import METHODS
@@ -37,27 +38,6 @@ _APART = 3  # least distance, in cells, of the cells that a pair's picture asks 
 def draw_picture(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     """Return a picture, uint8 [H, W, 3]."""
     return _DRAW[picture.kind](run, picture, shared)
-
-
-def scope_of(run: Run, kind: MosaicKind) -> Scope:
-    """Return what the scales of a kind of mosaic are taken over; those of one image alone have no choice."""
-    asked = run.settings.render
-    own: Scope = "percentile" if asked.scope == "percentile" else "image"
-    scopes: Mapping[str, Scope] = {
-        "positions": asked.scope, "paper": asked.scope, "epochs": asked.epochs_scope, "methods": own, "depth": own, "change": "row",
-    }  # fmt: skip
-    return scopes.get(kind, "image")
-
-
-def drawn_colour_maps(run: Run, picture: Picture) -> list[str]:
-    """Name the colour maps of a picture: that of magnitudes, that of signed maps, or both."""
-    asked, signed = run.settings.render, run.settings.render.signed
-    both = [asked.colour_map, asked.signed_colour_map]
-    if picture.kind == "change":
-        return both[1:]
-    if picture.method not in METHODS:  # several methods, or cells of a pair: class-free rows, and rows of a target
-        return both if signed else both[:1]
-    return both[1:] if signed and METHODS[picture.method].kind == "gradient" else both[:1]
 
 
 class Scales:

@@ -1,4 +1,4 @@
-"""Pictures as PNG files that tell what they were drawn with: written whole, and read only where every bit is right."""
+"""Pictures as PNG files that record their settings: written completely, and read only if every bit is right."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pipeline.features.finished import finished_checkpoints
 from pipeline.render.catalogue import Picture, planned_pictures, undrawn
-from pipeline.render.drawing import Shared, draw_picture
 from pipeline.render.listing import index_seal, write_index
 from pipeline.render.png_files import write_png
 from pipeline.render.staleness import stale_pictures, text_chunks
@@ -18,7 +17,7 @@ from pipeline.run.directory import Run
 from pipeline.run.outcome import Outcome
 from pipeline.run.preparing import take_over
 from pipeline.store.fences import Fence
-from stages.render.fonts import missing_characters
+from pipeline.work.stops import loading
 
 _SHOWN_CHARACTERS = 20
 
@@ -128,7 +127,9 @@ class PictureWork:
     fence: Fence
 
     def open(self, tell: Callable[[int], None]) -> Callable[[Picture], None]:
-        """Once in each process."""
+        """Once in each process that has something to do: this imports what draws."""
+        with loading():
+            from pipeline.render.drawing import Shared, draw_picture
         shared, one_at_a_time = Shared(self.run), threading.Lock()  # matplotlib and what a view remembers know no threads
 
         def draw(picture: Picture) -> None:
@@ -143,7 +144,12 @@ class PictureWork:
 
 def _told_of_boxes(pictures: Sequence[Picture]) -> list[str]:
     """Say once which characters of the pictures no font has."""
-    missing = missing_characters("".join(picture.words for picture in pictures))
+    words = "".join(picture.words for picture in pictures)
+    if words.isascii():
+        return []
+    with loading():
+        from stages.render.fonts import missing_characters
+    missing = missing_characters(words)
     if not missing:
         return []
     shown = missing if len(missing) <= _SHOWN_CHARACTERS else f"{missing[:_SHOWN_CHARACTERS]}... ({len(missing)} in all)"

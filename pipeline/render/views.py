@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from PIL import Image
 
 from pipeline.features.overflow import overflow_of_sample, remedy
 from pipeline.features.photo_copies import photo_file, stored_photo
+from pipeline.render.captions import image_label
 from pipeline.run.directory import Run
 from pipeline.store.group_store import GroupStore
 from safenet.photos import open_photo, to_rgb
@@ -106,7 +106,7 @@ def _why_absent(run: Run, row: pd.Series, product: Product, facts: Mapping[str, 
 def why_undefined(run: Run, row: pd.Series, name: str) -> str:
     """What is written in the place of maps that are made when they are drawn, where an image has none."""
     store = run.features(name)
-    is_void = not bool(store.read(["valid"], slice(int(row["sample"]), int(row["sample"]) + 1))["valid"].values[0])
+    is_void = not bool(store.values("valid", slice(int(row["sample"]), int(row["sample"]) + 1))[0])
     return _VOID if is_void else _why_not_finite(store, int(row["sample"]))
 
 
@@ -137,13 +137,6 @@ def _why_not_finite(store: GroupStore, sample: int, product: Product | None = No
 
 def _not_finite(store: GroupStore, variables: Sequence[str]) -> str:
     return f"not finite: {', '.join(variables[:2])}{' ...' if len(variables) > 2 else ''}; {remedy(store, variables)}"
-
-
-def image_label(row: pd.Series) -> str:
-    """Return an image's view, its flight height where its file name does not begin with it, and its file name, on two lines."""
-    stem, variant = Path(row["path"]).stem, row["variant"]
-    view = row["view"] if stem.startswith(variant) else f"{row['view']} {variant}"
-    return f"{view}\n{stem}"
 
 
 def read_photo(run: Run, row: pd.Series, name: str) -> NDArray[np.uint8]:

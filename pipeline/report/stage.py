@@ -21,8 +21,8 @@ from pipeline.stats.staleness import open_stats
 from pipeline.store.groups import JOINED
 from pipeline.store.seals import BrokenSealError, Seal
 from pipeline.store.tables import group_attributes
+from pipeline.work.stops import loading
 from stages.index.variants import variants_in
-from stages.report.page import Mosaic, report_page
 
 VERSION = 3
 _NETWORK = (
@@ -44,6 +44,8 @@ def report(run: Run) -> Outcome:
         page_seal(run).sweep()
         if is_fresh(run, mark):
             return Outcome("report", 0, 1, "page", (f"open {run.report_path.resolve()}",))
+        with loading():
+            from stages.report.page import Mosaic, report_page  # which draws the plots
         mosaics = [
             Mosaic(
                 source=f"../mosaics/{quote(entry['path'])}",

@@ -20,8 +20,10 @@ class ComputeSettings(BaseModel):
         "threads",
         description="serial, threads: in this process; local, cuda: processes here; slurm, pbs, lsf, sge: jobs; scheduler: Dask at `address`",
     )
-    workers: int | None = Field(None, ge=1, description="number of threads, processes or jobs; default: the cores of the machine (cuda: its GPUs)")
-    threads: int | None = Field(None, ge=1, description="threads per process; default: an equal share of the cores of the machine")
+    workers: int | None = Field(
+        None, ge=1, description="number of threads, processes or jobs; default: the cores that may be used (cuda: the GPUs of the machine)"
+    )
+    threads: int | None = Field(None, ge=1, description="threads per process; default: an equal share of the cores that may be used")
     span_samples: int = Field(2048, ge=1, description="images that a process of a cluster takes at once, in complete blocks")
     address: str = Field("", description="address of a running Dask scheduler, such as tcp://10.0.0.1:8786 or tls://..., for executor = 'scheduler'")
     host: str = Field(

@@ -1,4 +1,4 @@
-"""What the ways to run pieces of work are called, and what each is: the text of --on, and what settings may name."""
+"""The names of the executors, and what each one is: the text of --on, and what settings may name."""
 
 from __future__ import annotations
 

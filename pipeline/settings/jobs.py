@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pipeline.settings.toml import ConfigError, first_fault, read_toml
 
-UNCUT = ("index", "report", "pixels")  # stages that are not cut in parts
+UNCUT = ("index", "report")  # stages that are not cut in parts
 
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d{1,2}):(\d\d):(\d\d)")
 _MEMORY = re.compile(r"[1-9]\d*[KMGT]")

@@ -1,4 +1,4 @@
-"""The figures of one checkpoint: reduced where its blocks are read, so that nothing but a group is written."""
+"""The figures of one checkpoint. They are reduced where its blocks are read, so only one group is written."""
 
 from __future__ import annotations
 

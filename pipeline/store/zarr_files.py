@@ -1,4 +1,4 @@
-"""The small files that zarr makes, in memory, so that they reach their place as every other file does: whole, durable, sealed."""
+"""The small files that zarr makes, in memory first, so that they are written like every other file: completely, durably, sealed."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.disk.places import Place
 from pipeline.settings.compute import ComputeSettings
 from pipeline.settings.jobs import StageJob, read_job_settings
+from pipeline.work.cores import cores
 from pipeline.work.pieces import Needs
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _NO_SPILLING = {
 
 
 class MissingClusterError(ValueError):
-    """The executor cannot be had: a package or a setting is missing."""
+    """The executor is not available: a package or a setting is missing."""
 
 
 @contextmanager
@@ -41,9 +41,8 @@ def local(settings: ComputeSettings, needs: Needs, directory: Place) -> Iterator
     import dask
     from distributed import LocalCluster
 
-    cores = os.cpu_count() or 1
-    workers = settings.workers or cores
-    threads = settings.threads or max(1, cores // workers)
+    workers = settings.workers or cores()
+    threads = settings.threads or max(1, cores() // workers)
     with dask.config.set({**_NO_SPILLING, "distributed.nanny.pre-spawn-environ": _limits(needs, threads)}):
         cluster = LocalCluster(
             n_workers=workers,

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
+from itertools import chain, groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import dask
-from threadpoolctl import threadpool_limits
 
 from pipeline.disk.places import Place
 from pipeline.settings.compute import ComputeSettings
 from pipeline.work import clusters
+from pipeline.work.cores import cores
 from pipeline.work.farm import dispatch
 from pipeline.work.pieces import Done, Group, Needs, Work
+from pipeline.work.threads import threads
 
 if TYPE_CHECKING:
     from distributed import Client
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-_WAVE = 4  # pieces a thread holds at once: results stream out, and memory stays flat in their number
+_RunHere = Callable[[Callable[[Any], Any], Iterable[Any], int], Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -35,34 +33,21 @@ class Executor:
     Parameters
     ----------
     run_here : callable, optional
-        (work, items, workers): in this process, results in the items' order.
+        (work, items, threads): in this process, results in the items' order.
     cluster : callable, optional
         (settings, needs, run's directory): opens a Dask cluster and gives its client.
     is_here : bool
         Whether the cluster's processes are on this machine, and so have its devices.
     """
 
-    run_here: Callable[[Callable[[Any], Any], Sequence[Any], int], Iterator[Any]] | None = None
+    run_here: _RunHere | None = None
     cluster: Callable[[ComputeSettings, Needs, Place], AbstractContextManager[Client]] | None = None
     is_here: bool = False
 
 
-def serial(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+def serial(work: Callable[[Item], Result], items: Iterable[Item], count: int) -> Iterator[Result]:
     """One after the other, in this thread: what a debugger wants."""
     yield from map(work, items)
-
-
-def threads(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    """Dask's threaded scheduler, a wave of blocks at a time; numpy, torch and zarr let go of the interpreter lock.
-
-    Each thread computes alone: matrix products that start threads of their own would fight over the cores.
-    """
-    size = workers * _WAVE
-    for start in range(0, len(items), size):
-        tasks = [dask.delayed(work, pure=False)(item) for item in items[start : start + size]]
-        with threadpool_limits(1):
-            found = dask.compute(*tasks, scheduler="threads", num_workers=workers)
-        yield from found
 
 
 EXECUTORS: Mapping[str, Executor] = MappingProxyType(  # what each is: EXECUTOR_MEANINGS in pipeline/settings/executor_names.py
@@ -98,11 +83,11 @@ def check_precision(settings: ComputeSettings, precision: str) -> None:
 def run_blocks(compute: ComputeSettings, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Run `work` on every item within this process; results come in the items' order.
 
-    An executor that uses other processes does its blocks by threads within each.
+    An executor that uses other processes does its blocks by threads within each, which all pieces of a process have between them.
     """
     row = EXECUTORS[compute.executor]
-    run_here, workers = (row.run_here, compute.workers) if row.run_here is not None else (threads, compute.threads)
-    return run_here(work, items, workers or os.cpu_count() or 1)
+    run_here, count = (row.run_here, compute.workers) if row.run_here is not None else (threads, compute.threads)
+    return run_here(work, items, count or cores())
 
 
 def run_groups(
@@ -131,19 +116,27 @@ def run_groups(
     tell : callable
         Told the progress within pieces, by work in this process.
     """
-    row = EXECUTORS[compute.executor]
+    row, waiting = EXECUTORS[compute.executor], (group for group in groups if group.items)
     if row.run_here is not None:
-        do, workers = None, compute.workers or os.cpu_count() or 1
-        for group in groups:
-            do = do or work.open(tell)  # what has nothing to do is not opened
-            run_here = row.run_here if len(group.items) > 1 else serial  # one piece has this thread to itself, and may start threads of its own
-            for item, result in zip(group.items, run_here(do, group.items, workers), strict=True):
-                yield Done(group.name, item, result)
+        yield from _run_groups_here(row.run_here, lambda: work.open(tell), waiting, compute.workers or cores())
         return
-    waiting = (group for group in groups if group.items)
     first = next(waiting, None)
     if first is None:  # nothing to do: no cluster is started for it
         return
     assert row.cluster is not None
     with row.cluster(compute, needs, directory) as client:
         yield from dispatch(client, compute, work, chain([first], waiting), directory=directory, say=say, needs=needs)
+
+
+def _run_groups_here(run_here: _RunHere, open_work: Callable[[], Callable[[Any], Any]], groups: Iterable[Group], count: int) -> Iterator[Done]:
+    """Groups follow each other without a pause; a group of one piece has this thread to itself, and may start threads of its own."""
+    do = None
+    for is_alone, some in groupby(groups, lambda group: len(group.items) == 1):
+        do = do or open_work()  # what has nothing to do is not opened
+        pieces = ((group.name, item) for group in some for item in group.items)
+        yield from (serial if is_alone else run_here)(partial(_piece_done, do), pieces, count)
+
+
+def _piece_done(do: Callable[[Any], Any], piece: tuple[str, Any]) -> Done:
+    name, item = piece
+    return Done(name, item, do(item))

@@ -1,9 +1,9 @@
 """Sending the pieces of a stage to the workers of a Dask cluster, a few at a time.
 
 Dask moves tasks and notices lost workers. What it cannot know is that a worker which has a checkpoint's network at hand
-should get that checkpoint's next piece: that is a hint which is given here. Because of the hint a lost worker's pieces are
-sent again from here, too. Only what the workers can hold is submitted, so that neither the scheduler nor this process ever
-holds the whole work.
+should get that checkpoint's next piece: the worker of each piece is chosen here. So a lost worker's pieces are sent again
+from here, too: Dask itself would try one that kills its worker on the next and the next, with whatever else is there. Only
+what the workers can hold is submitted, so that neither the scheduler nor this process ever holds the whole work.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 AHEAD = 1  # pieces that wait at a worker, so that it need not wait for the next
 _LOOK_S = 0.5  # how often the list of workers is read
 MOST_LOSSES = 3  # workers that one piece may cost
-_GATHER_S = 10  # for an answer that is said to be there
+_TRIES = 20  # to fetch an answer that is said to be there, and looks for its worker in between
 _PATIENCE_S = 20  # without a worker, before that is said
 
 
@@ -77,7 +77,7 @@ class Queue:
 
     def put_back(self, piece: Piece) -> None:
         """It is to be done once more: what it has written already is found by its marks."""
-        self.open.setdefault(piece.group, deque()).append(replace(piece, losses=piece.losses + 1))
+        self.open.setdefault(piece.group, deque()).append(piece)
 
     def _open_next(self) -> str:
         for group in self.groups:
@@ -112,7 +112,8 @@ def dispatch(
         if compute.performance_report:
             stack.enter_context(_reporting(directory / "logs" / f"{type(work).__name__}-performance.html"))
         say(f"dask: scheduler {client.scheduler.address}, dashboard {client.dashboard_link}")
-        yield from _Dispatcher(client, work, Queue(iter(groups)), directory, say, needs).results()
+        order = Order(uuid4().hex, work, None, str(directory), needs, compute.threads)
+        yield from _Dispatcher(client, order, Queue(iter(groups)), say).results()
 
 
 @contextmanager
@@ -128,9 +129,10 @@ def _reporting(path: Place) -> Iterator[None]:
 
 
 class _Dispatcher:
-    def __init__(self, client: Client, work: Work, waiting: Queue, directory: Place, say: Callable[[str], None], needs: Needs) -> None:
-        self._client, self._work, self._waiting, self._directory, self._say, self._needs = client, work, waiting, directory, say, needs
-        self._token = uuid4().hex
+    """Sends pieces, and takes what comes back; `order` is that of every piece but for its item."""
+
+    def __init__(self, client: Client, order: Order, waiting: Queue, say: Callable[[str], None]) -> None:
+        self._client, self._order, self._waiting, self._say = client, order, waiting, say
         self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._sent: dict[str, tuple[Future, str, Piece]] = {}  # by the future's key, with the worker that it was sent to
         self._load: Counter[str] = Counter()
@@ -152,11 +154,10 @@ class _Dispatcher:
                 continue
             if str(future.key) not in self._sent:  # of a worker that is gone: sent to another since
                 continue
-            _, worker, piece = self._sent.pop(str(future.key))
-            self._load[worker] -= 1
             if (answer := self._answer(future)) is None:
-                self._again(piece)
+                self._lose(str(future.key))
             else:
+                piece = self._take(str(future.key))
                 yield Done(piece.group, piece.item, answer.result, answer.worker, answer.seconds)
             if monotonic() - self._looked > _LOOK_S:
                 self._look()
@@ -164,19 +165,43 @@ class _Dispatcher:
     def _look(self) -> None:
         """Read which workers there are; those that are gone take no more."""
         found = self._client.scheduler_info(n_workers=-1)["workers"]
-        self._slots = {address: about["nthreads"] for address, about in found.items()}
+        before, self._slots = self._slots, {address: about["nthreads"] for address, about in found.items()}
         self._looked = monotonic()
-        for key, (future, worker, piece) in list(self._sent.items()):
-            if worker not in self._slots:  # Dask would wait for that very worker, if there was no other when it went
-                del self._sent[key]
-                self._client.cancel([future], force=True)
-                self._load.pop(worker, None)
-                self._again(piece)
+        for worker in dict.fromkeys(worker for _, worker, _ in self._sent.values()):
+            if worker not in self._slots:
+                self._take_back(worker, before.get(worker, 1))
         if self._slots:
             self._seen = self._looked
         elif self._looked - self._seen > _PATIENCE_S and not self._told:
             self._told = True
             self._say(f"no worker for {_PATIENCE_S} s; waiting for the cluster to provide some")
+
+    def _take_back(self, worker: str, slots: int) -> None:
+        """Send a lost worker's pieces again: Dask waits for that very worker.
+
+        A worker takes its pieces in the order in which they were sent. Only those that were at work may have cost it its life:
+        the first ones that are not done, as many as it has threads. Somebody is always charged, so that this ends.
+        """
+        sent = {key: future for key, (future, address, _) in self._sent.items() if address == worker}
+        unfinished = [key for key, future in sent.items() if future.status not in ("finished", "lost")]
+        at_work = (unfinished or list(sent))[:slots]
+        self._client.cancel(list(sent.values()), force=True)
+        for key in sent:
+            piece = self._take(key)
+            self._again(piece, was_at_work=key in at_work)
+
+    def _lose(self, key: str) -> None:
+        """Send a piece again whose worker was lost, as far as Dask can tell."""
+        self._look()
+        if key in self._sent:  # there is a worker of that name all the same
+            piece = self._take(key)
+            self._again(piece, was_at_work=True)
+
+    def _take(self, key: str) -> Piece:
+        """Strike a piece off the list of those that were sent."""
+        _, worker, piece = self._sent.pop(key)
+        self._load[worker] -= 1
+        return piece
 
     def _send(self) -> None:
         """Give every worker what it can hold, round by round, so that none is served twice before all are served once."""
@@ -188,18 +213,21 @@ class _Dispatcher:
                     self._submit(worker, found)
                     hungry = True
 
-    def _again(self, piece: Piece) -> None:
+    def _again(self, piece: Piece, was_at_work: bool) -> None:
+        if not was_at_work:
+            self._waiting.put_back(piece)
+            return
         if piece.losses >= MOST_LOSSES:
             raise LostWorkersError(
                 f"a piece of {piece.group} was lost with each of {piece.losses + 1} workers, often because memory ran out. What is done is kept; "
-                f"see {self._directory / 'logs'}, give workers more memory or a smaller extract.batch_size, and call again"
+                f"see {self._order.directory}/logs, give workers more memory or a smaller extract.batch_size, and call again"
             )
-        self._waiting.put_back(piece)
+        self._waiting.put_back(replace(piece, losses=piece.losses + 1))
 
     def _submit(self, worker: str, piece: Piece) -> None:
-        order = Order(self._token, self._work, piece.item, str(self._directory), self._needs)
-        key = f"{type(self._work).__name__}-{piece.group}-{uuid4().hex}"
-        future = self._client.submit(carry_out, order, key=key, workers=[worker], allow_other_workers=True, pure=False)
+        order = replace(self._order, item=piece.item)
+        key = f"{type(order.work).__name__}-{piece.group}-{uuid4().hex}"
+        future = self._client.submit(carry_out, order, key=key, workers=[worker], pure=False)
         self._sent[key] = future, worker, piece
         self._load[worker] += 1
         future.add_done_callback(self._done.put)
@@ -213,8 +241,14 @@ class _Dispatcher:
             if isinstance(error, KilledWorker):
                 return None
             raise error
-        try:
-            answer: Answer = future.result(timeout=_GATHER_S)
-        except (TimeoutError, CancelledError):
-            return None
-        return answer
+        for _ in range(_TRIES):
+            try:
+                answer: Answer = future.result(timeout=_LOOK_S)
+                return answer
+            except CancelledError:
+                return None
+            except TimeoutError:
+                self._look()
+                if str(future.key) not in self._sent:
+                    return None
+        return None

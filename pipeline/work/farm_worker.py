@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,17 +14,19 @@ from threadpoolctl import threadpool_limits
 from pipeline.disk.places import place_of
 from pipeline.work.log import log, open_work_log
 from pipeline.work.pieces import Needs, Work
+from pipeline.work.threads import share_threads
 
 
 @dataclass(frozen=True)
 class Order:
-    """A piece of work, as it is sent. Pieces with one `token` share one opened `work`."""
+    """A piece of work, as it is sent. Pieces with one `token` share one opened `work`; `threads`: of a process, where the settings say."""
 
     token: str
     work: Work
     item: Any
     directory: str
     needs: Needs
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,30 +50,30 @@ def carry_out(order: Order) -> Answer:
     name = f"{worker.name}" if isinstance(worker.name, str) and "://" not in worker.name else worker.address
     began = perf_counter()
     try:
-        result = _open(order)(order.item)
+        result = _open(order, worker.state.nthreads)(order.item)
     except Exception as error:
         log(f"failed: {type(error).__name__}: {error}")
         raise
     return Answer(result, name, perf_counter() - began)
 
 
-def _open(order: Order) -> Callable[[Any], Any]:
+def _open(order: Order, own_threads: int) -> Callable[[Any], Any]:
     """One stage at a time: what the last one had opened is let go."""
     with _lock:
         if order.token not in _opened:
             _opened.clear()
             open_work_log(place_of(order.directory))
-            _limit_threads(order.needs)
             _opened[order.token] = order.work.open(lambda count: None)  # the client counts whole pieces
+            if order.needs == "cpu":
+                _limit_threads(order.threads or own_threads)
         return _opened[order.token]
 
 
-def _limit_threads(needs: Needs) -> None:
-    """Blocks of maps are many at a time: each computes alone. OpenCV reads no environment variable."""
-    import cv2
-    import torch
-
-    if needs == "cpu":
-        cv2.setNumThreads(1)
-        torch.set_num_threads(1)
-        threadpool_limits(1)
+def _limit_threads(count: int) -> None:
+    """Blocks of maps are many at a time, `count` in a process: each computes alone, in what the work has imported, too."""
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    threadpool_limits(1)
+    share_threads(count)

@@ -1,4 +1,4 @@
-"""Pieces of a stage's work, and what comes back of them: plain values that can be sent to another process."""
+"""Pieces of a stage's work, and their results: plain values that can be sent to another process."""
 
 from __future__ import annotations
 

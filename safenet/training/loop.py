@@ -17,8 +17,9 @@ from safenet.architecture import Architecture
 from safenet.checkpoint import load_imagenet_backbone, save_atomically, save_checkpoint
 from safenet.devices import pick_device
 from safenet.model import SafeNet
-from safenet.training.data import PairDataset, TrainingPlace, epoch_seed, pair_loader
+from safenet.training.data import PairDataset, epoch_seed, pair_loader
 from safenet.training.losses import pair_loss
+from safenet.training.places import TrainingPlace
 from safenet.training.settings import TrainSettings
 
 UNTRAINED_EPOCH = -1

@@ -1,4 +1,4 @@
-"""The gate before a checkpoint's heat maps: whether stored map and heads give the stored logits, and the closed form what each cell really adds."""
+"""The gate before a checkpoint's heat maps: whether the stored map and heads give the stored logits, and the closed form what each cell adds."""
 
 from __future__ import annotations
 

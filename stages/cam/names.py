@@ -1,4 +1,4 @@
-"""What methods and positions are called: all that settings have to know of them."""
+"""The names of methods and positions: all that settings need to know about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The [dataset] table: where the photos lie, and which of them are looked at."""
+"""The [dataset] table: where the photos lie, and which of them are used."""
 
 import difflib
 from pathlib import Path

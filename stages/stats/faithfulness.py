@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from stages.finite import whole_or_nothing
 from stages.stats.deletion import area_under
+from stages.stats.ranks import ranks
 
 Float = NDArray[np.float64]
 
@@ -102,8 +102,8 @@ def rank_correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> 
 def _unit_ranks(cells: Float) -> Float:
     """Ranks of each row less their mean, of length 1; NaN for rows that have none."""
     defined = np.isfinite(cells).all(axis=1, keepdims=True)
-    ranks = rankdata(np.where(defined, cells, 0.0), axis=1)
-    ranks -= ranks.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(ranks, axis=1, keepdims=True)
+    centred = ranks(np.where(defined, cells, 0.0))
+    centred -= centred.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
     usable = defined & (length > 0)
-    return np.where(usable, ranks / np.where(length > 0, length, 1), np.nan)
+    return np.where(usable, centred / np.where(length > 0, length, 1), np.nan)

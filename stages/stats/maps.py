@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from stages.finite import finite_rows
+from stages.stats.ranks import ranks
 
 Float = NDArray[np.float64]
 
@@ -126,7 +126,7 @@ def drift_figures(before: NDArray[np.floating], after: NDArray[np.floating], ove
     common = np.array([len(np.intersect1d(one, other)) for one, other in zip(*hottest, strict=True)])
     figures = {
         "cosine": _cosine(*filled),
-        "spearman": _cosine(*(rank - rank.mean(axis=1, keepdims=True) for rank in (rankdata(values, axis=1) for values in filled))),
+        "spearman": _cosine(*(rank - rank.mean(axis=1, keepdims=True) for rank in map(ranks, filled))),
         "overlap": common / cells,
     }
     return {name: np.where(defined, value, np.nan) for name, value in figures.items()}

@@ -1,4 +1,4 @@
-"""The tables [stats] and [pixels]: what is counted of heat maps, and what the network is asked again."""
+"""The tables [stats] and [pixels]: which figures are computed from heat maps, and how deletion and insertion are measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much each head's score counts in a target's."""
+"""How much the score of each head counts in the score of a target."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 from urllib.parse import quote
@@ -115,7 +115,7 @@ class TargetName:
         return ".".join([*words, *(["softmax"] if self.softmax else []), *(["flip"] if self.flip else [])])
 
 
-@cache
+@lru_cache(4096)  # a target may name an image, and there are many
 def parse_target(text: str, where: str = "cam.targets") -> TargetName:
     """Take a target apart.
 

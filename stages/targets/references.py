@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.finite import finite_rows, whole_or_nothing
+from stages.recent import Recent
 from stages.targets.names import TargetName
 
 UNDEFINED = -1
@@ -19,6 +20,7 @@ NEIGHBOURS = 3
 Role = Literal["own", "all", "rivals"]
 _OTHER_VIEW = {"drone": "satellite", "satellite": "drone"}
 _AT_ONCE = 256
+_NAMED = 64  # images that targets name, at a time: 10 kB each of the full-size network
 Float = NDArray[np.float32]
 EmbeddingBlocks = Callable[[], Iterable[Float]]
 
@@ -165,7 +167,7 @@ class ReferenceBank:
 
     groups: ReferenceGroups
     embeddings: EmbeddingBlocks
-    _read: dict[int, Float] = field(default_factory=dict)
+    _read: Recent[int, Float] = field(default_factory=lambda: Recent(_NAMED))
 
     @cached_property
     def places(self) -> Float:
@@ -260,15 +262,17 @@ class ReferenceBank:
         return np.concatenate([_unit(block) for block in self.embeddings()])
 
     def _named(self, sample: int) -> Float:
-        """Unit embedding of one sample, read once."""
-        if sample not in self._read:
+        """Unit embedding of one sample; those of the last few that were named are kept."""
+
+        def read() -> Float:
             start = 0
             for block in self.embeddings():
                 if sample < start + len(block):
-                    self._read[sample] = _unit(block)[sample - start]
-                    break
+                    return np.array(_unit(block)[sample - start])  # not a view, which would keep the block
                 start += len(block)
-        return self._read[sample]
+            raise IndexError(f"sample {sample} of {start}")
+
+        return self._read.get(sample, read)
 
     def _with(self, member: NDArray[np.int64]) -> Iterator[tuple[Float, NDArray[np.int64]]]:
         start = 0

@@ -4,17 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from faults import FaultServer, Scenario, run_trials, spread_steps
+from faults import Scenario, run_trials, spread_steps
 
 ONE = "net_000.pth"
 FEW = ("cam.positions=['aligned']", "cam.targets=['match']", "render.mosaics=['paper']")  # of each kind of file some
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = FaultServer(tmp_path_factory.mktemp("server"))
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +36,7 @@ def scenarios(lab, server, command, grown_photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenarios")
     (folder / "empty").mkdir()
     done = folder / "done" / "run"
-    assert server.run(command()(done), learn=True) == 0, server.said
+    assert server.run(command()(done)) == 0, server.said
     more = ("extract.map_dtype=float32",)
     return {
         "first": Scenario.of(server, folder / "empty", folder / "first", command()),

@@ -37,6 +37,13 @@ def test_a_broken_link_is_noticed(link):
     assert broken_links(page, f"a [good one](store.md#layout) and [a bad one]({link})") == [link]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_of_the_code_that_is_named_exists(page):
+    named = re.findall(r"`((?:pipeline|stages|safenet|tests|benchmarks|configs)/[\w/.-]+)`", page.read_text())
+    own = {"configs/mine.toml"}  # the reader's
+    assert [path for path in named if path not in own and not (ROOT / path).exists()] == []
+
+
 def test_every_page_is_in_the_table_of_contents():
     index = ROOT / "docs" / "index.md"
     listed = [line for tree in re.findall(r"^```\{toctree\}\n(.*?)^```", index.read_text(), re.DOTALL | re.MULTILINE) for line in tree.split()]

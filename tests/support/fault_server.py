@@ -1,10 +1,13 @@
-"""Runs `atlas` commands in processes that fail at a chosen step; started once, so that each trial costs no imports.
+"""Runs `atlas` commands in processes of their own, which may fail at a chosen step; started once, so that no command costs imports.
 
 A step is a call that changes what is on the disk: fsync, rename, unlink, mkdir, rmdir, write. Reads one JSON request a
-line: {"arguments", "fault", "at", "delay_s", "log", "learn"}; answers {"code"}, the code negative where a signal ended it.
+line: {"arguments", "log", "fault", "at", "delay_s", "learn"}; answers {"code"}, the code negative where a signal ended it.
 What a command imports that was to "learn", the server imports as well: later ones find it there.
+{"arguments", "log", "start": true} answers {"pid"} at once, of a process that is as a shell would have started it, in a session
+of its own; {"poll": pid} answers its {"code"}, null while it runs.
 """
 
+import atexit
 import errno
 import importlib
 import json
@@ -15,6 +18,7 @@ import threading
 import time
 from contextlib import suppress
 
+from pipeline import __main__ as entry
 from pipeline.commands.group import main
 from stages.report import page
 
@@ -58,9 +62,7 @@ class Fault:
 
 def run(request):
     """In the child: run the command with its output in a file; never returns."""
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    redirect(request["log"])
     fault = Fault(request.get("fault"), request.get("at", 0))
     for name in STEPS:
         fault.watch(name)
@@ -83,26 +85,64 @@ def run(request):
 
 
 def learn(path):
+    """Our own modules first: they know in which order others can be imported."""
     with open(path) as file:  # noqa: PTH123
-        for name in file.read().splitlines():
+        for name in sorted(file.read().splitlines(), key=lambda name: not name.startswith(("safenet.", "stages.", "pipeline."))):
             with suppress(ImportError):
                 importlib.import_module(name)
+
+
+def begin(request):
+    """In the child: become what `python -m pipeline` is; never returns."""
+    os.setsid()
+    redirect(request["log"])
+    sys.argv, sys.modules["__main__"] = ["atlas", *request["arguments"]], entry  # whose processes import it by this name
+    code = 0
+    try:
+        entry.main()
+    except SystemExit as end:
+        code = end.code or 0
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # to take all modules down would take longer than most commands
+
+
+def redirect(path):
+    nothing, log = os.open(os.devnull, os.O_RDONLY), os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+
+
+def poll(pid):
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+def answer(**found):
+    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.flush()
 
 
 def serve():
     for line in sys.stdin:
         request = json.loads(line)
+        if "poll" in request:
+            answer(code=poll(request["poll"]))
+            continue
         child = os.fork()
         if child == 0:
-            run(request)
+            begin(request) if "start" in request else run(request)
+        if "start" in request:
+            answer(pid=child)
+            continue
         if "delay_s" in request:
             time.sleep(request["delay_s"])
             os.kill(child, SIGNALS[request["fault"]])
         _, status = os.waitpid(child, 0)
         if request.get("learn"):
             learn(f"{request['log']}.modules")
-        sys.stdout.write(json.dumps({"code": os.waitstatus_to_exitcode(status)}) + "\n")
-        sys.stdout.flush()
+        answer(code=os.waitstatus_to_exitcode(status))
 
 
 if __name__ == "__main__":

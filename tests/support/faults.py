@@ -4,10 +4,14 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from disk_content import content
@@ -24,15 +28,26 @@ class FaultServer:
     def __init__(self, folder: Path) -> None:
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{SERVER.parent}", "OMP_NUM_THREADS": "1"}
         self.log = folder / "log"
+        self._lock, self._numbers = threading.Lock(), count()
         self._process = subprocess.Popen(
             [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
         )
 
     def run(self, arguments, **fault) -> int:
         """Return the exit code, negative where a signal ended the process."""
-        self._process.stdin.write(json.dumps({"arguments": arguments, "log": str(self.log), **fault}) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())["code"]
+        return self.ask(arguments=arguments, log=str(self.log), **fault)["code"]
+
+    def start(self, arguments) -> "Command":
+        """Start a command, as `python -m pipeline` in a session of its own."""
+        log = self.log.with_name(f"log{next(self._numbers)}")
+        return Command(self, log, self.ask(arguments=[str(word) for word in arguments], log=str(log), start=True)["pid"])
+
+    def ask(self, **request) -> dict:
+        """Send a request; several threads may."""
+        with self._lock:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())
 
     @property
     def said(self) -> str:
@@ -47,6 +62,39 @@ class FaultServer:
     def close(self) -> None:
         with self._process:
             self._process.stdin.close()
+
+
+@dataclass
+class Command:
+    """A command that was started, with as much of `subprocess.Popen` as tests need."""
+
+    server: FaultServer
+    log: Path
+    pid: int
+    returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self.server.ask(poll=self.pid)["code"]
+        return self.returncode
+
+    def wait(self, timeout: float) -> str:
+        """Wait for the end, and return what was printed."""
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            assert time.monotonic() < deadline, f"still at work after {timeout} s: {self.said}"
+            time.sleep(0.01)
+        return self.said
+
+    @property
+    def said(self) -> str:
+        """What it has printed."""
+        return self.log.read_text()
+
+    def kill(self) -> None:
+        """Kill it, if it is there."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
 @dataclass

@@ -1,11 +1,15 @@
 """Maps and figures made when they are asked for: each against its definition, on a finished run."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 
 import pipeline
+from pipeline.cam.references import Compared
 from safenet.head_arrays import fold_head
 from safenet.heads import build_head
 from safenet.partition import pool_rings
@@ -36,6 +40,31 @@ def test_stored_maps_are_made_again_to_the_bit(run):
     for key in keys:
         np.testing.assert_array_equal(found[key], run.cams[key].sel(checkpoint="net_001"))
     assert found["sample_id"].values.tolist() == run.manifest["id"].tolist()
+
+
+def test_of_the_checkpoints_asked_about_two_are_kept_each_with_two_heads(finished, monkeypatch):
+    """With the targets `best` each keeps the embeddings of all images."""
+    opened, alive = [], weakref.WeakSet()
+    original = Compared.__init__
+
+    def counted(self, *arguments):
+        original(self, *arguments)
+        opened.append(self._features.name)
+        alive.add(self)
+
+    monkeypatch.setattr(Compared, "__init__", counted)
+    explain, names = pipeline.open_run(finished.directory).explain, ("net_000", "net_001", "net_002")
+    for features in names:
+        for heads in names:
+            explain._of(features, heads)
+            gc.collect()
+            assert len(alive) <= 4
+    assert len(opened) == 9
+    for heads in names[1:]:
+        explain._of("net_002", heads)
+    assert len(opened) == 9, "what was asked last is not made again"
+    gc.collect()
+    assert len(alive) == 4
 
 
 def test_facts_lie_beside_the_maps(run):

@@ -261,7 +261,7 @@ def test_the_series_of_a_path(tmp_path, pattern, path, series):
     assert CheckpointFile(Path("/data") / path).series(pattern) == series
 
 
-@pytest.mark.parametrize(("pattern", "said"), [("seed(", "no regular expression: "), ("seed[0-9]+", "has no group to take the series from")])
+@pytest.mark.parametrize(("pattern", "said"), [("seed(", "not a regular expression: "), ("seed[0-9]+", "has no group to take the series from")])
 def test_a_series_without_a_group_is_refused_when_it_is_read(lab, tmp_path, pattern, said):
     with pytest.raises(ValueError, match=said):
         lab.run(tmp_path, f"extract.series='{pattern}'")
@@ -295,7 +295,7 @@ def test_another_network_of_the_file_is_another_store(lab, fresh, folder):
 def test_networks_of_different_sizes_are_refused_before_anything_is_laid_out(lab, fresh, folder, make_network):
     save_checkpoint(folder / f"{TWO}.pth", make_network(1, parts=4), epoch=1)
     said = (
-        rf"{ONE} \(grid 8 x 8, 2 parts, width 16\) and {TWO} \(grid 8 x 8, 4 parts, width 16\) differ in size, so that their figures "
+        rf"{ONE} \(grid 8 x 8, 2 parts, width 16\) and {TWO} \(grid 8 x 8, 4 parts, width 16\) differ in size, so their figures "
         r"cannot be compared\. Use a run for each \(--run\)$"
     )
     with pytest.raises(ValueError, match=said):

@@ -100,19 +100,20 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
         pass
 
 
-def race(lab, directory, count, checkpoints):
+def race(server, lab, directory, count, checkpoints):
     """Start `count` extractions at the same time; return their exit codes and what they said."""
     sets = [part for assignment in lab.assignments(checkpoints) for part in ("--set", assignment)]
-    command = [sys.executable, "-m", "pipeline", "extract", "--config", str(lab.config), "--run", str(directory), "--quiet", *sets]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()) for _ in range(count)]
-    return [(process.returncode, said[1]) for process in processes if (said := process.communicate(timeout=240))]
+    command = ["extract", "--config", lab.config, "--run", directory, "--quiet", *sets]
+    begun = [server.start(command) for _ in range(count)]
+    said = [one.wait(240) for one in begun]
+    return [(one.returncode, text) for one, text in zip(begun, said, strict=True)]
 
 
-def race_rounds(lab, indexed, extracted, tmp_path, rounds) -> Counter:
+def race_rounds(server, lab, indexed, extracted, tmp_path, rounds) -> Counter:
     counts = Counter()
     for number in range(rounds):
         directory = Path(shutil.copytree(indexed, tmp_path / f"round{number}"))
-        for code, said in race(lab, directory, 3, ONE):
+        for code, said in race(server, lab, directory, 3, ONE):
             counts[code] += 1
             assert code in (0, 1), said
             if code == 1:
@@ -122,27 +123,27 @@ def race_rounds(lab, indexed, extracted, tmp_path, rounds) -> Counter:
     return counts
 
 
-def test_a_race_loses_no_shard(lab, indexed, extracted, tmp_path):
+def test_a_race_loses_no_shard(server, lab, indexed, extracted, tmp_path):
     """Three processes on one run and checkpoint: at least one does it all, the others are told or find it done."""
-    counts = race_rounds(lab, indexed, extracted, tmp_path, 1)
+    counts = race_rounds(server, lab, indexed, extracted, tmp_path, 1)
     assert counts[0] >= 1
     assert sum(counts.values()) == 3
 
 
 @pytest.mark.faults
-def test_many_races(lab, indexed, extracted, tmp_path, capsys):
-    counts = race_rounds(lab, indexed, extracted, tmp_path, 10)
+def test_many_races(server, lab, indexed, extracted, tmp_path, capsys):
+    counts = race_rounds(server, lab, indexed, extracted, tmp_path, 10)
     with capsys.disabled():
         print(f"\n10 races of 3 writers: {counts[0]} wrote or found it done, {counts[1]} were refused, 0 lost shards")  # noqa: T201
     assert counts[0] >= 10
 
 
-def test_two_processes_share_a_run_by_checkpoints(lab, finished, fresh):
+def test_two_processes_share_a_run_by_checkpoints(server, lab, finished, fresh):
     """As an array of cluster jobs does: each writes its own checkpoints, and none waits for another."""
     ends = {}
 
     def work(name):
-        ends[name] = race(lab, fresh, 1, name)[0]
+        ends[name] = race(server, lab, fresh, 1, name)[0]
 
     threads = [threading.Thread(target=work, args=(f"net_00{number}.pth",)) for number in (0, 1)]
     for thread in threads:

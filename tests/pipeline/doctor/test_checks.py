@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import importlib
 import json
 import os
 import re
@@ -21,10 +22,11 @@ from click.testing import CliRunner
 from packaging.requirements import Requirement
 
 from pipeline.commands.group import main
-from pipeline.doctor import installation, machine
+from pipeline.doctor import installation, machine, network
 from pipeline.doctor.checks import CHECKS, Check, describe, doctor, examine
 from pipeline.doctor.findings import Asked, Finding
 from pipeline.stages import STAGES, Stage
+from pipeline.work import control_groups
 
 ROWS = {row.name: row for row in CHECKS}
 Usage = namedtuple("Usage", "total used free")
@@ -104,6 +106,15 @@ def test_packages_that_are_old_or_missing(asked, monkeypatch):
     assert "pytest" not in found.text  # an extra is not required
 
 
+def test_without_the_network_one_finding_tells_what_cannot_run(asked, monkeypatch):
+    monkeypatch.setattr("safenet.needs_network._is_installed", lambda name: name == "timm")
+    found = {finding.name: finding for finding in examine(asked, quick=True)}
+    text = "^torch, torchvision are not installed: extract, pixels, train and demo cannot run here$"
+    is_bad(found["torch"], "warn", text, r"^Run `pip install 'safenet-atlas\[network\]'`; all other commands work without$")
+    assert set(ROWS) - set(found) == {"device", "arithmetic", "image packages", "tiny run"}
+    assert found["required"].status == "ok"
+
+
 def test_requirements_that_nobody_knows(asked, monkeypatch):
     monkeypatch.setattr(metadata, "requires", raising(metadata.PackageNotFoundError("safenet-atlas")))
     is_bad(look("required", asked), "fail", "safenet-atlas is not installed", r"pip install \.")
@@ -111,13 +122,15 @@ def test_requirements_that_nobody_knows(asked, monkeypatch):
 
 @pytest.mark.parametrize("name", ["torchvision", "timm"])
 def test_image_packages_that_do_not_import(asked, monkeypatch, name):
-    monkeypatch.setitem(sys.modules, name, None)
-    is_bad(look("image packages", asked), "fail", rf"`import {name}` fails: .*{name}", f"Install the {name} that belongs to torch")
+    original = importlib.import_module
+    broken = raising(ImportError(f"{name}: undefined symbol"))
+    monkeypatch.setattr(network.importlib, "import_module", lambda wanted: broken() if wanted == name else original(wanted))
+    is_bad(look("image packages", asked), "fail", rf"`import {name}` fails: {name}: undefined symbol", f"Install the {name} that belongs to torch")
 
 
 def test_a_gpu_that_torch_cannot_use(asked, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(installation, "DEVICE_FILES", tmp_path)
+    monkeypatch.setattr(network, "DEVICE_FILES", tmp_path)
     (tmp_path / "nvidiactl").touch()
     assert look("torch", asked).text.endswith("; no CUDA device")
     (tmp_path / "nvidia0").touch()
@@ -296,8 +309,8 @@ def memory(monkeypatch, tmp_path):
             path.write_text(text)
 
     monkeypatch.setattr(machine, "MEMORY_FILE", tmp_path / "meminfo")
-    monkeypatch.setattr(machine, "CGROUP_FILE", tmp_path / "cgroup")
-    monkeypatch.setattr(machine, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(control_groups, "LISTING", tmp_path / "cgroup")
+    monkeypatch.setattr(control_groups, "MOUNT", tmp_path / "groups")
     return write
 
 
@@ -372,13 +385,13 @@ def test_a_stage_that_stops_is_named_and_nothing_is_left(asked, tmp_path, monkey
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     broken = Stage("extract", "Breaks.", raising(KeyError("made\nof glass")), (), "features", "gpu")
-    monkeypatch.setattr(installation, "STAGES", (STAGES[0], broken))
+    monkeypatch.setattr(network, "STAGES", (STAGES[0], broken))
     is_bad(look("tiny run", asked), "fail", "stage extract fails: KeyError: 'made.*of glass'", "install again in a new environment")
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_stages_that_make_no_report(asked, monkeypatch):
-    monkeypatch.setattr(installation, "STAGES", STAGES[:1])
+    monkeypatch.setattr(network, "STAGES", STAGES[:1])
     is_bad(look("tiny run", asked), "fail", "every stage ran, but there is no report", "Install again")
 
 

@@ -97,8 +97,11 @@ def undamaged(small):
 
 
 @pytest.fixture(scope="module")
-def copy(small, tmp_path_factory):
-    return Path(shutil.copytree(small.directory, tmp_path_factory.mktemp("flipped") / "run"))
+def copy(lab, small, tmp_path_factory):
+    """For bits that are flipped and flipped back."""
+    directory = Path(shutil.copytree(small.directory, tmp_path_factory.mktemp("flipped") / "run"))
+    yield directory
+    assert verify(run_of(lab, directory)).faults == []
 
 
 @pytest.fixture
@@ -154,7 +157,6 @@ def flip_bits(lab, copy, undamaged, kind, count) -> Counter:
         if path.suffix not in (".png", ".html") and kind not in ("rates", "list of pictures"):
             counts[_read(run, undamaged)] += 1
         path.write_bytes(good)
-    assert verify(run_of(lab, copy)).faults == []
     return counts
 
 
@@ -276,7 +278,7 @@ def test_the_command_names_faults_and_exits_with_1(lab, finished_copy):
     assert "damaged: " in result.stdout
     assert "features.zarr/net_000/patch_map, block 1: " in result.stdout
     assert "1 faults\n" in result.stdout
-    assert "`atlas verify --repair` takes the marks from these" in result.stdout
+    assert "`atlas verify --repair` removes the marks of exactly these" in result.stdout
     repaired = lab.atlas("verify", finished_copy, "--repair", "--sample", "100%")
     assert repaired.exit_code == 0
     assert "the marks of these are removed: run their stages again" in repaired.stdout

@@ -4,6 +4,7 @@ import shutil
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from distributed import Client, LocalCluster
-from farm_works import Deadly, Faulty, Opened, Who
+from farm_works import Deadly, DeadlyAtFirst, Faulty, Opened, Spreading, Who
 
 from pipeline.extract.stage import extract
 from pipeline.features.bad_images import TooManyBadImagesError, bad_images
@@ -27,6 +28,7 @@ from pipeline.stages import STAGES
 from pipeline.work import clusters
 from pipeline.work import farm as dispatch
 from pipeline.work.executors import EXECUTORS, run_groups
+from pipeline.work.farm_worker import Order
 from pipeline.work.pieces import Group
 from pipeline.work.stops import Stopped
 
@@ -146,6 +148,19 @@ def test_a_single_group_is_shared(farm):
     assert len({done.result[1] for done in spread(farm, Who(), [Group("a", list(range(12)))])}) == 2
 
 
+def test_a_worker_runs_its_blocks_on_its_own_threads(farm):
+    """Two workers of one thread: all cores of the machine would be twice too many, or more."""
+    done = spread(farm, Spreading(farm.settings.compute), [Group("a", [1, 2]), Group("b", [3, 4])])
+    assert {one.result for one in done} == {1}
+
+
+def test_pieces_of_a_worker_share_its_threads(lab, tmp_path):
+    """Two threads take two pieces at a time, each of which runs its blocks on threads: on the two that there are."""
+    run = lab.run(tmp_path / "run", "compute.executor='local'", "compute.workers=1", "compute.threads=2")
+    done = spread(run, Spreading(run.settings.compute), [Group("a", list(range(6)))])
+    assert max(one.result for one in done) == 2
+
+
 def test_work_is_opened_once_in_each_process(farm, tmp_path):
     folder = tmp_path / "opened"
     folder.mkdir()
@@ -202,6 +217,65 @@ def test_a_piece_that_costs_every_worker_its_life_is_told(lab, tmp_path, monkeyp
     monkeypatch.setattr(dispatch, "MOST_LOSSES", 1)
     with pytest.raises(dispatch.LostWorkersError, match=r"lost with each of 2 workers, often because memory ran out\. What is done is kept; see "):
         list(spread(run, Deadly(folder, 100), [Group("a", list(range(8)))]))
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_piece_that_waited_at_a_lost_worker_is_charged_no_loss(lab, tmp_path, monkeypatch):
+    """Item 0 kills the only worker while item 1 waits there; then item 1 kills one. Each has cost one."""
+    folder = tmp_path / "deaths"
+    folder.mkdir()
+    run = lab.run(tmp_path / "run", "compute.executor='local'", "compute.workers=1", "compute.threads=1")
+    monkeypatch.setattr(dispatch, "MOST_LOSSES", 1)
+    assert sorted(done.result for done in spread(run, DeadlyAtFirst(folder), [Group("a", list(range(4)))])) == list(range(4))
+    assert len(list(folder.iterdir())) == 2
+
+
+class FakeClient:
+    """A client whose workers, and what becomes of the futures, a test decides."""
+
+    def __init__(self, **workers):
+        self.workers, self.futures, self.cancelled = workers, {}, []
+        self.scheduler, self.dashboard_link = SimpleNamespace(address="tcp://here"), "http://here"
+
+    def scheduler_info(self, n_workers):
+        return {"workers": {address: {"nthreads": threads} for address, threads in self.workers.items()}}
+
+    def submit(self, function, order, *, key, workers, **more):
+        future = SimpleNamespace(key=key, item=order.item, worker=workers[0], status="pending", add_done_callback=lambda call: None)
+        self.futures[key] = future
+        return future
+
+    def cancel(self, futures, force):
+        self.cancelled += [future.item for future in futures]
+
+    def at(self, worker):
+        return [future for future in self.futures.values() if future.worker == worker]
+
+
+@pytest.mark.parametrize(
+    ("threads", "statuses", "charged"),
+    [
+        (1, ["pending", "pending"], [0]),
+        (1, ["finished", "pending"], [1]),  # the first was done, and its result was lost
+        (1, ["lost", "pending"], [1]),
+        (1, ["error", "error"], [0]),  # Dask tried them on other workers, all of which were lost
+        (2, ["pending", "pending", "pending"], [0, 1]),
+        (2, ["pending", "finished", "pending"], [0, 2]),
+        (1, ["finished", "finished"], [0]),  # for nothing that can be known: but somebody pays, or it would go on for ever
+    ],
+)
+def test_those_that_were_at_work_are_charged(threads, statuses, charged):
+    client = FakeClient(gone=threads)
+    waiting = dispatch.Queue(iter([Group("a", list(range(len(statuses))))]))
+    dispatcher = dispatch._Dispatcher(client, Order("token", None, None, "run", "cpu"), waiting, print)
+    dispatcher._look()
+    dispatcher._send()
+    for future, status in zip(client.at("gone"), statuses, strict=True):
+        future.status = status
+    client.workers = {"new": 1}
+    dispatcher._look()
+    assert client.cancelled == list(range(len(statuses)))
+    assert [(piece.item, piece.losses) for piece in waiting.open["a"]] == [(item, int(item in charged)) for item in range(len(statuses))]
 
 
 def test_a_piece_that_ran_out_of_time_is_not_taken_for_a_lost_worker(farm):

@@ -47,7 +47,7 @@ def test_a_part_that_is_none_is_refused(lab, fresh, text):
     assert "expected K/N" in result.stderr
 
 
-@pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
+@pytest.mark.parametrize("order", [(3, 1, 2), pytest.param((1, 2, 3), marks=pytest.mark.faults)])
 def test_parts_one_after_the_other_make_what_one_process_makes(lab, finished, fresh, order):
     run = lab.run(fresh)
     computed = dict.fromkeys((stage.name for stage in PARTED), 0)
@@ -85,21 +85,12 @@ def test_a_part_counts_what_is_its_own(lab, fresh):
     assert (outcome.computed, outcome.fresh) == (2, 0)
 
 
-def test_parts_at_the_same_time_make_what_one_process_makes(lab, finished, fresh):
+def test_parts_at_the_same_time_make_what_one_process_makes(server, lab, finished, fresh):
     sets = [word for assignment in lab.assignments() for word in ("--set", assignment)]
     for stage in PARTED[:2]:
-        begun = [
-            subprocess.Popen(
-                [sys.executable, "-m", "pipeline", stage.name, "--config", lab.config, "--run", fresh, *sets, "--part", f"{number}/3"],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for number in range(1, 4)
-        ]
-        said = [process.communicate(timeout=240)[0] for process in begun]
-        assert [process.returncode for process in begun] == [0] * 3, said
+        begun = [server.start([stage.name, "--config", lab.config, "--run", fresh, *sets, "--part", f"{number}/3"]) for number in range(1, 4)]
+        said = [command.wait(240) for command in begun]
+        assert [command.returncode for command in begun] == [0] * 3, said
     expected = {name: content for name, content in blocks(finished.directory).items() if not name.startswith("stats")}
     assert blocks(fresh) == expected
     run = lab.run(fresh)

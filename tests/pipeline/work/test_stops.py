@@ -25,34 +25,28 @@ GRACE_S = 30  # what a cluster gives
 
 
 @pytest.fixture
-def start(lab, fresh):
-    """Start `atlas extract` in `fresh`; whatever of it is left at the end is killed, so that a failure stays one failure."""
+def start(server, lab, fresh):
+    """Start `atlas extract` in `fresh`, with a process that decodes, at a pace that leaves time to stop it; what is left at the end is killed."""
+    assignments = (*lab.assignments(ONE), "extract.workers=1", "extract.batch_size=1", "extract.block_samples=1")
+    sets = [part for assignment in assignments for part in ("--set", assignment)]
     begun = []
 
-    def start_one(*more):
-        begun.append(_start(lab, fresh, *more))
+    def start_one():
+        begun.append(server.start(["extract", "--config", lab.config, "--run", fresh, "--quiet", *sets]))
         return begun[-1]
 
     yield start_one
     for process in begun:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def _start(lab, directory, *more):
-    """With a process that decodes, at a pace that leaves time to stop it."""
-    assignments = (*lab.assignments(ONE), "extract.workers=1", "extract.batch_size=1", "extract.block_samples=1", *more)
-    sets = [part for assignment in assignments for part in ("--set", assignment)]
-    command = [sys.executable, "-m", "pipeline", "extract", "--config", str(lab.config), "--run", str(directory), "--quiet", *sets]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+        process.kill()
+        for pid in session_of(process):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def wait_for_a_block(directory, process):
     deadline = time.monotonic() + 120
     while not list((directory / "ledger" / "features").rglob("0*.json")):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.said
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
@@ -104,7 +98,7 @@ def test_a_signal_to_all_processes_stops_cleanly(lab, fresh, start, reference, n
     wait_for_a_block(fresh, process)
     began = time.monotonic()
     os.killpg(process.pid, number)
-    _, said = process.communicate(timeout=GRACE_S)
+    said = process.wait(GRACE_S)
     assert time.monotonic() - began < GRACE_S
     if process.returncode != 0:  # it may just have finished
         assert process.returncode == EXIT_STOPPED, said
@@ -121,7 +115,7 @@ def test_a_killed_process_takes_its_workers_with_it(lab, fresh, start, reference
     wait_for_a_block(fresh, process)
     assert session_of(process), "there is a decoding process"
     process.kill()
-    process.communicate()
+    process.wait(60)
     assert gone(process), "a decoding process outlived its parent"
     finish(lab, fresh, reference)
 
@@ -133,7 +127,7 @@ def test_a_killed_worker_is_one_line_and_the_next_call_goes_on(lab, fresh, start
     victims = [pid for pid in session_of(process) if b"multiprocessing.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
+    said = process.wait(60)
     if process.returncode != 0:  # it may just have finished
         assert process.returncode == 1
         (line,) = said.strip().splitlines()

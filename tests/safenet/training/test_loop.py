@@ -11,9 +11,10 @@ from PIL import Image
 from safenet import PRESETS, SafeNet
 from safenet.checkpoint import read_checkpoint
 from safenet.model import SafeNetOutput
-from safenet.training.data import TrainingPlace
+from safenet.training.data import PairDataset
 from safenet.training.loop import build_optimizer, learning_rate, train
 from safenet.training.losses import pair_loss
+from safenet.training.places import TrainingPlace
 from safenet.training.settings import TrainSettings
 
 TINY = PRESETS["tiny"]
@@ -61,6 +62,18 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(places, tmp_path):
     assert [result.epoch for result in run(places, tmp_path / "parts", QUICK.model_copy(update={"epochs": 3}))] == [1, 2]
     one, other = state(tmp_path / "whole" / "net_002.pth"), state(tmp_path / "parts" / "net_002.pth")
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_as_many_photos_are_kept_decoded_as_memory_is_meant_for_and_the_draws_are_the_same(places, monkeypatch):
+    drawn, kept = [], []
+    for most in (4096, 2):
+        monkeypatch.setattr("safenet.training.data.KEPT_PHOTOS", most)
+        pairs = PairDataset(places, 32, TrainSettings())
+        torch.manual_seed(0)
+        drawn.append([pairs[index][:2] for _ in range(3) for index in range(len(places))])
+        kept.append(len(pairs._decoded))
+    assert kept[0] > kept[1] == 2
+    assert all(torch.equal(one, other) for first, second in zip(*drawn, strict=True) for one, other in zip(first, second, strict=True))
 
 
 def test_the_seed_decides(places, tmp_path):

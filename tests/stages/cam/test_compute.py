@@ -64,10 +64,11 @@ def test_folded_heads_give_the_stored_logits():
 @settings(max_examples=10, deadline=None)
 @given(cuts=st.lists(st.integers(1, 12), min_size=1, max_size=5), spatial=st.sampled_from([-1, 3]))
 def test_any_chunking_gives_the_same_bits(cuts, spatial):
-    model = random_net("bilinear")
-    features, context = feature_block(model, sum(cuts), products=ALL), context_of(model)
-    whole = compute_cams(features, ALL, context)
-    lazy = compute_cams(features.chunk({"sample": tuple(cuts), "x": spatial, "channel": 5}), ALL, context)
+    """Every method, of a class and of a similarity."""
+    model, products = random_net("bilinear"), products_of(CamSettings(methods=AT_MAPS, targets=("label", "match_share.flip")))
+    features, context = feature_block(model, sum(cuts), products=products), context_of(model)
+    whole = compute_cams(features, products, context)
+    lazy = compute_cams(features.chunk({"sample": tuple(cuts), "x": spatial, "channel": 5}), products, context)
     assert set(lazy.chunks) == {"sample", "y", "x", "fact"}, "nothing is computed before it is asked for"
     xr.testing.assert_identical(lazy.compute(), whole)
 
@@ -199,7 +200,7 @@ def test_products_are_the_cross_of_the_settings():
     stored = StoredBlocks(gradients={"label": frozenset({0})}, variables=frozenset({"block_rollout"}))
     assert [product.key for product in products_of(chosen, stored)][3:] == ["block_0/label/grad_cam", "block_0/none/rollout"]
     reasons = {product.key: why for product, why in left_out(chosen, stored).items()}
-    assert "a similarity cannot be had there" in reasons["block_0/match/grad_cam"]
+    assert "a similarity is not possible there" in reasons["block_0/match/grad_cam"]
     assert reasons["block_0/none/max"] == "add 0 to extract.blocks and extract again"
     assert "add 'label' to extract.gradient_targets" in next(iter(left_out(chosen).values()))
 

@@ -207,6 +207,6 @@ def test_a_change_between_networks_of_unlike_sizes_is_left_out_alone(lab, severa
     assert not [p for p in pictures if p.kind == "change"] and [p for p in pictures if p.kind == "epochs"]
     (note,) = undrawn(several, names, pictures)
     assert note == (
-        "change: not drawn from net_059 to seed2-net_119: their networks differ in width, parts or grid, so that the heads of one do not read the "
+        "change: not drawn from net_059 to seed2-net_119: their networks differ in width, parts or grid, so the heads of one cannot read the "
         "features of the other"
     )

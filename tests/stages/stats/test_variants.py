@@ -17,8 +17,8 @@ from pipeline.extract import layout as feature_layout
 from pipeline.extract.stage import extract
 from pipeline.index.stage import index
 from pipeline.look.plan import plan
+from pipeline.render.captions import image_label
 from pipeline.render.stage import render
-from pipeline.render.views import image_label
 from pipeline.report.stage import report
 from pipeline.run.directory import MissingProductError
 from pipeline.stats.stage import stats

@@ -57,6 +57,19 @@ def test_a_named_image_is_the_same_for_all(bank):
     np.testing.assert_allclose(own, np.repeat(UNIT[5:6], 3, axis=0), rtol=1e-6)
 
 
+def test_named_images_are_read_once_and_not_all_of_them_are_kept(bank, monkeypatch):
+    reads = []
+    monkeypatch.setattr("stages.targets.references._NAMED", 3)
+    counted = ReferenceBank(bank.groups, lambda: reads.append(1) or bank.embeddings())
+    for named in (5, 5, 6, 0, 5):
+        np.testing.assert_allclose(of(counted, "pair_some/id.jpg", "own", slice(0, 1), named=named)[0], UNIT[named], rtol=1e-6)
+    assert len(reads) == 3
+    of(counted, "pair_some/id.jpg", "own", slice(0, 1), named=1)
+    kept = counted._read._values
+    assert sorted(kept) == [0, 1, 5]
+    assert all(value.base is None for value in kept.values()), "a view would keep the embeddings of its block"
+
+
 def test_all_is_the_mean_over_the_places_of_that_view_and_split(bank):
     drones = np.mean([UNIT[1], UNIT[3], UNIT[6]], axis=0)
     satellites = np.mean([UNIT[0], UNIT[5], UNIT[8]], axis=0)

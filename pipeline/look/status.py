@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.cam.staleness import current_maps
+from pipeline.disk.places import FEW, each
 from pipeline.disk.space import human_bytes
 from pipeline.features.finished import missing_blocks
 from pipeline.features.overflow import overflow_words, overflowing_images, remedy
@@ -19,8 +20,9 @@ from pipeline.store.tables import group_attributes
 def run_status(run: Run) -> list[dict[str, str]]:
     """Return one row per checkpoint: the share of each stage that is done, bytes, void images, values that are not finite, age."""
     stores = {name: run.features(name) for name in known_groups(run.features_path)}
-    told = {name: {} if store.seal.is_open or not store.exists else store.attributes for name, store in stores.items()}
-    return [_row(run, stores[name], told[name]) for name in checkpoint_order(told)]
+    attributes = each(run.features_path, lambda store: {} if store.seal.is_open or not store.exists else store.attributes, stores.values())
+    told = dict(zip(stores, attributes, strict=True))
+    return each(run.features_path, lambda name: _row(run, stores[name], told[name]), checkpoint_order(told), at_once=FEW)
 
 
 def run_overflow(run: Run) -> dict[str, list[str]]:

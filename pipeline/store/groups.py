@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.disk.locks import locked
-from pipeline.disk.places import Place, files_below
+from pipeline.disk.places import Place, each, files_below
 from pipeline.disk.records import PARTIAL, write_atomically
 from pipeline.store.fences import FENCE
 from stages.schema import SCHEMA_VERSION
@@ -60,8 +60,9 @@ def check_version(where: str, attributes: Mapping[str, Any]) -> None:
 def known_groups(path: Place) -> list[str]:
     """Names of the groups that are there, and of those that have marks or a seal: one whose folder is gone is missing, not unknown."""
     ledger = path.parent / "ledger" / path.stem
-    noted = {entry.name for entry in ledger.iterdir() if entry.is_dir() and _holds_proofs(entry)} if ledger.is_dir() else set()
-    return sorted({*group_names(path), *(name for name in noted if not name.startswith("."))})
+    entries = [entry for entry in ledger.iterdir() if not entry.name.startswith(".")] if ledger.is_dir() else []
+    noted = each(ledger, lambda entry: entry.is_dir() and _holds_proofs(entry), entries)
+    return sorted({*group_names(path), *(entry.name for entry, found in zip(entries, noted, strict=True) if found)})
 
 
 def _holds_proofs(folder: Place) -> bool:
@@ -73,7 +74,9 @@ def group_names(path: Place) -> list[str]:
     """Names of the groups right under the store's root; those that begin with a dot are being made."""
     if not path.is_dir():
         return []
-    return sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".") and (entry / METADATA).is_file())
+    entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    there = each(path, lambda entry: (entry / METADATA).is_file(), entries)
+    return sorted(entry.name for entry, found in zip(entries, there, strict=True) if found)
 
 
 def bytes_on_disk(path: Place) -> int:

@@ -4,9 +4,9 @@ import pytest
 
 import pipeline
 from pipeline.cam.stage import cam
-from pipeline.cam.staleness import VERSION, product_stamps, version_of
+from pipeline.cam.staleness import VERSION, map_stamps, version_of
 from stages.cam.compute import needed_features
-from stages.cam.products import Product
+from stages.cam.map_keys import MapKey
 
 
 @pytest.mark.parametrize(
@@ -23,10 +23,10 @@ from stages.cam.products import Product
     ],
 )
 def test_version_4_changed_what_passes_bilinear_sampling(key, sampling, version):
-    product = Product.parse(key)
-    assert version_of(product, sampling) == version
-    assert ("theta" in needed_features([product])) == (version_of(product, "bilinear") == 4), "what reads the warp is what is sampled"
-    assert [version_of(product, sampling, earlier) for earlier in (1, 2, 3, VERSION + 1)] == [1, 2, 3, VERSION + 1]
+    map_key = MapKey.parse(key)
+    assert version_of(map_key, sampling) == version
+    assert ("theta" in needed_features([map_key])) == (version_of(map_key, "bilinear") == 4), "what reads the warp is what is sampled"
+    assert [version_of(map_key, sampling, earlier) for earlier in (1, 2, 3, VERSION + 1)] == [1, 2, 3, VERSION + 1]
 
 
 def test_a_run_of_version_3_keeps_every_other_map(lab, finished_copy, monkeypatch):
@@ -35,7 +35,7 @@ def test_a_run_of_version_3_keeps_every_other_map(lab, finished_copy, monkeypatc
     for name in ("net_000", "net_001", "net_002"):
         run.cams(name).clear()
     with monkeypatch.context() as earlier:
-        earlier.setattr(product_stamps, "__defaults__", (3,))
+        earlier.setattr(map_stamps, "__defaults__", (3,))
         made = cam(run).computed
     before = {path: path.stat().st_mtime_ns for path in (finished_copy / "cams.zarr").rglob("c.*")}
     assert len(pipeline.open_run(finished_copy).cams) == made / 3

@@ -77,8 +77,8 @@ def _size(features: GroupStore, cams: GroupStore) -> int:
 def _age(features: GroupStore) -> str:
     """Time since the last block was written."""
     noted = features.ledger.whole().get("noted")
-    times = [datetime.fromisoformat(noted).timestamp()] if noted else [path.stat().st_mtime for path in features.ledger.directory.glob("[0-9]*.json")]
-    return _span(datetime.now(UTC).timestamp() - max(times)) if times else "-"
+    last = datetime.fromisoformat(noted).timestamp() if noted else features.ledger.latest()
+    return "-" if last is None else _span(datetime.now(UTC).timestamp() - last)
 
 
 def _span(seconds: float) -> str:

@@ -27,7 +27,7 @@ from pipeline.disk.records import replace_file, sweep, sync_file, unchecked
 from pipeline.store.blocks import Block, Ledger, blocks_of, checksum_of
 from pipeline.store.chunk_files import encode_block
 from pipeline.store.fences import Fence, raise_fence
-from pipeline.store.groups import METADATA, DamagedStoreError, check_version, make_root
+from pipeline.store.groups import METADATA, DamagedStoreError, check_version, make_root, read_json
 from pipeline.store.layout import ArrayLayout
 from pipeline.store.seals import BrokenSealError, Seal
 from pipeline.store.zarr_files import FLUSHES, FilesInMemory, write_files, zarr_of
@@ -258,7 +258,7 @@ class GroupStore:
 
     def held_blocks(self, keys: Iterable[str]) -> set[int]:
         """Numbers of the blocks whose files are all there; their content is checked when they are read."""
-        held = each(self.root, lambda key: {_block_number(path) for path in (self.root / key).glob("c.*")} - {None}, keys)
+        held = each(self.root, lambda key: {_block_number(path) for path in files_in(self.root / key, "c.*")} - {None}, keys)
         return {number for number in set.intersection(*held) if number is not None} if held else {block.index for block in self.blocks}
 
     def read(self, keys: Iterable[str], rows: slice = slice(None)) -> xr.Dataset:
@@ -340,7 +340,7 @@ class GroupStore:
         """Keys of all arrays, those of subgroups included."""
         sealed = set(self.seal.names) if self.seal.exists else None
         paths = [path for path in files_below(self.root, METADATA) if sealed is None or name_below(path, self.root) in sealed]
-        kinds = each(self.root, lambda path: json.loads(path.read_text())["node_type"], paths)
+        kinds = each(self.root, lambda path: (read_json(path) or {}).get("node_type"), paths)
         return sorted(name_below(path.parent, self.root) for path, kind in zip(paths, kinds, strict=True) if kind == "array")
 
     def is_cut_in_blocks(self, key: str) -> bool:

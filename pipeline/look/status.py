@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.cam.staleness import current_maps
 from pipeline.disk.space import human_bytes
@@ -12,15 +12,32 @@ from pipeline.features.finished import missing_blocks
 from pipeline.features.overflow import overflow_words, overflowing_images, remedy
 from pipeline.run.directory import Run
 from pipeline.store.group_store import GroupStore
-from pipeline.store.groups import JOINED, bytes_on_disk, checkpoint_order, known_groups
+from pipeline.store.groups import JOINED, DamagedStoreError, bytes_on_disk, checkpoint_order, known_groups
 from pipeline.store.tables import group_attributes
+
+Found = TypeVar("Found")
 
 
 def run_status(run: Run) -> list[dict[str, str]]:
     """Return one row per checkpoint: the share of each stage that is done, bytes, void images, values that are not finite, age."""
     stores = {name: run.features(name) for name in known_groups(run.features_path)}
-    told = {name: {} if store.seal.is_open or not store.exists else store.attributes for name, store in stores.items()}
-    return [_row(run, stores[name], told[name]) for name in checkpoint_order(told)]
+    told = {name: found for name, store in stores.items() if (found := _unless_gone(store, _told)) is not None}
+    rows = (_unless_gone(stores[name], lambda store: _row(run, store, told[store.name])) for name in checkpoint_order(told))
+    return [row for row in rows if row is not None]
+
+
+def _unless_gone(store: GroupStore, look: Callable[[GroupStore], Found]) -> Found | None:
+    """What a look at a checkpoint finds; None where it was taken out, or is just being replaced."""
+    try:
+        return look(store)
+    except (FileNotFoundError, DamagedStoreError):
+        if store.exists:
+            raise
+        return None
+
+
+def _told(store: GroupStore) -> Mapping[str, Any]:
+    return {} if store.seal.is_open or not store.exists else store.attributes
 
 
 def run_overflow(run: Run) -> dict[str, list[str]]:

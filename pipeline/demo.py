@@ -39,5 +39,5 @@ def demo(run: Run) -> Path:
         run.say(str(stage.bring_up_to_date(run)))
     for target, rows in epoch_tables(open_stats(run)).items():
         table = format_table(rows, terminal_width())
-        run.say(f"\nby checkpoint, on the test places, drone and satellite views weighted alike; maps of target {target}:\n{table}")
+        run.say(f"\nby checkpoint, on the test places, drone and satellite views weighted equally; maps of target {target}:\n{table}")
     return local_folder(run.report_path, "atlas demo").resolve()

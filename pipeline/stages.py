@@ -93,19 +93,19 @@ STAGES: Sequence[Stage] = (
         ("images",), "manifest", "cpu", ("forget",),
     ),
     Stage(
-        "extract", "Bring the features of every configured checkpoint up to date.", _extract,
+        "extract", "Bring the features of every checkpoint up to date.", _extract,
         ("images", "checkpoints", "manifest"), "features", "gpu", ("replace", "retry_bad"), has_parts=True,
     ),
     Stage(
-        "cam", "Bring the heat maps of every extracted checkpoint up to date. A new method computes only itself.", _cam,
+        "cam", "Bring the heat maps of every checkpoint up to date. A new method computes only itself.", _cam,
         ("features",), "cams", "cpu", ("partial",), has_parts=True,
     ),
     Stage(
-        "stats", "Bring the figures up to date: those of each checkpoint, then what changes from one to the next.", _stats,
+        "stats", "Bring the figures up to date. First those of each checkpoint, then what changes from one to the next.", _stats,
         ("features", "cams"), "stats", "cpu", ("partial",), has_parts=True,
     ),
     Stage(
-        "render", "Draw the configured mosaics that are missing or stale.", _render,
+        "render", "Draw the mosaics that are missing or stale.", _render,
         ("images", "manifest", "features", "cams", "stats"), "mosaics", "cpu", ("partial",), has_parts=True,
     ),
     Stage(
@@ -116,7 +116,7 @@ STAGES: Sequence[Stage] = (
 OPTIONAL_STAGES: Sequence[Stage] = (
     Stage(
         "pixels",
-        "Measure deletion and insertion in pixel space: blur photos in the order of each map at aligned, and run the network on them again.",
+        "Measure deletion and insertion in pixel space. Photos are blurred in the order of each map at aligned, and the network runs on them again.",
         _pixels, ("images", "checkpoints", "manifest", "features", "cams"), "pixels", "gpu", ("partial",), has_parts=True,
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The model: Safe-Net in PyTorch on timm's vision transformer; knows no file format of ours and no scheduler."""
+"""The model: Safe-Net in PyTorch on timm's vision transformer; knows none of our file formats and no scheduler."""
 
 from __future__ import annotations
 

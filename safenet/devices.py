@@ -12,7 +12,7 @@ _ROCM_DRIVER = Path("/dev/kfd")
 
 
 def pick_device(name: str) -> str:
-    """Resolve "auto" to cuda where there is one, else cpu; a ValueError says what a device that cannot be had lacks."""
+    """Resolve "auto" to cuda where there is one, else cpu; a ValueError says why a device is not available."""
     if name == "cpu" or (name == "auto" and not _has_driver()):
         return "cpu"
     import torch

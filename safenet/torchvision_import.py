@@ -21,7 +21,7 @@ _declared: list[torch.library.Library] = []  # torch forgets the schemas when th
 
 
 def ensure_torchvision() -> None:
-    """Import torchvision; when its own import fails for want of its operators, declare their schemas and import again.
+    """Import torchvision; when its own import fails because its operators are missing, declare their schemas and import again.
 
     Raises
     ------

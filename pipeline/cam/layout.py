@@ -32,7 +32,8 @@ def lay_out_maps(features: GroupStore, cams: GroupStore, products: Sequence[Prod
     grid = attributes["architecture"]["image_size"] // attributes["architecture"]["patch_size"]
     sizes = {"sample": samples, "y": grid, "x": grid, "fact": len(FACTS)}
     is_linear = Architecture(**attributes["architecture"]).is_linear
-    missing = [p for p in products if cams.array_attributes(p.key).get("stamp") != stamps[p.key] or not cams.has(p.facts_key)]
+    made = cams.attributes_by_array(key for p in products for key in (p.key, p.facts_key))
+    missing = [p for p in products if made.get(p.key, {}).get("stamp") != stamps[p.key] or p.facts_key not in made]
     cams.add_arrays(
         [
             array_layout(variable, "float32", sizes, block_samples, attributes={"stamp": stamps[product.key], **described})

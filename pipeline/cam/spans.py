@@ -78,7 +78,7 @@ class CamBlocks:
     def _write(self, piece: Piece, fence: Fence, features: GroupStore, cams: GroupStore, compared: Compared) -> None:
         block, products = piece.block, piece.products
         stamps = {key: mark for p, mark in zip(products, product_stamps(features, products).values(), strict=True) for key in (p.key, p.facts_key)}
-        if cams.ledger.is_done(block, stamps, made_of=piece.origin) and block.index in cams.held_blocks(stamps):
+        if cams.ledger.is_done(block, stamps, made_of=piece.origin) and cams.holds(block, stamps):
             return
         read = read_features(features, needed_features(products), block.rows)
         maps = compute_cams(compared.attach(read, block.rows, products), products, compared.context)

@@ -11,6 +11,7 @@ from pipeline.cam.spans import CamSpan, CamWork, Piece
 from pipeline.cam.staleness import CamState, cam_state, current_maps, product_stamps
 from pipeline.cam.target_checks import check_targets
 from pipeline.cam.wanted import check_positions, notes_on_left_out, wanted_products
+from pipeline.disk.places import FEW, each
 from pipeline.features.finished import content_stamp, finished_checkpoints
 from pipeline.features.schema_versions import refuse_later
 from pipeline.run.bring_up import PieceStage, bring_up_to_date
@@ -36,7 +37,7 @@ def cam(run: Run, *, partial: bool = False) -> Outcome:
     MissingProductError
         If there are no finished features.
     ValueError
-        If a target or a position cannot be had from the stored features.
+        If a target or a position is not possible with the stored features.
     """
     return bring_up_to_date(CamStage(run, partial))
 
@@ -73,7 +74,8 @@ class CamStage(PieceStage[_Checkpoint]):
     def subjects(self) -> list[_Checkpoint]:
         """Check every checkpoint before anything is computed for one."""
         self._names = finished_checkpoints(self.run, self._partial)
-        return [_Checkpoint(name, self._checked(name)) for name in self._names]
+        products = each(self.run.features_path, self._checked, self._names, at_once=FEW)
+        return [_Checkpoint(name, found) for name, found in zip(self._names, products, strict=True)]
 
     def _checked(self, name: str) -> list[Product]:
         """Refuse positions that were not stored and targets that no sample of this checkpoint has; return what is to be made."""

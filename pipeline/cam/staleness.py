@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pipeline.disk.stamps import stamp
-from pipeline.features.finished import block_content, content_stamp, reference_stamp
+from pipeline.features.finished import block_contents, content_stamp, reference_stamp
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.store.blocks import Block
 from pipeline.store.group_store import GroupStore
@@ -41,16 +42,21 @@ def cam_state(run: Run, name: str, products: Sequence[Product]) -> CamState:
     """Compare a checkpoint's stored heat maps with its features and the settings; nothing is written."""
     features, cams = run.features(name), run.cams(name)
     stamps = product_stamps(features, products)
-    held = {p: cams.held_blocks([p.key, p.facts_key]) if cams.has(p.key) and cams.has(p.facts_key) else set() for p in products}
+    held = _held(cams, products)
     if all(len(blocks) == len(features.blocks) for blocks in held.values()) and _are_noted_whole(features, cams, stamps):
         return CamState(stamps, {}, [])
     origins, pending = _origins(features), []
-    for block, origin in origins.items():
-        made = cams.ledger.record(block)
+    for (block, origin), made in zip(origins.items(), cams.ledger.records(list(origins)), strict=True):
         arrays = made.get("arrays", {}) if made.get("made_of") == origin else {}
         missing = [p for p in products if block.index not in held[p] or not _is_marked(arrays, p, stamps[p.key])]
         pending += [(block, missing)] if missing else []
     return CamState(stamps, origins, pending)
+
+
+def _held(cams: GroupStore, products: Sequence[Product]) -> dict[Product, set[int]]:
+    """Numbers of the blocks whose files are there, of both arrays of a product; none where an array is not."""
+    held = cams.held_by_array(cams.present(key for p in products for key in (p.key, p.facts_key)))
+    return {p: held.get(p.key, set()) & held.get(p.facts_key, set()) for p in products}
 
 
 def _is_marked(arrays: Mapping[str, Mapping[str, Any]], product: Product, mark: str) -> bool:
@@ -64,15 +70,20 @@ def current_maps(features: GroupStore, cams: GroupStore) -> set[str]:
     if whole.get("features") != content_stamp(features):
         return set()
     products = [Product.parse(key) for key in whole["products"]]
-    known = [product_stamps(features, products, version) for version in range(1, VERSION + 1)]  # what an earlier version made can still be read
-    return {key for key, made in whole["products"].items() if any(made == stamps[key] for stamps in known) and cams.has(key)}
+    beyond = _Beyond(features)
+    known = [_stamps(beyond, products, version) for version in range(1, VERSION + 1)]  # what an earlier version made can still be read
+    return {key for key in cams.present(whole["products"]) if any(whole["products"][key] == stamps[key] for stamps in known)}
 
 
 def product_stamps(store: GroupStore, products: Sequence[Product], version: int = VERSION) -> dict[str, str]:
     """Product key -> stamp it must have, given the features in `store`."""
-    mark, classes = store.attributes["stamp"], stamp(store.attributes["class_names"])
+    return _stamps(_Beyond(store), products, version)
+
+
+def _stamps(beyond: _Beyond, products: Sequence[Product], version: int) -> dict[str, str]:
+    store, mark = beyond.store, beyond.store.attributes["stamp"]
     made = {product: version_of(product, store.attributes["architecture"]["sampling"], version) for product in products}
-    return {p.key: stamp({"features": mark, "version": made[p], "product": p.key, **_beyond(store, p, classes)}) for p in products}
+    return {p.key: stamp({"features": mark, "version": made[p], "product": p.key, **beyond.of(p)}) for p in products}
 
 
 def version_of(product: Product, sampling: Sampling, version: int = VERSION) -> int:
@@ -84,20 +95,39 @@ def version_of(product: Product, sampling: Sampling, version: int = VERSION) -> 
     return 3 if version == 4 and not (is_resampled and sampling == "bilinear") else version
 
 
-def _beyond(store: GroupStore, product: Product, classes: str) -> dict[str, str]:
-    """What a map depends on beyond the features of its own block."""
-    if product.target == NO_TARGET:
-        return {}
-    target = parse_target(product.target)
-    if target.row.kind == "similarity":
-        flipped = {"flipped": content_stamp(store)} if target.flip else {}
-        return {"reference": reference_stamp(store), **flipped}
-    return {"classes": classes} if target.base in ("label", "class_") else {}
+@dataclass(frozen=True)
+class _Beyond:
+    """What maps depend on beyond the features of their own block; read once for all of them."""
+
+    store: GroupStore
+
+    def of(self, product: Product) -> dict[str, str]:
+        """For a stamp."""
+        if product.target == NO_TARGET:
+            return {}
+        target = parse_target(product.target)
+        if target.row.kind == "similarity":
+            flipped = {"flipped": self._content} if target.flip else {}
+            return {"reference": self._reference, **flipped}
+        return {"classes": self._classes} if target.base in ("label", "class_") else {}
+
+    @cached_property
+    def _classes(self) -> str:
+        return stamp(self.store.attributes["class_names"])
+
+    @cached_property
+    def _content(self) -> str:
+        return content_stamp(self.store)
+
+    @cached_property
+    def _reference(self) -> str:
+        return reference_stamp(self.store)
 
 
 def _origins(features: GroupStore) -> dict[Block, str]:
     places = features.values("place").tolist()
-    return {block: stamp([block_content(features, block), places[block.rows]]) for block in features.blocks}
+    blocks = features.blocks
+    return {block: stamp([content, places[block.rows]]) for block, content in zip(blocks, block_contents(features, blocks), strict=True)}
 
 
 def finished_stamps(run: Run, name: str, products: Sequence[Product]) -> dict[str, str]:

@@ -39,13 +39,14 @@ def check_positions(run: Run, name: str) -> None:
 
 def stored_blocks(features: GroupStore) -> StoredBlocks:
     """What a feature store holds of the transformer blocks."""
-    maps = features.values("block").tolist() if features.has("block") else []
+    there = features.present(["block", "gradient_target", "cls_attention", "block_rollout"])
+    maps = features.values("block").tolist() if "block" in there else []
     gradients = {}
-    if features.has("gradient_target"):
+    if "gradient_target" in there:
         dims = features.read(["gradient_target", "gradient_block"])
         blocks = frozenset(dims["gradient_block"].values.tolist())
         gradients = dict.fromkeys(dims["gradient_target"].values.tolist(), blocks)
-    variables = frozenset(key for key in ("cls_attention", "block_rollout") if features.has(key))
+    variables = frozenset(there & {"cls_attention", "block_rollout"})
     return StoredBlocks(frozenset(maps), gradients, variables)
 
 

@@ -59,12 +59,18 @@ COMMANDS: Sequence[CommandRow] = (
         "Train a network on the training split of the dataset. It writes one checkpoint per epoch to RUN/checkpoints and goes on where it stopped.",
         COMMON,
     ),
-    CommandRow("demo", "demo", "demo", "Make scenes, train a small network on them, run every stage, and print where the report is.", COMMON),
+    CommandRow(
+        "demo",
+        "demo",
+        "demo",
+        "Run every stage on procedural scenes. Makes the scenes, trains a small network on them, and prints where the report is.",
+        COMMON,
+    ),
     CommandRow(
         "submit",
         "submit",
         "submit_stages",
-        "Queue stages on a SLURM cluster, each after the one before it. Without names: all of them, but index only if there is no manifest.\n\n"
+        "Queue stages as SLURM jobs, each after the one before. Without names: all of them, but index only if there is no manifest.\n\n"
         "Scripts, logs and job numbers go to RUN/jobs. A second call queues the same stages again; what is done is not computed again.",
         (
             click.Option(["--dry-run"], is_flag=True, help="Print the scripts and the commands that would queue them; write and queue nothing."),
@@ -98,21 +104,21 @@ COMMANDS: Sequence[CommandRow] = (
         "plan",
         "plan",
         "show_plan",
-        "Show what every stage would do: what is fresh, stale (and why), partial or missing, with images, bytes and time.",
+        "Show what every stage would do. Says what is fresh, stale (and why), partial or missing, with images, bytes and time.",
         (click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for programs."), *COMMON),
     ),
     CommandRow(
         "forget-checkpoint",
         "forget",
         "forget",
-        "Take checkpoints out of a run: features, heat maps, figures, curves, and the pictures that show only them. The checkpoint files stay.",
+        "Take checkpoints out of a run. Deletes features, heat maps, figures, curves, and the pictures that show only them. Checkpoint files stay.",
         (*COMMON, click.Argument(["names"], nargs=-1, required=True, metavar="NAME...")),
     ),
     CommandRow(
         "verify",
         "verify",
         "verify_run",
-        "Read the stores again and compare them with their marks. Names every damaged, missing or foreign block and file; exit code 1 if any.",
+        "Compare the stores with their marks. Reads them again and names each damaged, missing or foreign block and file; exit code 1 if any.",
         (
             click.Option(
                 ["--sample"], default="100%", metavar="SHARE", help="Share of the blocks to read, such as 5%. Every call draws a new sample."
@@ -126,7 +132,7 @@ COMMANDS: Sequence[CommandRow] = (
         "methods",
         "methods",
         "methods",
-        "Print every method, target and position: what it is, where it exists, what it needs, what it costs, and whether it is exact.",
+        "Print every method, target and position. For each: what it is, where it exists, what it needs, what it costs, and whether it is exact.",
     ),
     CommandRow(
         "doctor",

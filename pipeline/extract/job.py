@@ -14,7 +14,7 @@ from pipeline.features.bad_images import BadImage, listed_problems, void_images
 from pipeline.features.schema_versions import upgrade_marks
 from pipeline.features.state import FeatureState
 from pipeline.run.directory import Run
-from pipeline.store.blocks import Block
+from pipeline.store.blocks import Block, of_first_rows, of_rows
 from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import read_attributes
@@ -62,8 +62,9 @@ class ExtractJob:
     @property
     def new_blocks(self) -> list[Block]:
         """Pending blocks that have no files yet; the others' files are replaced one by one by files of the same size."""
-        ledger = self.store.ledger
-        return [block for block in self.state.pending if not (ledger.shorter_record(block) or ledger.record(block))]
+        marks = self.store.ledger.records_of([block.index for block in self.state.pending])
+        found = zip(self.state.pending, marks, strict=True)
+        return [block for block, mark in found if not (of_first_rows(block, mark) or of_rows(block, mark))]
 
     def span(self, blocks: Sequence[Block]) -> FeatureSpan:
         """Blocks of it, as a process takes them."""
@@ -91,8 +92,8 @@ def lay_out_job(run: Run, job: ExtractJob, *, alone: bool) -> None:
         lay_out_features(run, store, info, network, job.made_with, state.block_samples, state.chunk_samples)
     elif job.retold:
         store.update_attributes(told)
-    for block in state.pending:
-        if store.ledger.record(block):
+    for block, record in zip(state.pending, store.ledger.records(state.pending), strict=True):
+        if record:
             store.ledger.forget(block)
     if state.pending:
         store.ledger.forget_whole()

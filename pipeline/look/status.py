@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pipeline.cam.staleness import current_maps
+from pipeline.disk.places import FEW, each
 from pipeline.disk.space import human_bytes
 from pipeline.features.finished import missing_blocks
 from pipeline.features.overflow import overflow_words, overflowing_images, remedy
@@ -21,8 +22,10 @@ Found = TypeVar("Found")
 def run_status(run: Run) -> list[dict[str, str]]:
     """Return one row per checkpoint: the share of each stage that is done, bytes, void images, values that are not finite, age."""
     stores = {name: run.features(name) for name in known_groups(run.features_path)}
-    told = {name: found for name, store in stores.items() if (found := _unless_gone(store, _told)) is not None}
-    rows = (_unless_gone(stores[name], lambda store: _row(run, store, told[store.name])) for name in checkpoint_order(told))
+    attributes = each(run.features_path, lambda store: _unless_gone(store, _told), stores.values())
+    told = {name: found for name, found in zip(stores, attributes, strict=True) if found is not None}
+    order = [stores[name] for name in checkpoint_order(told)]
+    rows = each(run.features_path, lambda store: _unless_gone(store, lambda store: _row(run, store, told[store.name])), order, at_once=FEW)
     return [row for row in rows if row is not None]
 
 

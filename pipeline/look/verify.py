@@ -178,14 +178,14 @@ def _units(store: GroupStore, found: _Findings) -> Iterator[_Unit]:
     """Everything that a mark vouches for; and tell of files and marks that do not belong to each other."""
     blocks = {block.index: block for block in store.blocks}
     keys = [key for key in store.all_keys() if store.is_cut_in_blocks(key)]
-    stamps = {key: store.array_attributes(key).get("stamp") for key in keys}
+    stamps = {key: attributes.get("stamp") for key, attributes in store.attributes_by_array(keys).items()}
     records = dict(_records(store, blocks, found))
-    held = {key: store.held_blocks([key]) for key in keys}  # after the marks: a block that was finished in between is not missing
+    held = store.held_by_array(keys)  # after the marks: a block that was finished in between is not missing
     marked: dict[str, set[int]] = {key: set() for key in keys}
     for index, record in records.items():
         block = Block(index, *record["rows"])
         for key, made in record["arrays"].items():
-            if key not in held or stamps[key] not in (None, made["stamp"]):
+            if key not in held or stamps.get(key) not in (None, made["stamp"]):
                 continue  # an array that was made anew since: its old marks count for nothing
             marked[key].add(index)
             unit = _Unit(store, block, key, made)

@@ -96,7 +96,7 @@ def left_out(run: Run, one: CurveInputs, images: ChosenImages) -> Iterator[str]:
     if images.methods:
         yield f"{one.name}: left out: {', '.join(images.methods)}, not finite for any of its {counted(len(images.used), 'image')}"
     ids = run.features(one.name).values("sample_id")
-    for samples, why in ((images.spoilt, "maps that are not finite"), (images.without, f"want of the target {str(one.target)!r}")):
+    for samples, why in ((images.spoilt, "maps that are not finite"), (images.without, f"lack of the target {str(one.target)!r}")):
         if samples:
             shown = ", ".join(ids[samples[:3]]) + (", ..." if len(samples) > 3 else "")
             yield f"{one.name}: {counted(len(samples), 'image')} left out for {why}: {shown}"

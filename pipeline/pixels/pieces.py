@@ -17,7 +17,7 @@ class CurvePiece:
 
 @dataclass(frozen=True)
 class Measured:
-    """What became of a piece: on how many images, and what a reader is told of it."""
+    """The result of a piece: on how many images, and what is said about it."""
 
     images: int
     note: str

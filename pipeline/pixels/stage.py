@@ -85,7 +85,7 @@ class PixelsStage(PieceStage[CurveInputs]):
         return CurveWork(self.run, self._fence)
 
     def take(self, subject: CurveInputs, piece: CurvePiece, result: Measured) -> None:
-        """Keep what a reader is told of it."""
+        """Keep what is said about it."""
         self._measured.append(result)
 
     def left(self) -> str:

@@ -10,6 +10,7 @@ import xarray as xr
 
 from pipeline.cam.staleness import finished_stamps
 from pipeline.cam.wanted import wanted_products
+from pipeline.disk.places import FEW, each
 from pipeline.disk.stamps import difference, stamp
 from pipeline.features.finished import content_stamp, finished_checkpoints
 from pipeline.features.variants import chosen_of, stored_variants, texts_digest
@@ -41,6 +42,11 @@ class FigureInputs:
     def stamp(self) -> str:
         """Digest of what the figures are made with."""
         return stamp(self.made_with)
+
+
+def all_inputs(run: Run, names: Sequence[str]) -> list[FigureInputs]:
+    """Say what the figures of some checkpoints are to be made of."""
+    return each(run.features_path, lambda name: inputs_of(run, name), names, at_once=FEW)
 
 
 def inputs_of(run: Run, name: str) -> FigureInputs:
@@ -76,10 +82,16 @@ def is_fresh(run: Run, group: str, mark: str) -> bool:
     return group_attributes(run.stats_path, group).get("stamp") == mark and not dataset_seal(run.stats_path, group).faults()
 
 
+def stale_ones(run: Run, inputs: Sequence[FigureInputs]) -> list[FigureInputs]:
+    """Those whose stored figures are not made of this, or damaged."""
+    fresh = each(run.stats_path, lambda one: is_fresh(run, one.name, one.stamp), inputs, at_once=FEW)
+    return [one for one, found in zip(inputs, fresh, strict=True) if not found]
+
+
 def stale_figures(run: Run, names: Sequence[str]) -> dict[str, str]:
     """Name of a checkpoint (or JOINED) whose figures are missing or stale -> why."""
-    inputs = [inputs_of(run, name) for name in names]
-    found = {one.name: _why_stale(run, one) for one in inputs if not is_fresh(run, one.name, one.stamp)}
+    inputs = all_inputs(run, names)
+    found = {one.name: _why_stale(run, one) for one in stale_ones(run, inputs)}
     if not is_fresh(run, JOINED, joined_stamp(inputs)):
         found[JOINED] = "a checkpoint's figures change" if found else "the checkpoints changed, or its files are damaged"
     return found
@@ -106,6 +118,6 @@ def open_stats(run: Run) -> xr.Dataset:
     made = group_attributes(run.stats_path, JOINED).get("stamp")
     if made is None:
         raise MissingProductError(f"{run.stats_path}: no figures; run `atlas stats` first")
-    if made != joined_stamp([inputs_of(run, name) for name in finished_checkpoints(run, partial=True)]):
+    if made != joined_stamp(all_inputs(run, finished_checkpoints(run, partial=True))):
         raise MissingProductError(f"{run.stats_path}: older than the heat maps or the settings; run `atlas stats` again")
     return read_dataset(run.stats_path, JOINED)

@@ -32,7 +32,7 @@ _NO_SPILLING = {
 
 
 class MissingClusterError(ValueError):
-    """The executor cannot be had: a package or a setting is missing."""
+    """The executor is not available: a package or a setting is missing."""
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def _blending(variation: xr.DataArray) -> Iterator[str]:
     if own > BLENDED * source > 0:
         yield (
             f"{after} varies {own / source:.1f} times as much as {before}, the same map before FAM: blending neighbouring tokens shortens them, "
-            f"so that it shows where FAM's bilinear sampling blended. l2_norm_source is the norm of the patch tokens, carried by FAM."
+            f"so that it shows where FAM's bilinear sampling blended. l2_norm_source is the norm of the patch tokens, carried through FAM."
         )
 
 

@@ -35,7 +35,7 @@ MOSAIC_HEADS: Mapping[str, str] = {
     "positions": "By position: before FAM, after FAM, after FPM",
     "methods": "By method: one row per method, one column per position",
     "depth": "By depth: one column per transformer block",
-    "pair": "A pair from both sides: what makes it alike, and which cells are like which",
+    "pair": "A pair from both sides: what makes it similar, and which cells are similar to which",
     "change": "From the first checkpoint to the last: what the features changed, what the head, what both together",
 }
 

@@ -75,7 +75,7 @@ def _pointing(stats: xr.Dataset) -> list[Plot]:
         stats,
         "pointing",
         "Pointing game",
-        "Share of the images whose hottest point lies in the target's mask; views weighted alike; dotted: the mask's share of the photo.",
+        "Share of the images whose hottest point lies in the target's mask; views weighted equally; dotted: the mask's share of the photo.",
     )
 
 
@@ -84,7 +84,7 @@ def _energy(stats: xr.Dataset) -> list[Plot]:
         stats,
         "energy",
         "Energy in the mask",
-        "Share of the positive heat that lies in the target's mask; views weighted alike; dotted: the mask's share of the photo.",
+        "Share of the positive heat that lies in the target's mask; views weighted equally; dotted: the mask's share of the photo.",
     )
 
 
@@ -109,7 +109,7 @@ def _warp(stats: xr.Dataset) -> list[Plot]:
     mean = mean_of_views(stats["warp_mean"])
     lines = {str(name): mean.sel(warp=name).values - (1 if "scale" in str(name) else 0) for name in stats["warp"].values if name != "rotation_deg"}
     lines["rotation / 90 deg"] = mean.sel(warp="rotation_deg").values / 90
-    caption = "Mean warp, views weighted alike: scales less 1, shear, shifts in half image sides, rotation in quarter turns; 0 is the identity."
+    caption = "Mean warp, views weighted equally: scales less 1, shear, shifts in half image sides, rotation in quarter turns; 0 is the identity."
     return [_line_plot(stats, "FAM's warp", caption, lines)]
 
 
@@ -136,7 +136,7 @@ def _drift(stats: xr.Dataset) -> list[Plot]:
             _line_plot(
                 stats,
                 "Drift to the last checkpoint",
-                "Mean cosine of each image's raw map with its map at the last checkpoint of its series; views weighted alike.",
+                "Mean cosine of each image's raw map with its map at the last checkpoint of its series; views weighted equally.",
                 lines,
             )
         ]

@@ -28,7 +28,7 @@ def trust_sentences(stats: xr.Dataset) -> Iterator[str]:
         fail = [f"{product} ({float(value):.2f})" for product, value in _values(last["sanity"]) if value > INDEPENDENT]
         if fail:
             yield (
-                f"Nearly the same map with heads drawn anew (rank correlation over {INDEPENDENT}): {', '.join(fail)}. "
+                f"Nearly the same map with heads that are drawn again (rank correlation over {INDEPENDENT}): {', '.join(fail)}. "
                 "Such a map shows the features, not what the heads have learnt (Adebayo et al. 2018)."
             )
 
@@ -89,7 +89,7 @@ def _twins(last: xr.Dataset) -> Iterator[str]:
         if value > SAME and str(one).startswith("aligned/"):
             alike.append(f"{_short(str(one))} and {_short(str(other))} ({value:.3f})")
     if alike:
-        yield f"At the aligned map these rank the cells alike, so that one picture of each pair is enough: {', '.join(alike)}."
+        yield f"At the aligned map, these methods rank the cells in the same way, so one picture of each pair is enough: {', '.join(alike)}."
 
 
 def _over_groups(values: xr.DataArray, stats: xr.Dataset) -> xr.DataArray:

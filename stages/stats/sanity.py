@@ -1,7 +1,7 @@
-"""The head-randomisation check: a map that stays when the heads are drawn anew does not explain them.
+"""The head-randomisation check: a map that stays the same when the heads are drawn again does not explain them.
 
-Adebayo et al. 2018, "Sanity checks for saliency maps", arXiv:1810.03292, section 3: here the heads alone, which all that a stored map can tell
-of the network hangs on.
+Adebayo et al. 2018, "Sanity checks for saliency maps", arXiv:1810.03292, section 3. Here only the heads are drawn again:
+a map of stored features depends on no other weights.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def fresh_heads(network: Architecture, seed: int) -> xr.Dataset:
 
 
 def can_be_checked(product: Product) -> bool:
-    """Whether the map hangs on the heads, and other heads can be put in their place: not at blocks, nor with the flipped image's embedding."""
+    """Whether the map depends on the heads, and other heads can replace them: not at blocks, nor with the embedding of the flipped image."""
     return product.target != NO_TARGET and not product.is_stored_gradient and not parse_target(product.target).flip
 
 
@@ -56,7 +56,7 @@ def sanity_figures(maps: xr.Dataset, randomised: xr.Dataset, products: Sequence[
     Returns
     -------
     DataArray (sample, product)
-        Near 0: the map hangs on what the heads have learnt. Near 1: it would look the same with any heads. NaN where a map is undefined, and for
+        Near 0: the map depends on what the heads have learnt. Near 1: it would look the same with any heads. NaN where a map is undefined, and for
         products that cannot be checked.
     """
     nothing: NDArray[np.float64] = np.full(maps.sizes["sample"], np.nan)

@@ -400,4 +400,4 @@ def test_submit_runs_from_an_odd_place(fake, place, tmp_path, monkeypatch):
 
 def test_the_template_is_shipped():
     text = (Path(__file__).parents[3] / "pyproject.toml").read_text()
-    assert 'pipeline = ["*.template"]' in text
+    assert '"pipeline.jobs" = ["*.template"]' in text

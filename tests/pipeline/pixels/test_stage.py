@@ -163,7 +163,7 @@ def test_an_image_that_is_not_finite_is_left_out_counted_and_named(lab, finished
     assert notes[1].startswith("net_001, match, 12 images, deletion / insertion: grad_cam ")
     assert notes[3:] == (
         f"net_001: 1 image left out for maps that are not finite: {table['id'][alone]}",
-        f"net_001: 2 images left out for want of the target 'match': {', '.join(table['id'][lost])}",
+        f"net_001: 2 images left out for lack of the target 'match': {', '.join(table['id'][lost])}",
     )
     assert pixels(run).notes == notes[3:], "what lies side by side is told again"
     used = xr.open_zarr(finished_copy / "pixels.zarr" / "net_001")["sample_id"].values.tolist()

@@ -23,6 +23,10 @@ def test_one_file_is_compared_again(overtaken):
     assert overtaken.fault("a") is None
 
 
+def test_a_file_is_read_again(overtaken):
+    assert overtaken.content("a") == b"new"
+
+
 def test_all_files_are_compared_again(overtaken):
     assert overtaken.faults() == []
 

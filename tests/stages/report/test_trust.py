@@ -68,7 +68,7 @@ def test_methods_that_rank_alike_are_named_at_the_aligned_map():
 
 def test_maps_that_stay_under_fresh_heads_are_named():
     (said,) = trust_sentences(figures(sanity=(("checkpoint", "product"), np.array([[0.95, 0.3, np.nan, np.nan]]))))
-    assert said.startswith("Nearly the same map with heads drawn anew (rank correlation over 0.9): aligned/match_share/grad_cam (0.95).")
+    assert said.startswith("Nearly the same map with heads that are drawn again (rank correlation over 0.9): aligned/match_share/grad_cam (0.95).")
 
 
 def test_the_table_has_a_row_a_product():

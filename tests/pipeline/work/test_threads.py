@@ -24,7 +24,7 @@ class Function:
     def __init__(self, function):
         self._function = function
 
-    def open(self):
+    def open(self, tell):
         return self._function
 
 

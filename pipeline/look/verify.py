@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.disk.places import Place, files_below, files_in, name_below, remove_tree, rename
 from pipeline.disk.records import PARTIAL, DamagedRecordError, read_record
 from pipeline.features.replacing import is_swapping
-from pipeline.render.listing import INDEX, index_seal
+from pipeline.render.listing import LISTING, listing_seal
 from pipeline.render.png_files import is_whole_png
 from pipeline.report.stage import page_seal
 from pipeline.run.directory import Run
@@ -26,7 +26,7 @@ from pipeline.store.tables import dataset_seal
 from pipeline.work.executors import run_blocks
 from pipeline.work.progress import Progress
 from pipeline.work.stops import check_stop
-from stages.cam.products import FACTS_PREFIX
+from stages.cam.map_keys import FACTS_PREFIX
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verificati
     found, blocks, size = _Findings(), 0, 0
     with ExitStack() as held:
         others = ("manifest", "stats", "pixels", "mosaics", "report")
-        for product in (*(f"{store.path.stem}/{store.name}" for store in stores), *others) if repair else ():
-            held.enter_context(run.locked(product))
+        for map_key in (*(f"{store.path.stem}/{store.name}" for store in stores), *others) if repair else ():
+            held.enter_context(run.locked(map_key))
         for store in stores:
             if store.path == run.features_path and is_swapping(run, store.name):
                 found.notes.append(f"{store}: it is being replaced; `atlas extract` finishes that")
@@ -273,7 +273,7 @@ def _check_files(run: Run, found: _Findings) -> None:
             found.faults.append(Fault(str(path / "zarr.json"), "damaged", "it is not the metadata of a group of checkpoints"))
             found.roots.append(path)
     seals = [dataset_seal(path, name) for path in (run.stats_path, run.pixels_path) for name in known_groups(path)]
-    for seal in (*seals, index_seal(run), page_seal(run), manifest_seal(run.manifest_path)):
+    for seal in (*seals, listing_seal(run), page_seal(run), manifest_seal(run.manifest_path)):
         try:
             faults = seal.faults()
         except DamagedRecordError as error:
@@ -312,13 +312,13 @@ def _is_of_today(run: Run, seal: Seal) -> bool:
         return dict(read_json(seal.root / "zarr.json") or {}).get("attributes", {}).get("schema_version", 1) > 1
     if seal.root == run.directory:
         return run.manifest_path.is_file() and "listing" in run.manifest.attrs
-    made = run.mosaics_path / INDEX if seal.root == run.mosaics_path else run.report_path
+    made = run.mosaics_path / LISTING if seal.root == run.mosaics_path else run.report_path
     return made.is_file() and manifest_seal(run.manifest_path).exists
 
 
 def _listed_pictures(run: Run) -> list[Place]:
     try:
-        return [run.mosaics_path / entry["path"] for entry in json.loads((run.mosaics_path / INDEX).read_bytes())]
+        return [run.mosaics_path / entry["path"] for entry in json.loads((run.mosaics_path / LISTING).read_bytes())]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # not there, or damaged, which its seal tells
 
@@ -346,7 +346,7 @@ def _repair(run: Run, found: _Findings) -> None:
             else:
                 remove_tree(seal.path.parent)
         elif seal.root == run.mosaics_path:
-            (seal.root / INDEX).unlink(missing_ok=True)
+            (seal.root / LISTING).unlink(missing_ok=True)
         elif seal.root == run.directory and run.manifest_path.is_file():  # without its seal it would be believed; kept, as it is the user's
             rename(run.manifest_path, run.manifest_path.with_suffix(".damaged"))
     for path in found.roots:

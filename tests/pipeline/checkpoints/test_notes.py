@@ -13,7 +13,7 @@ from pipeline.extract.stage import extract
 from pipeline.look.plan import plan, predicted_bytes
 from pipeline.look.verify import verify
 from pipeline.stages import STAGES
-from pipeline.work.share import Part
+from pipeline.work.share import Share
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_part_reads_no_file_of_another_part_s_twice(lab, fresh, digested):
     """The first part digests all files, by which they are named; the others find that noted."""
     for number in (1, 2, 3):
         run = lab.run(fresh)
-        object.__setattr__(run, "part", Part(number, 3))
+        object.__setattr__(run, "part", Share(number, 3))
         extract(run)
     assert sorted(path.name for path in digested) == ["net_000.pth", "net_001.pth", "net_002.pth"]
 

@@ -174,10 +174,10 @@ def _read(run, undamaged) -> str:
 
 def damaged_together() -> list[list[str]]:
     """Kinds in as few trials as there are kinds of one product: of each product one, so that no repair hides another's."""
-    products = defaultdict(list)
+    map_keys = defaultdict(list)
     for kind, path in KINDS.items():
-        products[path.removeprefix("ledger/").replace(".", "/").split("/")[0]].append(kind)
-    return [[kind for kind in kinds if kind] for kinds in zip_longest(*products.values())]
+        map_keys[path.removeprefix("ledger/").replace(".", "/").split("/")[0]].append(kind)
+    return [[kind for kind in kinds if kind] for kinds in zip_longest(*map_keys.values())]
 
 
 @pytest.mark.parametrize("kinds", damaged_together(), ids=lambda kinds: kinds[0])

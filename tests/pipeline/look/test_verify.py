@@ -51,6 +51,8 @@ KINDS = {  # kind of file -> where one lies; every file of a run is of one of th
     "seal of the manifest": "ledger/manifest.json",
     "seal of the mosaics": "ledger/mosaics.json",
     "seal of the page": "ledger/report.json",
+    "fence": "ledger/features/net_000/fence.json",
+    "fence of figures": "ledger/stats/fence.json",
     "rates": "ledger/rates.json",
     "manifest": "manifest.parquet",
     "picture": "mosaics/epochs/0003-l2_norm.png",

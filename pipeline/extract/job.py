@@ -10,7 +10,7 @@ from pipeline.disk.stamps import stamp
 from pipeline.extract.known_rows import KnownRows
 from pipeline.extract.layout import lay_out_features, told_by_file
 from pipeline.extract.spans import FeatureSpan
-from pipeline.features.bad_images import BadImage, listed_problems, void_images
+from pipeline.features.bad_images import BadImage, bad_images_of, listed_bad_images
 from pipeline.features.schema_versions import upgrade_marks
 from pipeline.features.state import FeatureState
 from pipeline.run.directory import Run
@@ -97,7 +97,7 @@ def lay_out_job(run: Run, job: ExtractJob, *, alone: bool) -> None:
             store.ledger.forget(block)
     if state.pending:
         store.ledger.forget_whole()
-    job.bad = {**void_images(store), **listed_problems(run.manifest)}
+    job.bad = {**bad_images_of(store), **listed_bad_images(run.manifest)}
     if alone:
         store.sweep_unmarked(unmarked, store.attributes["block_arrays"])
     job.is_laid_out = True

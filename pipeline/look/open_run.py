@@ -25,7 +25,7 @@ from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import JOINED
 from pipeline.store.tables import group_attributes, read_dataset
 from stages.cam.facts import FACTS
-from stages.cam.products import FACTS_PREFIX
+from stages.cam.map_keys import FACTS_PREFIX
 
 _NO_SIZES = ("sampling", "drop_path", "head_activation", "pooling")  # of an architecture; earlier versions did not tell the last two
 

@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from pipeline.cam.staleness import finished_stamps
-from pipeline.cam.wanted import wanted_products
+from pipeline.cam.wanted import wanted_map_keys
 from pipeline.disk.places import FEW, each
 from pipeline.disk.stamps import difference, stamp
 from pipeline.features.finished import content_stamp, finished_checkpoints
@@ -18,7 +18,7 @@ from pipeline.run.directory import MissingProductError, Run
 from pipeline.store.blocks import Block
 from pipeline.store.groups import JOINED
 from pipeline.store.tables import dataset_seal, group_attributes, read_dataset
-from stages.cam.products import Product
+from stages.cam.map_keys import MapKey
 from stages.index.variants import chosen_samples
 from stages.stats.groups import Groups
 
@@ -30,7 +30,7 @@ class FigureInputs:
     """What the figures of a checkpoint are made of."""
 
     name: str
-    products: Sequence[Product]
+    map_keys: Sequence[MapKey]
     variants: Sequence[str]
     groups: Groups
     blocks: Sequence[Block]
@@ -57,9 +57,9 @@ def inputs_of(run: Run, name: str) -> FigureInputs:
     MissingProductError
         If heat maps are missing, or flight heights that the settings ask for.
     """
-    products = wanted_products(run, name)
+    map_keys = wanted_map_keys(run, name)
     features = run.features(name)
-    stamps = finished_stamps(run, name, products)
+    stamps = finished_stamps(run, name, map_keys)
     variant = stored_variants(run, features)
     variants = chosen_of(run, variant, str(features))
     looked_at = features.values("valid") & chosen_samples(variant, variants)
@@ -74,7 +74,7 @@ def inputs_of(run: Run, name: str) -> FigureInputs:
         "variants": variants,
     }
     attributes = features.attributes
-    return FigureInputs(name, products, variants, groups, features.blocks, made_with, attributes["epoch"], attributes.get("series", ""))
+    return FigureInputs(name, map_keys, variants, groups, features.blocks, made_with, attributes["epoch"], attributes.get("series", ""))
 
 
 def is_fresh(run: Run, group: str, mark: str) -> bool:

@@ -114,10 +114,10 @@ def test_one_more_method_passes_one_product_to_the_formulas(lab, finished_copy, 
     asked = []
     original = cam_spans.compute_cams
     monkeypatch.setattr(
-        cam_spans, "compute_cams", lambda features, products, context: asked.extend(products) or original(features, products, context)
+        cam_spans, "compute_cams", lambda features, map_keys, context: asked.extend(map_keys) or original(features, map_keys, context)
     )
     cam(lab.run(finished_copy, "cam.methods=['l2_norm','grad_cam','hires_cam']", "cam.positions=['aligned']", "cam.targets=['match']"))
-    assert {product.key for product in asked} == {"aligned/match/hires_cam"}
+    assert {map_key.key for map_key in asked} == {"aligned/match/hires_cam"}
     assert len(asked) == 3 * 4  # checkpoints x blocks
 
 

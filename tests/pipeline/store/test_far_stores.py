@@ -7,9 +7,9 @@ from object_server import place_in_memory
 
 from pipeline.cam.stage import cam
 from pipeline.cam.staleness import cam_state
-from pipeline.cam.wanted import wanted_products
+from pipeline.cam.wanted import wanted_map_keys
 from pipeline.extract.stage import extract
-from pipeline.features.bad_images import void_images
+from pipeline.features.bad_images import bad_images_of
 from pipeline.features.finished import mark_features_whole, missing_blocks
 from pipeline.features.state import feature_state, layout_notes
 from pipeline.index.stage import index
@@ -91,7 +91,7 @@ def test_a_checkpoints_features_are_compared_within_few_answers(run):
         assert feature_state(run, run.features("net_000"), made_with).kind == "fresh"
     assert requests.in_a_row <= 30
     store.ledger.forget_whole()
-    for look, expected in ((missing_blocks, (0, 15)), (void_images, {}), (mark_features_whole, 0)):
+    for look, expected in ((missing_blocks, (0, 15)), (bad_images_of, {}), (mark_features_whole, 0)):
         with far_away() as requests:
             assert look(run.features("net_000")) == expected
         assert requests.in_a_row <= 40
@@ -99,7 +99,7 @@ def test_a_checkpoints_features_are_compared_within_few_answers(run):
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_checkpoints_maps_are_compared_within_few_answers(run, whole):
-    products, cams = wanted_products(run, "net_000"), run.cams("net_000")
+    products, cams = wanted_map_keys(run, "net_000"), run.cams("net_000")
     noted = cams.ledger.whole()
     if not whole:
         cams.ledger.forget_whole()

@@ -77,6 +77,7 @@ lint: $(DEV)  ## ruff, mypy, import-linter
 	$(VENV)/bin/lint-imports
 
 bench: $(DEV)  ## Benchmarks (side-by-side ratios)
+	$(VENV)/bin/python benchmarks/bench_start.py
 	$(VENV)/bin/python benchmarks/bench_extract.py
 	$(VENV)/bin/python benchmarks/bench_store.py
 	$(VENV)/bin/python benchmarks/bench_layout.py

@@ -19,9 +19,9 @@ import torch
 from bench_extract import make_photos
 from machine import print_table, scratch, seconds
 
-from pipeline.cam.references import Compared
+from pipeline.cam.references import References
 from pipeline.cam.stage import cam
-from pipeline.cam.wanted import wanted_products
+from pipeline.cam.wanted import wanted_map_keys
 from pipeline.extract.stage import extract
 from pipeline.features.reading import read_features
 from pipeline.index.stage import index
@@ -100,7 +100,7 @@ def against_reading(folder: Path, chosen: argparse.Namespace) -> float:
     rows = []
     for name, methods in SETS.items():
         run = open_run(folder, methods)
-        count = len(wanted_products(run, "net_000"))
+        count = len(wanted_map_keys(run, "net_000"))
         times: dict[str, list[float]] = {"reading": [], "reading, cold": [], "cam": [], "cam, cold": []}
         for _ in range(ROUNDS):
             for cold in (False, True) if drop_caches() else (False,):
@@ -139,7 +139,7 @@ def drop_caches() -> bool:
 def read_all(run: Run) -> None:
     """Read, block by block and by as many threads as `cam` uses, every feature that the maps are made of."""
     store = run.features("net_000")
-    needed = needed_features(wanted_products(run, "net_000"))
+    needed = needed_features(wanted_map_keys(run, "net_000"))
     for _ in run_blocks(run.settings.compute, lambda block: read_features(store, needed, block.rows).nbytes, store.blocks):
         pass
 
@@ -222,7 +222,7 @@ def every_class(folder: Path, chosen: argparse.Namespace) -> None:
     store = run.features("net_000")
     read = read_features(store, ["valid", "source_cell", "aligned_map", "boundary", "logit"], store.blocks[0].rows)
     block = {str(key): read[key].values for key in read}
-    context = Compared(store).context
+    context = References(store).context
     classes, count = len(context.targets.class_names), len(block["valid"])
     view = POSITIONS["aligned"].open(block, context.sampling, context.pooling, True)
     ours = median(

@@ -27,8 +27,8 @@ from pipeline.extract.stage import extract
 from pipeline.index.stage import index
 from pipeline.run.directory import Run
 from pipeline.settings.all import load_settings
-from pipeline.work.executors import run_groups
-from pipeline.work.pieces import Done, Group
+from pipeline.work.executors import run_batches
+from pipeline.work.pieces import Batch, Done
 from safenet import PRESETS, SafeNet, save_checkpoint
 
 FARM_IMAGES, GPU_RATE = 50_000, 500.0  # images a checkpoint; images a second of one simulated GPU
@@ -98,9 +98,9 @@ def farm_run(directory: Path, folder: Path, photos: str, address: str) -> Run:
     return Run(directory, load_settings(None, (*named, *where, *quick)), progress=False)
 
 
-def spread(run: Run, work: Sleep, groups: Iterable[Group]) -> Iterator[Done]:
+def spread(run: Run, work: Sleep, groups: Iterable[Batch]) -> Iterator[Done]:
     """Run pieces at the run's scheduler."""
-    return run_groups(run.settings.compute, work, groups, directory=run.directory, say=run.say)
+    return run_batches(run.settings.compute, work, groups, directory=run.directory, say=run.say)
 
 
 def bench_graph(folder: Path, checkpoints: int) -> None:
@@ -109,9 +109,9 @@ def bench_graph(folder: Path, checkpoints: int) -> None:
         run = farm_run(folder / "graph", folder, "all", cluster.scheduler_address)
         span = 2048
         pieces = -(-FARM_IMAGES // span)
-        list(spread(run, Sleep(0.0), [Group("warm", [0, 1])]))
+        list(spread(run, Sleep(0.0), [Batch("warm", [0, 1])]))
         before, began, first, most = memory_mb(), time.perf_counter(), 0.0, 0
-        for count, _ in enumerate(spread(run, Sleep(0.0), (Group(f"net_{number:03d}", range(pieces)) for number in range(checkpoints)))):
+        for count, _ in enumerate(spread(run, Sleep(0.0), (Batch(f"net_{number:03d}", range(pieces)) for number in range(checkpoints)))):
             first = first or time.perf_counter() - began
             if count % 200 == 0:
                 most = max(most, client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
@@ -142,9 +142,9 @@ def bench_farm(folder: Path, most: int) -> None:
                 dashboard_address="127.0.0.1:0",
             ) as cluster:
                 run = farm_run(folder / "farm", folder, "all", cluster.scheduler_address)
-                list(spread(run, Sleep(0.0), [Group("warm", range(2 * workers))]))
+                list(spread(run, Sleep(0.0), [Batch("warm", range(2 * workers))]))
                 each = max(3, round(4 / length))
-                groups = [Group(f"net_{number:03d}", range(each)) for number in range(workers)]
+                groups = [Batch(f"net_{number:03d}", range(each)) for number in range(workers)]
                 taken = seconds(lambda run=run, groups=groups, length=length: list(spread(run, Sleep(length), groups)))
                 row.append(f"{each * length / taken:.2f}")
         rows.append(row)

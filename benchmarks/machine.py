@@ -9,11 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
-import torch
-
 
 def describe_machine() -> str:
     """Processor, cores, device and library versions in a line."""
+    import torch  # here: a child's peak memory, as the kernel counts it, begins with its parent's
+
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"

@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.disk.places import Place, files_below, name_below, remove_tree
 from pipeline.disk.records import DamagedRecordError
 from pipeline.features.replacing import finish_swap, replacement_of
-from pipeline.render.listing import INDEX, index_seal
+from pipeline.render.listing import LISTING, listing_seal
 from pipeline.render.png_files import png_settings
 from pipeline.run.directory import Run
 from pipeline.store.groups import JOINED, METADATA, bytes_on_disk, read_json
@@ -73,14 +73,14 @@ def _names(run: Run) -> set[str]:
 
 def _forget_pictures(run: Run, names: Sequence[str]) -> int:
     """Take the pictures that show these checkpoints alone out of the list, and then delete them."""
-    index, seal = run.mosaics_path / INDEX, index_seal(run)
-    entries: list[dict[str, Any]] = read_json(index) if seal.holds(INDEX) else []
+    index, seal = run.mosaics_path / LISTING, listing_seal(run)
+    entries: list[dict[str, Any]] = read_json(index) if seal.holds(LISTING) else []
     shown = {run.mosaics_path / entry["path"]: entry["checkpoints"] for entry in entries}
     pictures = [path for path in files_below(run.mosaics_path, "*.png") if set(shown.get(path) or _shown(path)) <= set(names)]
     gone = {name_below(path, run.mosaics_path) for path in pictures}
     kept = [entry for entry in entries if entry["path"] not in gone]
     if len(kept) < len(entries):
-        seal.replace(INDEX, json.dumps(kept, indent=1).encode())
+        seal.replace(LISTING, json.dumps(kept, indent=1).encode())
     for path in pictures:
         path.unlink()
     for folder in {path.parent for path in pictures} - {run.mosaics_path}:

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.cam.references import Compared, OtherHeads
+from pipeline.cam.references import OtherHeads, References
 from pipeline.cam.target_checks import check_targets
 from pipeline.features.finished import finished_checkpoints
 from pipeline.features.reading import read_features
@@ -24,9 +24,9 @@ from safenet.architecture import Sampling
 from stages.cam.class_maps import CLASS_METHODS, class_maps, mean_class_maps, mean_weighted_cells
 from stages.cam.compute import CamContext, compute_cams, needed_features
 from stages.cam.frames import image_frame, to_photo_frame
+from stages.cam.map_keys import FACTS_PREFIX, MapKey
 from stages.cam.pairs import cell_similarity, part_of_cells
 from stages.cam.positions import POSITIONS, PositionView
-from stages.cam.products import FACTS_PREFIX, Product
 from stages.finite import neutral
 from stages.naming import known
 from stages.recent import Recent
@@ -52,7 +52,7 @@ class Explainer:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._compared: Recent[str, Recent[str, Compared]] = Recent(_KEPT)
+        self._references: Recent[str, Recent[str, References]] = Recent(_KEPT)
 
     def maps(self, checkpoint: str, keys: Sequence[str], samples: Samples = None, heads_of: str | None = None) -> xr.Dataset:
         """Compute any heat maps, stored in `cams` or not.
@@ -77,17 +77,17 @@ class Explainer:
         ValueError
             If a key, checkpoint or sample is unknown, or a target is not possible.
         """
-        products = [_checked(key) for key in keys]
-        features, compared = self._store(checkpoint), self._of(checkpoint, heads_of)
-        targets = sorted({p.target for p in products if p.target != NO_TARGET and not p.is_stored_gradient})
+        map_keys = [_checked(key) for key in keys]
+        features, references = self._store(checkpoint), self._of(checkpoint, heads_of)
+        targets = sorted({p.target for p in map_keys if p.target != NO_TARGET and not p.is_stored_gradient})
         if heads_of is not None and any(parse_target(target).flip for target in targets):
             raise ValueError("flip_embedding cannot be computed for other heads, because its features are not stored. Leave out .flip")
         check_targets(self._store(heads_of or checkpoint), targets)
         parts = []
         for rows, chosen in self._rows(features, samples):
-            block = compared.attach(read_features(features, needed_features(products), rows), rows, products)
-            parts.append(compute_cams(block.isel(sample=chosen), products, compared.context))
-        asked = {name: key for product, key in zip(products, keys, strict=True) for name, key in _names(product, key)}
+            block = references.attach(read_features(features, needed_features(map_keys), rows), rows, map_keys)
+            parts.append(compute_cams(block.isel(sample=chosen), map_keys, references.context))
+        asked = {name: key for map_key, key in zip(map_keys, keys, strict=True) for name, key in _names(map_key, key)}
         return self._labelled(xr.concat(parts, dim="sample").rename(asked), features, samples)
 
     def class_maps(
@@ -111,11 +111,11 @@ class Explainer:
         method : {"grad_cam", "hires_cam"}
         """
         known(method, CLASS_METHODS, "method")
-        features, compared = self._store(checkpoint), self._of(checkpoint, heads_of)
-        heads, names = _affine(compared.context, checkpoint), self._class_names(heads_of or checkpoint)
+        features, references = self._store(checkpoint), self._of(checkpoint, heads_of)
+        heads, names = _affine(references.context, checkpoint), self._class_names(heads_of or checkpoint)
         numbers = None if classes is None else np.array([names.index(known(name, names, "classes")) for name in classes])
         parts = []
-        for view in self._views(features, samples, position, compared.context):
+        for view in self._views(features, samples, position, references.context):
             maps = class_maps(view.cells.values, _weights(view), heads.folded, method, numbers)
             maps[view.spoilt] = np.nan
             parts.append(maps)
@@ -131,9 +131,9 @@ class Explainer:
         Bad images, and samples whose map is not finite, are left out.
         """
         known(method, CLASS_METHODS, "method")
-        features, compared = self._store(checkpoint), self._of(checkpoint, None)
-        heads, total, count = _affine(compared.context, checkpoint), np.zeros(()), 0
-        for view in self._views(features, samples, position, compared.context, skip_void=True):
+        features, references = self._store(checkpoint), self._of(checkpoint, None)
+        heads, total, count = _affine(references.context, checkpoint), np.zeros(()), 0
+        for view in self._views(features, samples, position, references.context, skip_void=True):
             total = total + mean_weighted_cells(view.cells.values[~view.spoilt], _weights(view)[~view.spoilt], method)
             count += int((~view.spoilt).sum())
         if not count:
@@ -161,8 +161,8 @@ class Explainer:
         Dataset
             `before`, `after`, `features`, `head`, `interaction`, float32 (sample, y, x): after - before is the sum of the last three.
         """
-        product = _checked(key)
-        if product.target == NO_TARGET or parse_target(product.target).base not in ("label", "class_"):
+        map_key = _checked(key)
+        if map_key.target == NO_TARGET or parse_target(map_key.target).base not in ("label", "class_"):
             raise ValueError(
                 f"{key}: expected a target of one class, label or class_NAME: the question to the head must be the same before and after"
             )
@@ -188,19 +188,19 @@ class Explainer:
         Dataset
             `deletion` and `insertion`, float64 (sample, step), steps 0 ... N.
         """
-        product = _checked(key)
-        name = target or product.target
+        map_key = _checked(key)
+        name = target or map_key.target
         if name == NO_TARGET:
             raise ValueError(f"{key}: a class-free map has no score of its own; name the target whose score is to be measured")
-        features, compared = self._store(checkpoint), self._of(checkpoint, None)
+        features, references = self._store(checkpoint), self._of(checkpoint, None)
         check_targets(features, [name])
-        wanted, parsed = [product, Product(product.position, name, "hires_cam")], parse_target(name)
+        wanted, parsed = [map_key, MapKey(map_key.position, name, "hires_cam")], parse_target(name)
         found: dict[str, list[NDArray[np.float64]]] = {"deletion": [], "insertion": []}
         for rows, chosen in self._rows(features, samples):
-            block = compared.attach(read_features(features, needed_features(wanted), rows), rows, wanted).isel(sample=chosen)
+            block = references.attach(read_features(features, needed_features(wanted), rows), rows, wanted).isel(sample=chosen)
             arrays = {str(key): block[key].values for key in block}
-            view, score = _open(product.position, arrays, compared.context), open_score(arrays, parsed, compared.context.targets)
-            maps = compute_cams(block, [product], compared.context)[product.key].values
+            view, score = _open(map_key.position, arrays, references.context), open_score(arrays, parsed, references.context.targets)
+            maps = compute_cams(block, [map_key], references.context)[map_key.key].values
             for way, curve in (("deletion", deletion_curve), ("insertion", insertion_curve)):
                 values = curve(score, view.cells.values, _weights(view), maps)
                 values[np.isnan(maps).any(axis=(1, 2)) | view.spoilt] = np.nan
@@ -228,14 +228,14 @@ class Explainer:
         -----
         The network compares a part only with the same part: a cell in ring 1 is compared through head 1 with every cell of the other image.
         """
-        features, compared = self._store(checkpoint), self._of(checkpoint, None)
-        heads = _affine(compared.context, checkpoint)
+        features, references = self._store(checkpoint), self._of(checkpoint, None)
+        heads = _affine(references.context, checkpoint)
         numbers = [*self._numbers(features, [first]), *self._numbers(features, [second])]
         ids = features.values("sample_id")[numbers]
         matrices = [head.embed_matrix for head in heads.folded]
-        sampling = compared.context.sampling
+        sampling = references.context.sampling
         found: dict[str, tuple[tuple[str, ...], NDArray[np.float32]]] = {}
-        read = [self._cells(features, number, compared.context) for number in numbers]
+        read = [self._cells(features, number, references.context) for number in numbers]
         for name, own, other, whom in (("first", 0, 1, "second"), ("second", 1, 0, "first")):
             key = f"aligned/pair_share_{ids[other]}/hires_cam"
             maps = self.maps(checkpoint, [key], [numbers[own]])[key]
@@ -262,10 +262,10 @@ class Explainer:
             From `cams` (one checkpoint) or from `maps`, named by its key, with the coordinate `sample_id`.
         checkpoint : str
         """
-        product, features = Product.parse(str(maps.name)), self._store(checkpoint)
+        map_key, features = MapKey.parse(str(maps.name)), self._store(checkpoint)
         numbers = self._numbers(features, maps["sample_id"].values.tolist())
         read = [features.read(["theta", "source_cell"], slice(number, number + 1)) for number in numbers]
-        return image_frame(maps, product.position, xr.concat(read, dim="sample"), features.attributes["architecture"]["sampling"], product.additive)
+        return image_frame(maps, map_key.position, xr.concat(read, dim="sample"), features.attributes["architecture"]["sampling"], map_key.additive)
 
     # ---- what is read
 
@@ -276,12 +276,12 @@ class Explainer:
     def _store(self, checkpoint: str) -> GroupStore:
         return self._run.features(known(checkpoint, self._checkpoints, "checkpoint"))
 
-    def _of(self, checkpoint: str, heads_of: str | None) -> Compared:
-        def open_features() -> Compared:
+    def _of(self, checkpoint: str, heads_of: str | None) -> References:
+        def open_features() -> References:
             own = heads_of is None or heads_of == checkpoint
-            return Compared(self._store(checkpoint), None if own else self._other_heads(checkpoint, str(heads_of)))
+            return References(self._store(checkpoint), None if own else self._other_heads(checkpoint, str(heads_of)))
 
-        of_checkpoint = self._compared.get(checkpoint, lambda: Recent(_KEPT))
+        of_checkpoint = self._references.get(checkpoint, lambda: Recent(_KEPT))
         return of_checkpoint.get(heads_of or checkpoint, open_features)
 
     def _other_heads(self, checkpoint: str, heads_of: str) -> OtherHeads:
@@ -337,17 +337,17 @@ class Explainer:
         return found.assign_coords(sample_id=("sample", ids))
 
 
-def _checked(key: str) -> Product:
+def _checked(key: str) -> MapKey:
     try:
-        product = Product.parse(key)
+        map_key = MapKey.parse(key)
     except ValueError:
         raise ValueError(f"{key!r} is no heat map; expected position/target/method, such as 'aligned/match/hires_cam'") from None
-    return product.checked()
+    return map_key.checked()
 
 
-def _names(product: Product, key: str) -> tuple[tuple[str, str], tuple[str, str]]:
+def _names(map_key: MapKey, key: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """Names of the two variables, as they are computed and as they were asked for."""
-    return (product.key, key), (product.facts_key, f"{FACTS_PREFIX}{key}")
+    return (map_key.key, key), (map_key.facts_key, f"{FACTS_PREFIX}{key}")
 
 
 def _open(position: str, arrays: dict[str, NDArray], context: CamContext) -> PositionView:

@@ -10,14 +10,14 @@ from pipeline.store.group_store import GroupStore
 from pipeline.store.layout import array_layout
 from safenet.architecture import Architecture
 from stages.cam.facts import FACTS, STATUS
+from stages.cam.map_keys import MapKey
 from stages.cam.methods import METHODS
 from stages.cam.names import ON_ALIGNED_GRID
-from stages.cam.products import Product
 from stages.cam.settings import LOW_CONTRAST_BELOW
 from stages.schema import Variable
 
 
-def lay_out_maps(features: GroupStore, cams: GroupStore, products: Sequence[Product], stamps: Mapping[str, str]) -> None:
+def lay_out_maps(features: GroupStore, cams: GroupStore, map_keys: Sequence[MapKey], stamps: Mapping[str, str]) -> None:
     """Make the arrays that are not there, or that were made of other features; make room where the dataset has grown."""
     attributes = features.attributes
     samples, block_samples = attributes["samples"], layout_notes(features)["block_samples"]
@@ -32,26 +32,27 @@ def lay_out_maps(features: GroupStore, cams: GroupStore, products: Sequence[Prod
     grid = attributes["architecture"]["image_size"] // attributes["architecture"]["patch_size"]
     sizes = {"sample": samples, "y": grid, "x": grid, "fact": len(FACTS)}
     is_linear = Architecture(**attributes["architecture"]).is_linear
-    missing = [p for p in products if cams.array_attributes(p.key).get("stamp") != stamps[p.key] or not cams.has(p.facts_key)]
+    made = cams.attributes_by_array(key for p in map_keys for key in (p.key, p.facts_key))
+    missing = [p for p in map_keys if made.get(p.key, {}).get("stamp") != stamps[p.key] or p.facts_key not in made]
     cams.add_arrays(
         [
-            array_layout(variable, "float32", sizes, block_samples, attributes={"stamp": stamps[product.key], **described})
-            for product in missing
-            for variable, described in _described(product, is_linear)
+            array_layout(variable, "float32", sizes, block_samples, attributes={"stamp": stamps[map_key.key], **described})
+            for map_key in missing
+            for variable, described in _described(map_key, is_linear)
         ]
     )
 
 
-def _described(product: Product, is_linear: bool) -> list[tuple[Variable, dict[str, Any]]]:
+def _described(map_key: MapKey, is_linear: bool) -> list[tuple[Variable, dict[str, Any]]]:
     """The two arrays of a product, and what their attributes tell."""
-    method, frame = METHODS[product.method], "aligned" if product.position in ON_ALIGNED_GRID else "patch"
-    what = f"{product.method} at {product.position}, target {product.target}"
+    method, frame = METHODS[map_key.method], "aligned" if map_key.position in ON_ALIGNED_GRID else "patch"
+    what = f"{map_key.method} at {map_key.position}, target {map_key.target}"
     codes = {str(code): row.name for code, row in STATUS.items()}
     facts = {"facts": list(FACTS), "status": codes, "low_contrast_below": LOW_CONTRAST_BELOW}
     return [
         (
-            Variable(product.key, ("sample", "y", "x"), "float32", what, frame=frame),
-            {"kind": method.kind, "additive": product.additive, "exact": product.exact and is_linear, "source": method.source},
+            Variable(map_key.key, ("sample", "y", "x"), "float32", what, frame=frame),
+            {"kind": method.kind, "additive": map_key.additive, "exact": map_key.exact and is_linear, "source": method.source},
         ),
-        (Variable(product.facts_key, ("sample", "fact"), "float32", f"facts of {what}"), facts),
+        (Variable(map_key.facts_key, ("sample", "fact"), "float32", f"facts of {what}"), facts),
     ]

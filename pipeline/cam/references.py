@@ -19,13 +19,13 @@ from safenet.architecture import HeadActivation, Pooling
 from safenet.head_arrays import HEAD_ARRAYS
 from stages.cam.compute import CamContext, needed_references
 from stages.cam.gate import GATE_READS, LOGIT_TOLERANCE, Exactness, examine
-from stages.cam.products import Product
+from stages.cam.map_keys import MapKey
 from stages.finite import whole_or_nothing
 from stages.schema import HEAD_PREFIX
 from stages.targets.names import TargetName
+from stages.targets.part_heads import run_heads
 from stages.targets.references import UNDEFINED, ReferenceBank, ReferenceGroups, Role, reference_groups
 from stages.targets.scoring import label_index, target_context
-from stages.targets.stored_heads import run_heads
 
 _TEXTS = ("place", "view", "split", "roles")
 _GATE_BLOCKS = 16
@@ -59,7 +59,7 @@ def read_heads(features: GroupStore) -> xr.Dataset:
     return features.read([HEAD_PREFIX + key for key in HEAD_ARRAYS])
 
 
-class Compared:
+class References:
     """A feature store as its targets see it; what is small is read once, embeddings when a similarity first asks for them.
 
     Parameters
@@ -77,7 +77,7 @@ class Compared:
 
     @cached_property
     def context(self) -> CamContext:
-        """Heads, class names, FAM's sampling and FPM's pooling; gradients by autograd where the gate says so."""
+        """Heads, class names, FAM's sampling and FPM's pooling; gradients layer by layer where the gate says so."""
         closed_form = self._other is not None or self.exactness.form == "closed"
         targets = target_context(self._heads, self._class_names, self._activation, closed_form=closed_form)
         precision = self._features.attributes.get("precision", "float32")
@@ -126,19 +126,19 @@ class Compared:
             self._banks[flip] = ReferenceBank(self.groups, self._embeddings(flip))
         return self._banks[flip]
 
-    def prepare(self, products: Iterable[Product]) -> None:
+    def prepare(self, map_keys: Iterable[MapKey]) -> None:
         """Read now what all blocks share, so that threads do not each read it."""
-        for name, target in needed_references(products).items():
+        for name, target in needed_references(map_keys).items():
             self._reference(name, target, slice(0, 1))
         _ = self.context.targets.rivals, self.class_index
 
-    def attach(self, features: xr.Dataset, rows: slice, products: Iterable[Product]) -> xr.Dataset:
+    def attach(self, features: xr.Dataset, rows: slice, map_keys: Iterable[MapKey]) -> xr.Dataset:
         """Add, to the features of some samples, the classes and references that the products' targets read."""
         found = features.assign(class_index=("sample", self.class_index[rows]))
         if self._other is not None and "logit" in found:
             embedding, logit = self._through_heads(rows)
             found = found.assign(embedding=(("sample", "head", "embed"), embedding), logit=(("sample", "head", "class"), logit))
-        references = {name: self._reference(name, target, rows) for name, target in needed_references(products).items()}
+        references = {name: self._reference(name, target, rows) for name, target in needed_references(map_keys).items()}
         return found.assign({name: (("sample", "head", "embed"), values) for name, values in references.items()})
 
     @cached_property

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.cam.layout import lay_out_maps
-from pipeline.cam.references import Compared
+from pipeline.cam.references import References
 from pipeline.cam.spans import CamSpan, CamWork, Piece
-from pipeline.cam.staleness import CamState, cam_state, current_maps, product_stamps
+from pipeline.cam.staleness import CamState, cam_state, current_maps, map_stamps
 from pipeline.cam.target_checks import check_targets
-from pipeline.cam.wanted import check_positions, notes_on_left_out, wanted_products
+from pipeline.cam.wanted import check_positions, notes_on_left_out, wanted_map_keys
+from pipeline.disk.places import FEW, each
 from pipeline.features.finished import content_stamp, finished_checkpoints
 from pipeline.features.schema_versions import refuse_later
 from pipeline.run.bring_up import PieceStage, bring_up_to_date
@@ -18,7 +19,7 @@ from pipeline.run.directory import MissingProductError, Run
 from pipeline.run.outcome import Outcome
 from pipeline.store.blocks import Block
 from pipeline.work.executors import runs_here
-from stages.cam.products import Product
+from stages.cam.map_keys import MapKey
 from stages.targets.names import NO_TARGET
 
 
@@ -54,7 +55,7 @@ class _Checkpoint:
     """
 
     name: str
-    products: Sequence[Product]
+    map_keys: Sequence[MapKey]
     content: str = ""
     computed: int = 0
     whole: bool = False
@@ -73,14 +74,15 @@ class CamStage(PieceStage[_Checkpoint]):
     def subjects(self) -> list[_Checkpoint]:
         """Check every checkpoint before anything is computed for one."""
         self._names = finished_checkpoints(self.run, self._partial)
-        return [_Checkpoint(name, self._checked(name)) for name in self._names]
+        map_keys = each(self.run.features_path, self._checked, self._names, at_once=FEW)
+        return [_Checkpoint(name, found) for name, found in zip(self._names, map_keys, strict=True)]
 
-    def _checked(self, name: str) -> list[Product]:
+    def _checked(self, name: str) -> list[MapKey]:
         """Refuse positions that were not stored and targets that no sample of this checkpoint has; return what is to be made."""
         check_positions(self.run, name)
-        products = wanted_products(self.run, name)
-        check_targets(self.run.features(name), sorted({p.target for p in products if p.target != NO_TARGET and not p.is_stored_gradient}))
-        return products
+        map_keys = wanted_map_keys(self.run, name)
+        check_targets(self.run.features(name), sorted({p.target for p in map_keys if p.target != NO_TARGET and not p.is_stored_gradient}))
+        return map_keys
 
     def units(self, subject: _Checkpoint) -> list[Block]:
         """Blocks."""
@@ -97,14 +99,14 @@ class CamStage(PieceStage[_Checkpoint]):
         if alone:
             cams.sweep()
             refuse_later(cams)
-            if not cams.is_laid_out or cam_state(self.run, subject.name, subject.products).pending:
+            if not cams.is_laid_out or cam_state(self.run, subject.name, subject.map_keys).pending:
                 cams.take_over()
-            lay_out_maps(features, cams, subject.products, product_stamps(features, subject.products))
-        state, mine = cam_state(self.run, subject.name, subject.products), {block.index for block in self.share[subject.name]}
+            lay_out_maps(features, cams, subject.map_keys, map_stamps(features, subject.map_keys))
+        state, mine = cam_state(self.run, subject.name, subject.map_keys), {block.index for block in self.shared[subject.name]}
         if state.pending and alone:
             self._forget_whole(subject, state)
         pieces = [Piece(block, tuple(missing), state.origins[block]) for block, missing in state.pending if block.index in mine]
-        subject.computed = len({product for piece in pieces for product in piece.products})
+        subject.computed = len({product for piece in pieces for product in piece.map_keys})
         compute = self.run.settings.compute
         size = 1 if runs_here(compute) else max(1, compute.span_samples // cams.attributes["block_samples"])
         return [CamSpan(subject.name, tuple(pieces[start : start + size]), cams.fence) for start in range(0, len(pieces), size)]
@@ -115,7 +117,7 @@ class CamStage(PieceStage[_Checkpoint]):
         kept = current_maps(features, cams) - {product.key for _, missing in state.pending for product in missing}
         noted = cams.ledger.whole()
         cams.ledger.mark_whole({"features": subject.content, "products": {key: noted["products"][key] for key in kept}})
-        exactness = Compared(features).exactness.as_dict()
+        exactness = References(features).exactness.as_dict()
         if cams.attributes.get("exactness") != exactness:
             cams.update_attributes({"exactness": exactness})
 
@@ -129,15 +131,15 @@ class CamStage(PieceStage[_Checkpoint]):
         if content_stamp(features) != subject.content:
             raise MissingProductError(f"{features}: was written again while its heat maps were computed; run `atlas cam` again")
         subject.whole = True
-        alone = self.run.part.is_whole
-        missing = cam_state(self.run, subject.name, subject.products).pending if subject.computed or not alone else ()
+        alone = self.run.share.is_whole
+        missing = cam_state(self.run, subject.name, subject.map_keys).pending if subject.computed or not alone else ()
         if missing and alone:
             raise MissingProductError(f"{cams}: {len(missing)} blocks that were written are gone, or another call wrote over them; call again")
         if missing:
             return
         noted = cams.ledger.whole()
         kept = {key: noted["products"][key] for key in current_maps(features, cams)}
-        cams.ledger.mark_whole({"features": subject.content, "products": {**kept, **product_stamps(features, subject.products)}})
+        cams.ledger.mark_whole({"features": subject.content, "products": {**kept, **map_stamps(features, subject.map_keys)}})
         cams.consolidate()
 
     def left(self) -> str:
@@ -152,6 +154,6 @@ class CamStage(PieceStage[_Checkpoint]):
     def outcome(self) -> Outcome:
         """Count maps, and say what cannot be made."""
         computed = sum(one.computed for one in self.mine)
-        fresh = sum(len(one.products) for one in self.mine) - computed
+        fresh = sum(len(one.map_keys) for one in self.mine) - computed
         notes = notes_on_left_out(self.run, self._names)
         return Outcome(self.name, computed, fresh, "maps (checkpoint x position x target x method)", notes)

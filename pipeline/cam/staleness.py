@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pipeline.disk.stamps import stamp
-from pipeline.features.finished import block_content, content_stamp, reference_stamp
+from pipeline.features.finished import block_contents, content_stamp, reference_stamp
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.store.blocks import Block
 from pipeline.store.group_store import GroupStore
-from safenet.architecture import Sampling
-from stages.cam.products import Product
+from safenet.architecture import Architecture
+from stages.cam.map_keys import MapKey
 from stages.targets.names import NO_TARGET, parse_target
 
 VERSION = 4
@@ -34,28 +35,33 @@ class CamState:
 
     stamps: Mapping[str, str]
     origins: Mapping[Block, str]
-    pending: Sequence[tuple[Block, Sequence[Product]]]
+    pending: Sequence[tuple[Block, Sequence[MapKey]]]
 
 
-def cam_state(run: Run, name: str, products: Sequence[Product]) -> CamState:
+def cam_state(run: Run, name: str, map_keys: Sequence[MapKey]) -> CamState:
     """Compare a checkpoint's stored heat maps with its features and the settings; nothing is written."""
     features, cams = run.features(name), run.cams(name)
-    stamps = product_stamps(features, products)
-    held = {p: cams.held_blocks([p.key, p.facts_key]) if cams.has(p.key) and cams.has(p.facts_key) else set() for p in products}
+    stamps = map_stamps(features, map_keys)
+    held = _held(cams, map_keys)
     if all(len(blocks) == len(features.blocks) for blocks in held.values()) and _are_noted_whole(features, cams, stamps):
         return CamState(stamps, {}, [])
     origins, pending = _origins(features), []
-    for block, origin in origins.items():
-        made = cams.ledger.record(block)
+    for (block, origin), made in zip(origins.items(), cams.ledger.records(list(origins)), strict=True):
         arrays = made.get("arrays", {}) if made.get("made_of") == origin else {}
-        missing = [p for p in products if block.index not in held[p] or not _is_marked(arrays, p, stamps[p.key])]
+        missing = [p for p in map_keys if block.index not in held[p] or not _is_marked(arrays, p, stamps[p.key])]
         pending += [(block, missing)] if missing else []
     return CamState(stamps, origins, pending)
 
 
-def _is_marked(arrays: Mapping[str, Mapping[str, Any]], product: Product, mark: str) -> bool:
+def _held(cams: GroupStore, map_keys: Sequence[MapKey]) -> dict[MapKey, set[int]]:
+    """Numbers of the blocks whose files are there, of both arrays of a product; none where an array is not."""
+    held = cams.held_by_array(cams.present(key for p in map_keys for key in (p.key, p.facts_key)))
+    return {p: held.get(p.key, set()) & held.get(p.facts_key, set()) for p in map_keys}
+
+
+def _is_marked(arrays: Mapping[str, Mapping[str, Any]], map_key: MapKey, mark: str) -> bool:
     """Whether maps and facts are both proven."""
-    return all(arrays.get(key, {}).get("stamp") == mark for key in (product.key, product.facts_key))
+    return all(arrays.get(key, {}).get("stamp") == mark for key in (map_key.key, map_key.facts_key))
 
 
 def current_maps(features: GroupStore, cams: GroupStore) -> set[str]:
@@ -63,44 +69,72 @@ def current_maps(features: GroupStore, cams: GroupStore) -> set[str]:
     whole = cams.ledger.whole()
     if whole.get("features") != content_stamp(features):
         return set()
-    products = [Product.parse(key) for key in whole["products"]]
-    known = [product_stamps(features, products, version) for version in range(1, VERSION + 1)]  # what an earlier version made can still be read
-    return {key for key, made in whole["products"].items() if any(made == stamps[key] for stamps in known) and cams.has(key)}
+    map_keys = [MapKey.parse(key) for key in whole["products"]]
+    beyond = _Beyond(features)
+    known = [_stamps(beyond, map_keys, version) for version in range(1, VERSION + 1)]  # what an earlier version made can still be read
+    return {key for key in cams.present(whole["products"]) if any(whole["products"][key] == stamps[key] for stamps in known)}
 
 
-def product_stamps(store: GroupStore, products: Sequence[Product], version: int = VERSION) -> dict[str, str]:
+def map_stamps(store: GroupStore, map_keys: Sequence[MapKey], version: int = VERSION) -> dict[str, str]:
     """Product key -> stamp it must have, given the features in `store`."""
-    mark, classes = store.attributes["stamp"], stamp(store.attributes["class_names"])
-    made = {product: version_of(product, store.attributes["architecture"]["sampling"], version) for product in products}
-    return {p.key: stamp({"features": mark, "version": made[p], "product": p.key, **_beyond(store, p, classes)}) for p in products}
+    return _stamps(_Beyond(store), map_keys, version)
 
 
-def version_of(product: Product, sampling: Sampling, version: int = VERSION) -> int:
+def _stamps(beyond: _Beyond, map_keys: Sequence[MapKey], version: int) -> dict[str, str]:
+    store, mark = beyond.store, beyond.store.attributes["stamp"]
+    network = Architecture(**store.attributes["architecture"])
+    made = {map_key: version_of(map_key, network, version) for map_key in map_keys}
+    return {p.key: stamp({"features": mark, "version": made[p], "product": p.key, **beyond.of(p)}) for p in map_keys}
+
+
+def version_of(map_key: MapKey, network: Architecture, version: int = VERSION) -> int:
     """Return the version of a map as `version` of the stage makes it.
 
-    Version 4 changed the last digits of what passes bilinear sampling; every other map is still that of version 3.
+    Version 4 changed the last digits of what passes bilinear sampling, and of gradients without a closed form; every other map is still that of
+    version 3.
     """
-    is_resampled = product.method == "l2_norm_source" or (product.position == "patch" and product.target != NO_TARGET)
-    return 3 if version == 4 and not (is_resampled and sampling == "bilinear") else version
+    has_gradient = map_key.target != NO_TARGET and not map_key.is_stored_gradient
+    is_resampled = map_key.method == "l2_norm_source" or (map_key.position == "patch" and has_gradient)
+    is_changed = (is_resampled and network.sampling == "bilinear") or (has_gradient and not network.is_linear)
+    return 3 if version == 4 and not is_changed else version
 
 
-def _beyond(store: GroupStore, product: Product, classes: str) -> dict[str, str]:
-    """What a map depends on beyond the features of its own block."""
-    if product.target == NO_TARGET:
-        return {}
-    target = parse_target(product.target)
-    if target.row.kind == "similarity":
-        flipped = {"flipped": content_stamp(store)} if target.flip else {}
-        return {"reference": reference_stamp(store), **flipped}
-    return {"classes": classes} if target.base in ("label", "class_") else {}
+@dataclass(frozen=True)
+class _Beyond:
+    """What maps depend on beyond the features of their own block; read once for all of them."""
+
+    store: GroupStore
+
+    def of(self, map_key: MapKey) -> dict[str, str]:
+        """For a stamp."""
+        if map_key.target == NO_TARGET:
+            return {}
+        target = parse_target(map_key.target)
+        if target.row.kind == "similarity":
+            flipped = {"flipped": self._content} if target.flip else {}
+            return {"reference": self._reference, **flipped}
+        return {"classes": self._classes} if target.base in ("label", "class_") else {}
+
+    @cached_property
+    def _classes(self) -> str:
+        return stamp(self.store.attributes["class_names"])
+
+    @cached_property
+    def _content(self) -> str:
+        return content_stamp(self.store)
+
+    @cached_property
+    def _reference(self) -> str:
+        return reference_stamp(self.store)
 
 
 def _origins(features: GroupStore) -> dict[Block, str]:
     places = features.values("place").tolist()
-    return {block: stamp([block_content(features, block), places[block.rows]]) for block in features.blocks}
+    blocks = features.blocks
+    return {block: stamp([content, places[block.rows]]) for block, content in zip(blocks, block_contents(features, blocks), strict=True)}
 
 
-def finished_stamps(run: Run, name: str, products: Sequence[Product]) -> dict[str, str]:
+def finished_stamps(run: Run, name: str, map_keys: Sequence[MapKey]) -> dict[str, str]:
     """Return `product_stamps` of a checkpoint whose heat maps are all there.
 
     Raises
@@ -109,10 +143,10 @@ def finished_stamps(run: Run, name: str, products: Sequence[Product]) -> dict[st
         If some are missing, or were made of other features.
     """
     features, cams = run.features(name), run.cams(name)
-    stamps = product_stamps(features, products)
+    stamps = map_stamps(features, map_keys)
     if _are_noted_whole(features, cams, stamps):
         return stamps
-    state = cam_state(run, name, products)
+    state = cam_state(run, name, map_keys)
     if state.pending:
         where = f"{cams}: {len(state.pending)} of {len(state.origins)} blocks"
         raise MissingProductError(f"{where} lack heat maps that the settings ask for; run `atlas cam` first")

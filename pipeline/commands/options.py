@@ -11,7 +11,7 @@ import click
 from pipeline.disk.places import Place, place_of
 from pipeline.settings.durations import seconds_of
 from pipeline.settings.executor_names import EXECUTOR_MEANINGS
-from pipeline.work.share import Part
+from pipeline.work.share import Share
 from stages.naming import known
 
 
@@ -57,7 +57,7 @@ FARM = (
     click.Option(
         ["--part"],
         metavar="K/N",
-        callback=_read_by(Part.parse),
+        callback=_read_by(Share.parse),
         help="Do only part K of N. The other parts may run at the same time, on any machine.",
     ),
     click.Option(

@@ -12,7 +12,7 @@ from pipeline.disk.places import Place
 from pipeline.index.missing_views import check_views
 from pipeline.stages import OPTIONAL_STAGES, STAGES
 from pipeline.work.log import close_work_log, open_work_log
-from pipeline.work.share import Part
+from pipeline.work.share import Share
 from pipeline.work.stops import stop_after
 
 
@@ -22,7 +22,7 @@ def bring_up_to_date(
     assignments: tuple[str, ...],
     quiet: bool,
     executor: str | None = None,
-    part: Part | None = None,
+    part: Share | None = None,
     lifetime: int | None = None,
     **options: bool,
 ) -> None:
@@ -31,7 +31,7 @@ def bring_up_to_date(
     stage = next(stage for stage in (*STAGES, *OPTIONAL_STAGES) if stage.name == name)
     run = chosen_run(config, directory, with_executor(executor, assignments), quiet)
     if part is not None:
-        run = replace(run, part=part)
+        run = replace(run, share=part)
         open_work_log(run.directory)
     if lifetime is not None:
         stop_after(lifetime)

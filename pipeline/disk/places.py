@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-from pipeline.disk.objects import SCHEMES, ObjectPath, remove_objects
+from pipeline.disk.objects import SCHEMES, ObjectPath, ObjectStat, remove_objects
 
 Place = Path | ObjectPath
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_REQUESTS = 16  # at a time
+FEW = 8
+_REQUESTS = 64  # at a time: each waits for the network, some 20 ms
 
 
 def place_of(where: str | Place) -> Place:
@@ -53,12 +56,24 @@ def place_of(where: str | Place) -> Place:
     return ObjectPath(f"{parts.scheme}://{parts.netloc}", "/".join(part for part in parts.path.split("/") if part))
 
 
-def each(place: Place, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Work on small files one after the other; on objects several at a time, as each waits for the network."""
+def each(place: Place, work: Callable[[Item], Result], items: Iterable[Item], *, at_once: int = _REQUESTS) -> list[Result]:
+    """Work on small files one after the other; on objects several at a time, as each waits for the network.
+
+    `at_once` is FEW for work that has many requests of its own, such as all of a checkpoint.
+    """
     if not isinstance(place, ObjectPath):
         return [work(item) for item in items]
-    with ThreadPoolExecutor(_REQUESTS) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(work, items))
+
+
+def remove_files(paths: Iterable[Place]) -> None:
+    """Delete files; of an object store many in a request."""
+    listed = list(paths)
+    remove_objects(path for path in listed if isinstance(path, ObjectPath))
+    for path in listed:
+        if isinstance(path, Path):
+            path.unlink(missing_ok=True)
 
 
 def remove_tree(folder: Place) -> None:
@@ -102,14 +117,49 @@ def rename(source: Place, target: Place) -> None:
 
 
 def files_in(folder: Place, pattern: str) -> list[Place]:
-    """Sorted files right in a folder whose names match."""
-    found: list[Place] = list(folder.glob(pattern))
+    """Sorted files right in a folder whose names match. Here and below, what vanishes meanwhile, if it is the folder, is not there."""
+    found: Iterable[Place] = folder.glob(pattern) if isinstance(folder, ObjectPath) else _matching(_entries(folder), pattern)
     return sorted(found, key=str)
 
 
 def files_below(folder: Place, pattern: str) -> list[Place]:
     """Sorted files at any depth of a folder whose names match; in an object store by one listing."""
-    return sorted((path for path in folder.rglob(pattern) if path.is_file()), key=str)
+    found: Iterable[Place] = folder.rglob(pattern) if isinstance(folder, ObjectPath) else _matching(_entries_below(folder), pattern)
+    return sorted(found, key=str)
+
+
+def folders_in(folder: Place) -> list[Place]:
+    """Sorted folders right in a folder."""
+    if isinstance(folder, ObjectPath):
+        return [path for path in folder.iterdir() if path.found is None]
+    return sorted(Path(entry.path) for entry in _entries(folder) if entry.is_dir())
+
+
+def status_of(path: Place) -> os.stat_result | ObjectStat | None:
+    """Size and time of a file; None where it is not there, or has just vanished. An object that was listed is not asked again."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _matching(entries: Iterable[os.DirEntry[str]], pattern: str) -> Iterator[Path]:
+    return (Path(entry.path) for entry in entries if fnmatchcase(entry.name, pattern) and entry.is_file())
+
+
+def _entries_below(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    for entry in _entries(folder):
+        yield entry
+        if entry.is_dir(follow_symlinks=False):
+            yield from _entries_below(entry.path)
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
 
 
 def name_below(path: Place, folder: Place) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from crc32c import crc32c
 
 from pipeline.disk.objects import ObjectPath
-from pipeline.disk.places import Place, files_below
+from pipeline.disk.places import Place, files_below, remove_files
 
 _HOST = re.sub(r"\W", "-", socket.gethostname())
 PARTIAL = ".partial"  # ends the name of a file that is being written; what a killed process left of them is swept
@@ -110,8 +110,7 @@ def read_record(path: Place) -> dict[str, Any]:
 def sweep(directory: Place) -> int:
     """Delete what killed processes left half-written under a folder; return how many files. Its writer's lock must be held."""
     left = files_below(directory, f"*{PARTIAL}")
-    for path in left:
-        path.unlink(missing_ok=True)
+    remove_files(left)
     return len(left)
 
 

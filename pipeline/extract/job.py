@@ -10,11 +10,11 @@ from pipeline.disk.stamps import stamp
 from pipeline.extract.known_rows import KnownRows
 from pipeline.extract.layout import lay_out_features, told_by_file
 from pipeline.extract.spans import FeatureSpan
-from pipeline.features.bad_images import BadImage, listed_problems, void_images
+from pipeline.features.bad_images import BadImage, bad_images_of, listed_bad_images
 from pipeline.features.schema_versions import upgrade_marks
 from pipeline.features.state import FeatureState
 from pipeline.run.directory import Run
-from pipeline.store.blocks import Block
+from pipeline.store.blocks import Block, of_first_rows, of_rows
 from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import read_attributes
@@ -62,8 +62,9 @@ class ExtractJob:
     @property
     def new_blocks(self) -> list[Block]:
         """Pending blocks that have no files yet; the others' files are replaced one by one by files of the same size."""
-        ledger = self.store.ledger
-        return [block for block in self.state.pending if not (ledger.shorter_record(block) or ledger.record(block))]
+        marks = self.store.ledger.records_of([block.index for block in self.state.pending])
+        found = zip(self.state.pending, marks, strict=True)
+        return [block for block, mark in found if not (of_first_rows(block, mark) or of_rows(block, mark))]
 
     def span(self, blocks: Sequence[Block]) -> FeatureSpan:
         """Blocks of it, as a process takes them."""
@@ -91,12 +92,12 @@ def lay_out_job(run: Run, job: ExtractJob, *, alone: bool) -> None:
         lay_out_features(run, store, info, network, job.made_with, state.block_samples, state.chunk_samples)
     elif job.retold:
         store.update_attributes(told)
-    for block in state.pending:
-        if store.ledger.record(block):
+    for block, record in zip(state.pending, store.ledger.records(state.pending), strict=True):
+        if record:
             store.ledger.forget(block)
     if state.pending:
         store.ledger.forget_whole()
-    job.bad = {**void_images(store), **listed_problems(run.manifest)}
+    job.bad = {**bad_images_of(store), **listed_bad_images(run.manifest)}
     if alone:
         store.sweep_unmarked(unmarked, store.attributes["block_arrays"])
     job.is_laid_out = True

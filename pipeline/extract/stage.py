@@ -17,7 +17,7 @@ from pipeline.extract.known_rows import grown_rows, replaced_rows
 from pipeline.extract.layout import image_bytes, ingredients
 from pipeline.extract.spans import FeatureSpan, SpanReport
 from pipeline.extract.work import FeatureWork
-from pipeline.features.bad_images import check_bad_share, listed_problems, void_images
+from pipeline.features.bad_images import bad_images_of, check_bad_share, listed_bad_images
 from pipeline.features.finished import mark_features_whole
 from pipeline.features.overflow import overflow_words
 from pipeline.features.replacing import finish_swap, replacement_of, swap_in
@@ -89,10 +89,10 @@ class ExtractStage(PieceStage[_Checkpoint]):
     def subjects(self) -> list[_Checkpoint]:
         """Checkpoint files."""
         run = self.run
-        check_bad_share(run, listed_problems(run.manifest))
-        if self._replace and not run.part.is_whole:
+        check_bad_share(run, listed_bad_images(run.manifest))
+        if self._replace and not run.share.is_whole:
             raise ValueError(
-                f"--replace and --part {run.part}: features are replaced by one process for all parts. Leave out --part (with --on to use "
+                f"--replace and --part {run.share}: features are replaced by one process for all parts. Leave out --part (with --on to use "
                 f"several machines), or name another --run directory"
             )
         check_precision(run.settings.compute, run.settings.extract.precision)
@@ -120,9 +120,9 @@ class ExtractStage(PieceStage[_Checkpoint]):
     def prepare(self, alone: Collection[str]) -> None:
         """Compare what is stored with what is wanted; nothing is laid out yet, so that a refusal leaves every store as it was."""
         self._jobs = {one.name: self._job(one, one.name in alone) for one in self.mine}
-        if not self.run.part.is_whole:
+        if not self.run.share.is_whole:
             for job in self._jobs.values():
-                job.keep({block.index for block in self.share[job.name]})
+                job.keep({block.index for block in self.shared[job.name]})
         if any(job.state.pending or job.state.lay_out for job in self._jobs.values()):
             require_network(self.name)
         self._check_space()
@@ -140,7 +140,7 @@ class ExtractStage(PieceStage[_Checkpoint]):
                 raise LockedError(
                     f"{store}: other parts write it, of other images or in another layout ({state.reason}). Wait for them and call again"
                 )
-            return ExtractJob(name, info, store, made_with, state, grown_rows(store, state), void_images(store))
+            return ExtractJob(name, info, store, made_with, state, grown_rows(store, state), bad_images_of(store))
         if not self._replace:
             raise StaleStoreError(
                 f"{store}: {state.reason}. Name another --run directory to keep both, or pass --replace to compute this store again"
@@ -151,7 +151,7 @@ class ExtractStage(PieceStage[_Checkpoint]):
         if state.kind == "stale":  # left from another replacement
             store.clear()
             state = feature_state(run, store, made_with)
-        return ExtractJob(name, info, store, made_with, state, replaced_rows(run, old, made_with), {**void_images(old), **void_images(store)})
+        return ExtractJob(name, info, store, made_with, state, replaced_rows(run, old, made_with), {**bad_images_of(old), **bad_images_of(store)})
 
     def _check_space(self) -> None:
         needed = sum(sum(map(len, job.new_blocks)) * image_bytes(self.run, job.info) for job in self._jobs.values())
@@ -179,7 +179,7 @@ class ExtractStage(PieceStage[_Checkpoint]):
     def finish(self, subject: _Checkpoint) -> None:
         """Note that a checkpoint is whole; of parts the one that finds it so."""
         job = self._jobs[subject.name]
-        if (missing := mark_features_whole(job.store)) and self.run.part.is_whole:
+        if (missing := mark_features_whole(job.store)) and self.run.share.is_whole:
             raise MissingProductError(f"{job.store}: {missing} blocks that were written are gone, or another call wrote over them; call again")
         if job.store.name != job.name:
             swap_in(self.run, job.name)
@@ -202,7 +202,7 @@ class ExtractStage(PieceStage[_Checkpoint]):
         """Count blocks, and say what is special about the checkpoints."""
         run, jobs = self.run, list(self._jobs.values())
         computed, total = sum(len(job.state.pending) for job in jobs), sum(len(job.state.blocks) for job in jobs)
-        bad = {name: found for job in jobs for name, found in void_images(run.features(job.name)).items()}
+        bad = {name: found for job in jobs for name, found in bad_images_of(run.features(job.name)).items()}
         size = sum(run.features(job.name).ledger.whole().get("bytes", 0) for job in jobs)
         notes = [f"{len(jobs)} checkpoints, {len(run.manifest):,} images, {human_bytes(size)} in {run.features_path}"]
         notes += [f"{len(bad)} bad images are void: `atlas status --bad` lists them"] if bad else []

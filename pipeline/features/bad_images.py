@@ -31,13 +31,13 @@ class BadImage:
         return asdict(self)
 
 
-def listed_problems(manifest: pd.DataFrame) -> dict[str, BadImage]:
+def listed_bad_images(manifest: pd.DataFrame) -> dict[str, BadImage]:
     """Return sample id -> fault of the images that the index found to be bad."""
     bad = manifest.loc[manifest["problem"] != ""]
     return {name: BadImage(*fault) for name, *fault in zip(bad["id"], bad["problem"], bad["problem_since"], strict=True)}
 
 
-def void_images(store: GroupStore) -> dict[str, BadImage]:
+def bad_images_of(store: GroupStore) -> dict[str, BadImage]:
     """Return sample id -> fault of the void images of a feature store, from the marks of its blocks."""
     whole = store.ledger.whole()
     notes = [whole] if "quarantined" in whole else store.ledger.records_of(store.ledger.indices())
@@ -47,9 +47,9 @@ def void_images(store: GroupStore) -> dict[str, BadImage]:
 
 def bad_images(run: Run) -> dict[str, BadImage]:
     """Return sample id -> fault, of all checkpoints and of the manifest."""
-    found = listed_problems(run.manifest)
+    found = listed_bad_images(run.manifest)
     for name in known_groups(run.features_path):
-        found |= void_images(run.features(name))
+        found |= bad_images_of(run.features(name))
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.disk.places import FEW, each
 from pipeline.disk.stamps import stamp
 from pipeline.features.overflow import describe_overflow
 from pipeline.features.replacing import is_swapping
@@ -23,17 +24,16 @@ def finished_checkpoints(run: Run, partial: bool = False) -> list[str]:
     MissingProductError
         If there are none, or one is unfinished (and `partial` is not set).
     """
-    attributes = {}
-    for name in known_groups(run.features_path):
-        store = run.features(name)
-        missing, total = (1, 1) if is_swapping(run, name) else missing_blocks(store)
+    stores, attributes = [run.features(name) for name in known_groups(run.features_path)], {}
+    counted = each(run.features_path, lambda store: (1, 1) if is_swapping(run, store.name) else missing_blocks(store), stores, at_once=FEW)
+    for store, (missing, total) in zip(stores, counted, strict=True):
         if missing and not partial:
             raise MissingProductError(
                 f"{store}: unfinished, {missing} of {total} blocks missing; run `atlas extract` again, or pass --partial (partial=True). "
-                f"If you no longer want its checkpoint: `atlas forget-checkpoint {name}`"
+                f"If you no longer want its checkpoint: `atlas forget-checkpoint {store.name}`"
             )
         if not missing:
-            attributes[name] = store.attributes
+            attributes[store.name] = store.attributes
     if not attributes:
         raise MissingProductError(f"{run.features_path}: no features; run `atlas extract` first")
     return checkpoint_order(attributes)
@@ -102,7 +102,12 @@ def reference_stamp(store: GroupStore) -> str:
 
 def block_content(store: GroupStore, block: Block) -> str:
     """Digest of the values of one block."""
-    return _content([store.ledger.record(block)])
+    return block_contents(store, [block])[0]
+
+
+def block_contents(store: GroupStore, blocks: Sequence[Block]) -> list[str]:
+    """Digest of the values of each of some blocks."""
+    return [_content([record]) for record in store.ledger.records(blocks)]
 
 
 def proven_samples(store: GroupStore) -> dict[tuple[str, str], int]:

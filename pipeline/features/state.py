@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pipeline.disk.stamps import stamp
 from pipeline.features.schema_versions import images_of_version_1, is_unsealed, notes_of_unsealed, refuse_later
 from pipeline.run.directory import Run
-from pipeline.store.blocks import Block, blocks_of
+from pipeline.store.blocks import Block, blocks_of, of_first_rows, of_rows
 from pipeline.store.group_store import GroupStore
 from stages.extract.settings import LATER_SETTINGS
 
@@ -88,7 +88,8 @@ def feature_state(run: Run, store: GroupStore, made_with: Mapping[str, Any], *, 
         return FeatureState("stale", reason, blocks, blocks, notes["block_samples"], notes["chunk_samples"], True)
     accepted = {stamp(made), stamp(made_with)}  # the same settings, as schema versions 1 and 2 note them
     held = store.held_blocks(notes["block_arrays"])
-    found = [_BlockState.of(run, store, block, accepted, notes, retry_bad, block.index in held) for block in blocks]
+    marks = store.ledger.records_of([block.index for block in blocks])
+    found = [_BlockState.of(run, block, mark, accepted, notes, retry_bad, block.index in held) for block, mark in zip(blocks, marks, strict=True)]
     lost = [index for index in store.ledger.indices() if index >= len(blocks)]
     changed = [row for state in found for row in state.changed]
     pending = [state.block for state in found if not state.done]
@@ -115,11 +116,13 @@ class _BlockState:
     changed: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, run: Run, store: GroupStore, block: Block, accepted: set[str], notes: Mapping[str, Any], retry_bad: bool, held: bool) -> _BlockState:
-        ledger, images = store.ledger, run.images(block)
-        record = ledger.record(block)
+    def of(
+        cls, run: Run, block: Block, mark: dict[str, Any], accepted: set[str], notes: Mapping[str, Any], retry_bad: bool, held: bool
+    ) -> _BlockState:
+        images = run.images(block)
+        record = of_rows(block, mark)
         carried = 0
-        if not record and (record := ledger.shorter_record(block)):
+        if not record and (record := of_first_rows(block, mark)):
             carried = record["rows"][1] - record["rows"][0]
         arrays = record.get("arrays", {})
         if not arrays or any(made["stamp"] not in accepted for made in arrays.values()) or not held:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.run.directory import Run
-from stages.cam.products import products_of
+from stages.cam.map_keys import map_keys_of
 from stages.targets.names import NO_TARGET, TargetName, parse_target
 from stages.targets.references import UNDEFINED, ReferenceGroups, reference_groups
 
@@ -13,7 +13,7 @@ def missing_views(run: Run) -> str:
     table = run.manifest
     place, view, split, roles = (table[name].tolist() for name in ("place", "view", "split", "roles"))
     groups = reference_groups(place, view, split, roles, (table["problem"] == "").tolist())
-    targets = dict.fromkeys(p.target for p in products_of(run.settings.cam) if p.target != NO_TARGET and not p.is_stored_gradient)
+    targets = dict.fromkeys(p.target for p in map_keys_of(run.settings.cam) if p.target != NO_TARGET and not p.is_stored_gradient)
     reasons = ((text, view_refusal(groups, parse_target(text))) for text in targets)
     return next((f"{run.manifest_path}: cam.targets: {text!r}{reason}" for text, reason in reasons if reason), "")
 

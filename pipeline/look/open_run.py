@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.cam.explain import Explainer
 from pipeline.cam.staleness import current_maps
-from pipeline.disk.places import Place, place_of
+from pipeline.disk.places import FEW, Place, each, place_of
 from pipeline.features.finished import content_stamp, finished_checkpoints
 from pipeline.features.reading import open_features, read_features
 from pipeline.features.schema_versions import figures_of_today
@@ -25,7 +25,7 @@ from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import JOINED
 from pipeline.store.tables import group_attributes, read_dataset
 from stages.cam.facts import FACTS
-from stages.cam.products import FACTS_PREFIX
+from stages.cam.map_keys import FACTS_PREFIX
 
 _NO_SIZES = ("sampling", "drop_path", "head_activation", "pooling")  # of an architecture; earlier versions did not tell the last two
 
@@ -88,6 +88,7 @@ def open_run(directory: str | Place, *, partial: bool = False) -> OpenRun:
     run = Run(place_of(directory), Settings())
     names = finished_checkpoints(run, partial)
     stores = [run.features(name) for name in names]
+    each(run.features_path, lambda store: store.attributes, stores)  # asked for below one by one
     odd = [store.name for store in stores if _shape(store) != _shape(stores[0])]
     if odd:
         raise ValueError(
@@ -96,11 +97,14 @@ def open_run(directory: str | Place, *, partial: bool = False) -> OpenRun:
         )
     described = open_features(stores[0])
     features = {str(key): _side_by_side(stores, str(key), described[key]) for key in described.data_vars}
-    drawn = [(store, keys) for store in stores if (keys := _finished_maps(run, store.name, partial)) is not None]
+    finished = each(run.cams_path, lambda store: _finished_maps(run, store.name, partial), stores, at_once=FEW)
+    drawn = [(store, keys) for store, keys in zip(stores, finished, strict=True) if keys is not None]
     maps = [run.cams(store.name) for store, _ in drawn]
     shared = sorted(set.intersection(*(keys for _, keys in drawn))) if drawn else []
     cams = {key: _side_by_side(maps, key, _described(maps[0], key, ("sample", "y", "x"))) for key in shared}
-    noted = {key: f"{FACTS_PREFIX}{key}" for key in shared if all(store.has(f"{FACTS_PREFIX}{key}") for store in maps)}
+    facts_keys = {key: f"{FACTS_PREFIX}{key}" for key in shared}
+    there = each(run.cams_path, lambda store: store.present(facts_keys.values()), maps)
+    noted = {key: name for key, name in facts_keys.items() if all(name in found for found in there)}
     columns = min((store.array(name).shape[1] for store in maps for name in noted.values()), default=0)  # earlier versions had the first ones
     facts = {key: _side_by_side(maps, name, _described(maps[0], name, ("sample", "fact")))[..., :columns] for key, name in noted.items()}
     return OpenRun(
@@ -175,9 +179,14 @@ def _figures(run: Run, stores: Sequence[GroupStore], partial: bool) -> xr.Datase
     if not group_attributes(run.stats_path, JOINED):
         return xr.Dataset()
     found = read_dataset(run.stats_path, JOINED)
-    for store in stores if not partial else ():
+
+    def is_older(store: GroupStore) -> bool:
         made_with = group_attributes(run.stats_path, store.name).get("made_with", {})
-        if store.seal.exists and made_with.get("features") != content_stamp(store):
+        return store.seal.exists and made_with.get("features") != content_stamp(store)
+
+    looked_at = () if partial else stores
+    for store, older in zip(looked_at, each(run.stats_path, is_older, looked_at, at_once=FEW), strict=True):
+        if older:
             raise MissingProductError(f"{run.stats_path}: older than {store}; run `atlas stats`, or pass partial=True to get them as they are")
     return figures_of_today(found).assign_coords(checkpoint=found["checkpoint"].astype(object))
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from pipeline.cam.staleness import CamState, cam_state
-from pipeline.cam.wanted import wanted_products
+from pipeline.cam.wanted import wanted_map_keys
 from pipeline.checkpoints.files import CheckpointFile
 from pipeline.checkpoints.names import named_files, notes_on_left
 from pipeline.checkpoints.reading import read_info
@@ -24,7 +24,7 @@ from pipeline.extract.layout import image_bytes, ingredients
 from pipeline.features.finished import finished_checkpoints, missing_blocks
 from pipeline.features.replacing import replacement_of
 from pipeline.features.state import feature_state
-from pipeline.render.catalogue import planned_pictures
+from pipeline.render.catalogue import wanted_pictures
 from pipeline.render.png_files import png_settings
 from pipeline.render.staleness import stale_pictures
 from pipeline.report.stage import is_fresh, report_stamp
@@ -36,7 +36,7 @@ from pipeline.stats.staleness import stale_figures
 from pipeline.store.groups import group_names, known_groups
 from safenet.checkpoint_info import CheckpointInfo
 from safenet.needs_network import NetworkNotInstalledError
-from stages.cam.products import products_of
+from stages.cam.map_keys import map_keys_of
 from stages.index.settings import DatasetSettings
 from stages.index.variants import variants_in
 
@@ -71,20 +71,24 @@ class Row:
 
 def plan(run: Run) -> list[Row]:
     """Return what every stage would do, in order; nothing is written, and no photo is read."""
+    measured = rates(run.directory)
+    return [replace(row, seconds=_seconds(row, measured.get(row.stage))) for row in _rows(run, tuple(_STAGES))]
+
+
+def _rows(run: Run, stages: Sequence[str]) -> list[Row]:
     rows: list[Row] = []
-    for stage, rows_of in _STAGES.items():
+    for stage in stages:
         try:
-            found = list(rows_of(run, rows))
+            rows += list(_STAGES[stage](run, rows))
         except (MissingProductError, FileNotFoundError) as error:
-            found = [Row(stage, "", "waits", " ".join(str(error).split()))]
-        rows += [replace(row, seconds=_seconds(run, row)) for row in found]
+            rows.append(Row(stage, "", "waits", " ".join(str(error).split())))
     return rows
 
 
 def predicted_bytes(directory: Place, config: Path | None, assignments: Sequence[str]) -> int | None:
     """What `extract` and `cam` will write into a run, about; None where there is no manifest or no usable configuration yet."""
     try:
-        rows = plan(Run(directory, load_settings(config, assignments), progress=False))
+        rows = _rows(Run(directory, load_settings(config, assignments), progress=False), ("extract", "cam"))
     except (ValueError, OSError):
         return None
     return sum(row.bytes for row in rows) if (directory / "manifest.parquet").is_file() else None
@@ -119,8 +123,7 @@ def human_seconds(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _seconds(run: Run, row: Row) -> float | None:
-    rate = rates(run.directory).get(row.stage)
+def _seconds(row: Row, rate: float | None) -> float | None:
     return None if rate is None or not row.images else row.images / rate
 
 
@@ -186,14 +189,14 @@ def _cam(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
     finished = set(finished_checkpoints(run, partial=True)) if others else set()
     for name in sorted(finished | waiting):
         if name in waiting:
-            yield Row("cam", name, "waits", "for extract", len(run.manifest) * len(products_of(run.settings.cam)))
+            yield Row("cam", name, "waits", "for extract", len(run.manifest) * len(map_keys_of(run.settings.cam)))
             continue
-        products = wanted_products(run, name)
-        state = cam_state(run, name, products)
+        map_keys = wanted_map_keys(run, name)
+        state = cam_state(run, name, map_keys)
         grid = run.features(name).attributes["architecture"]
         maps = sum(len(block) * len(missing) for block, missing in state.pending)
         size = maps * _MAP_BYTES * (grid["image_size"] // grid["patch_size"]) ** 2
-        kind, reason = _judge_maps(run, name, state, len(products))
+        kind, reason = _judge_maps(run, name, state, len(map_keys))
         yield Row("cam", name, kind, reason, maps, size)
 
 
@@ -228,7 +231,7 @@ def _render(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
     if waits := _waiting(rows, "cam") or (_waiting(rows, "stats") if _needs_figures(run) else ""):
         yield Row("render", "", "waits", f"for {waits}")
         return
-    pictures = planned_pictures(run, finished_checkpoints(run, partial=True))
+    pictures = wanted_pictures(run, finished_checkpoints(run, partial=True))
     stale = stale_pictures(run, pictures)
     there = [picture for picture in stale if (run.mosaics_path / picture.path).is_file()]
     state: State = "fresh" if not stale else "missing" if not there and len(stale) == len(pictures) else "stale" if there else "partial"

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.cam.references import Compared
+from pipeline.cam.references import References
 from pipeline.checkpoints.networks import load_network
 from pipeline.features.photo_copies import photo_file, stored_photo
 from pipeline.features.reading import read_features
@@ -25,7 +25,7 @@ from safenet.devices import pick_device
 from safenet.photos import decode_photo
 from stages.cam.compute import needed_features
 from stages.cam.frames import to_photo_frame
-from stages.cam.products import Product
+from stages.cam.map_keys import MapKey
 from stages.extract.batch import AUTOCAST
 from stages.extract.precision import resolve_precision
 from stages.stats.deletion import area_under
@@ -55,8 +55,8 @@ def curves_of(run: Run, one: CurveInputs, samples: Sequence[int]) -> xr.Dataset:
     _, network = load_network(one.file, run.features(one.name).attributes["made_with"]["checkpoint"], extract.told)
     model = network.to(device)
     precision, few = AUTOCAST.get(resolve_precision(extract.precision, str(device))), extract.batch_size
-    curves = {kind: np.full((len(one.products), len(samples), settings.steps + 1), np.nan) for kind in ("deletion", "insertion")}
-    compared = Compared(run.features(one.name))
+    curves = {kind: np.full((len(one.map_keys), len(samples), settings.steps + 1), np.nan) for kind in ("deletion", "insertion")}
+    references = References(run.features(one.name))
     for column, sample in enumerate(samples):
         check_stop()
         photo = _photo(run, one.name, sample)
@@ -65,13 +65,13 @@ def curves_of(run: Run, one: CurveInputs, samples: Sequence[int]) -> xr.Dataset:
                 photos = perturbed(photo, heat, settings.steps, settings.baseline, insertion=kind == "insertion")
                 parts = [look(model, photos[start : start + few], device, precision) for start in range(0, len(photos), few)]
                 embedding, logit = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
-                values[row, column] = _score(run, one, compared, sample, embedding, logit)
+                values[row, column] = _score(run, one, references, sample, embedding, logit)
     side = heat.size
     found = {f"{kind}_curve": (("product", "sample", "step"), values) for kind, values in curves.items()}
     found |= {kind: (("product", "sample"), area_under(values)) for kind, values in curves.items()}  # type: ignore[misc]
     ids = run.features(one.name).values("sample_id")[list(samples)]
     coordinates = {
-        "product": np.array([product.key for product in one.products], dtype=object),
+        "product": np.array([map_key.key for map_key in one.map_keys], dtype=object),
         "sample_id": ("sample", ids.astype(object)),
         "share": ("step", step_counts(side, settings.steps) / side),
     }
@@ -82,23 +82,23 @@ def _heats(run: Run, one: CurveInputs, sample: int) -> list[NDArray[np.float32]]
     """Maps of a sample in the photo's frame."""
     rows, features = slice(sample, sample + 1), run.features(one.name)
     frame = features.read(["theta", "source_cell"], rows)
-    maps = run.cams(one.name).read([product.key for product in one.products], rows)
+    maps = run.cams(one.name).read([map_key.key for map_key in one.map_keys], rows)
     sampling = features.attributes["architecture"]["sampling"]
-    return [to_photo_frame(maps[p.key].values, frame["theta"].values, frame["source_cell"].values, sampling, p.additive)[0] for p in one.products]
+    return [to_photo_frame(maps[p.key].values, frame["theta"].values, frame["source_cell"].values, sampling, p.additive)[0] for p in one.map_keys]
 
 
-def _score(run: Run, one: CurveInputs, compared: Compared, sample: int, embedding: NDArray, logit: NDArray) -> NDArray[np.float64]:
+def _score(run: Run, one: CurveInputs, references: References, sample: int, embedding: NDArray, logit: NDArray) -> NDArray[np.float64]:
     """Scores of a sample's altered photos: of the class, and against the references, of the photo as it is."""
     rows = slice(sample, sample + 1)
-    needed = [product for product in one.products if product.target != NO_TARGET][:1]
-    stored = compared.attach(read_features(run.features(one.name), needed_features(needed), rows), rows, needed)
+    needed = [map_key for map_key in one.map_keys if map_key.target != NO_TARGET][:1]
+    stored = references.attach(read_features(run.features(one.name), needed_features(needed), rows), rows, needed)
     block = {str(name): stored[name].values for name in stored}
     target, count = one.target, len(logit)
     if target.row.kind == "class":
-        block["class_index"] = class_of(block, target, compared.context.targets)
+        block["class_index"] = class_of(block, target, references.context.targets)
         target = replace(target, base="label", name="")
     repeated = {name: np.repeat(value, count, axis=0) for name, value in block.items()}
-    return open_score({**repeated, "embedding": embedding, "logit": logit}, target, compared.context.targets).value
+    return open_score({**repeated, "embedding": embedding, "logit": logit}, target, references.context.targets).value
 
 
 def _photo(run: Run, name: str, sample: int) -> NDArray[np.uint8]:
@@ -118,5 +118,5 @@ def _method_in_words(found: xr.Dataset) -> str:
     """A method's means, and of how many images where not of all."""
     defined = int(np.isfinite(found["deletion"]).sum())
     of_few = f" ({counted(defined, 'image')})" if defined < found.sizes["sample"] else ""
-    method = Product.parse(str(found["product"].item())).method
+    method = MapKey.parse(str(found["product"].item())).method
     return f"{method} {float(found['deletion'].mean()):.3f} / {float(found['insertion'].mean()):.3f}{of_few}"

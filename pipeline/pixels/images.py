@@ -65,9 +65,9 @@ class _Status:
 
 
 def _status(run: Run, one: CurveInputs) -> _Status:
-    facts = run.cams(one.name).read([product.facts_key for product in one.products])
-    codes = np.stack([facts[product.facts_key].values[:, FACTS.index("status")] for product in one.products])
-    return _Status(codes, codes[[product.target != NO_TARGET for product in one.products]])
+    facts = run.cams(one.name).read([map_key.facts_key for map_key in one.map_keys])
+    codes = np.stack([facts[map_key.facts_key].values[:, FACTS.index("status")] for map_key in one.map_keys])
+    return _Status(codes, codes[[map_key.target != NO_TARGET for map_key in one.map_keys]])
 
 
 def _judge(one: CurveInputs, status: _Status, chosen: Sequence[int]) -> ChosenImages:
@@ -77,7 +77,7 @@ def _judge(one: CurveInputs, status: _Status, chosen: Sequence[int]) -> ChosenIm
     without = rows[(status.of_target[:, rows] == _CODES["absent"]).all(axis=0)]
     spoilt = sorted({*rows.tolist()} - {*used.tolist()} - {*without.tolist()})
     lost = np.asarray(np.isin(status.of_all[:, used], bad))
-    methods = tuple(product.method for product, row in zip(one.products, lost, strict=True) if row.all())
+    methods = tuple(map_key.method for map_key, row in zip(one.map_keys, lost, strict=True) if row.all())
     return ChosenImages(used.tolist(), spoilt, without.tolist(), methods)
 
 

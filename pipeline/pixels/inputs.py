@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cam.staleness import finished_stamps
-from pipeline.cam.wanted import wanted_products
+from pipeline.cam.wanted import wanted_map_keys
 from pipeline.checkpoints.files import CheckpointFile
 from pipeline.disk.stamps import stamp
 from pipeline.features.finished import content_stamp
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.store.tables import dataset_seal, group_attributes
-from stages.cam.products import Product
+from stages.cam.map_keys import MapKey
 from stages.targets.names import NO_TARGET, TargetName, parse_target
 
 VERSION = 4
@@ -27,7 +27,7 @@ class CurveInputs:
     name: str
     file: Path
     target: TargetName
-    products: Sequence[Product]
+    map_keys: Sequence[MapKey]
     made_with: dict[str, Any]
 
     @property
@@ -55,7 +55,7 @@ def inputs_of(run: Run, name: str, file: CheckpointFile | None) -> CurveInputs:
         raise MissingProductError(f"{features}: its checkpoint file is not among extract.checkpoints; this stage runs the network again")
     if file.digest != features.attributes["made_with"]["checkpoint"]:
         raise ValueError(f"{file.path}: not the file that {features} was made with; name that one, or extract again with --replace")
-    wanted = wanted_products(run, name)
+    wanted = wanted_map_keys(run, name)
     targets = [settings.target] if settings.target else list(run.settings.cam.targets)
     chosen = [p for p in wanted if p.position == "aligned" and p.target in (targets[0], NO_TARGET)] if targets else []
     if not any(p.target != NO_TARGET for p in chosen):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.cam.references import Compared
+from pipeline.cam.references import References
 from pipeline.run.directory import Run
 from stages.recent import Recent
 from stages.targets.names import NO_TARGET, parse_target
@@ -26,7 +26,7 @@ class BestImages:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._last: Recent[str, Compared] = Recent(1)
+        self._last: Recent[str, References] = Recent(1)
         self._said: dict[tuple[str, bool, int], str] = {}
 
     def words(self, checkpoint: str, target: str, samples: Sequence[int]) -> list[str]:
@@ -39,8 +39,8 @@ class BestImages:
         flip = parse_target(target).flip
         for sample in samples:
             if (checkpoint, flip, sample) not in self._said:
-                compared = self._last.get(checkpoint, lambda: Compared(self._run.features(checkpoint)))
-                self._said[checkpoint, flip, sample] = _words(compared.bank(flip=flip).ranked(sample), compared.sample_ids)
+                references = self._last.get(checkpoint, lambda: References(self._run.features(checkpoint)))
+                self._said[checkpoint, flip, sample] = _words(references.bank(flip=flip).ranked(sample), references.sample_ids)
         return [self._said[checkpoint, flip, sample] for sample in samples]
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from pipeline.cam.staleness import finished_stamps
-from pipeline.cam.wanted import wanted_products
+from pipeline.cam.wanted import wanted_map_keys
 from pipeline.disk.file_names import file_name
 from pipeline.features.bad_images import bad_images
 from pipeline.features.finished import block_content, check_same_images
@@ -20,8 +20,8 @@ from pipeline.features.variants import chosen_of
 from pipeline.run.directory import Run
 from pipeline.run.series import checkpoint_names
 from safenet.architecture import Architecture
+from stages.cam.map_keys import MapKey
 from stages.cam.names import block_number
-from stages.cam.products import Product
 from stages.index.variants import chosen_samples
 from stages.labels import distinct_labels, series_of
 from stages.naming import known
@@ -124,33 +124,33 @@ class _Plan:
         return tuple(known(name, self.names, "render.checkpoints") for name in asked) or tuple(names[-1] for names in self.series.values())
 
     @cached_property
-    def products(self) -> dict[str, list[Product]]:
+    def map_keys(self) -> dict[str, list[MapKey]]:
         """Of every checkpoint that is drawn."""
         drawn = dict.fromkeys([*(name for strip in self.strips for name in strip.names), *self.chosen])
-        return {name: wanted_products(self.run, name) for name in drawn}
+        return {name: wanted_map_keys(self.run, name) for name in drawn}
 
     @cached_property
     def stamps(self) -> dict[str, dict[str, str]]:
         """Stamps of their maps, by key."""
-        return {name: finished_stamps(self.run, name, products) for name, products in self.products.items()}
+        return {name: finished_stamps(self.run, name, map_keys) for name, map_keys in self.map_keys.items()}
 
     @cached_property
     def drawn(self) -> list[tuple[str, str]]:
         """(method, target) pairs."""
-        return choose_drawn(self.products[self.chosen[0]], self.run.settings.render)
+        return choose_drawn(self.map_keys[self.chosen[0]], self.run.settings.render)
 
-    def holds(self, name: str, product: Product) -> bool:
+    def holds(self, name: str, map_key: MapKey) -> bool:
         """Whether a checkpoint has such maps."""
-        return product in self.products[name]
+        return map_key in self.map_keys[name]
 
     def marks(self, names: Sequence[str], method: str | None, target: str) -> tuple[str, ...]:
         """Stamps of the maps of a style (any method: None), in a fixed order."""
         targets = {target, NO_TARGET} if method is None else {target}
-        keys = [(name, key, Product.parse(key)) for name in names for key in sorted(self.stamps[name])]
+        keys = [(name, key, MapKey.parse(key)) for name in names for key in sorted(self.stamps[name])]
         return tuple(self.stamps[name][key] for name, key, p in keys if p.target in targets and method in (None, p.method))
 
 
-def planned_pictures(run: Run, names: Sequence[str]) -> list[Picture]:
+def wanted_pictures(run: Run, names: Sequence[str]) -> list[Picture]:
     """List the pictures of a run, place by place."""
     plan = _Plan(run, names)
     for name in plan.stamps:
@@ -201,7 +201,7 @@ def _epochs(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
     position = plan.run.settings.render.position
     for method, target in plan.drawn:
         for series, names, heads, left_out in plan.strips:
-            if plan.holds(names[-1], Product(position, target, method)):
+            if plan.holds(names[-1], MapKey(position, target, method)):
                 marks = plan.marks(names, method, target)
                 yield Picture("epochs", place, method, target, names, marks, images, series, heads, left_out)
 
@@ -210,7 +210,7 @@ def _paper(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
     position = plan.run.settings.render.position
     for method, target in plan.drawn:
         for name in plan.chosen:
-            if plan.holds(name, Product(position, target, method)):
+            if plan.holds(name, MapKey(position, target, method)):
                 yield Picture("paper", place, method, target, (name,), plan.marks((name,), method, target), images)
 
 
@@ -226,7 +226,7 @@ def _methods(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]
 def _depth(plan: _Plan, place: str, images: pd.DataFrame) -> Iterator[Picture]:
     for method, target in plan.drawn:
         for name in plan.chosen:
-            if any(block_number(p.position) is not None and (p.method, p.target) == (method, target) for p in plan.products[name]):
+            if any(block_number(p.position) is not None and (p.method, p.target) == (method, target) for p in plan.map_keys[name]):
                 yield Picture("depth", place, method, target, (name,), plan.marks((name,), method, target), images)
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.cam.explain import Explainer
-from pipeline.cam.wanted import wanted_products
+from pipeline.cam.wanted import wanted_map_keys
 from pipeline.features.overflow import overflow_of_sample
 from pipeline.render.best_images import BestImages
 from pipeline.render.captions import image_label, scope_of
@@ -19,10 +19,10 @@ from pipeline.render.catalogue import Picture
 from pipeline.render.views import read_photo, read_view, why_no_pair, why_undefined
 from pipeline.run.directory import Run
 from pipeline.stats.staleness import open_stats
+from stages.cam.map_keys import MapKey
 from stages.cam.methods import METHODS
 from stages.cam.names import block_number
 from stages.cam.pairs import query_cells
-from stages.cam.products import Product
 from stages.render.change_mosaic import ChangeRow, change_mosaic
 from stages.render.method_mosaics import MethodRow, depth_mosaic, methods_mosaic
 from stages.render.mosaics import EpochMap, EpochRow, MapStyle, SampleView, epochs_mosaic, paper_mosaic, positions_mosaic
@@ -47,7 +47,7 @@ class Scales:
         self._run = run
         self._stats: xr.Dataset | None = None
 
-    def find(self, scope: Scope, checkpoint: str, product: Product, kind: str) -> Scale | None:
+    def find(self, scope: Scope, checkpoint: str, map_key: MapKey, kind: str) -> Scale | None:
         """Return the scale of a map, None where the picture itself sets it."""
         if scope in ("image", "percentile", "image-over-checkpoints"):
             return None
@@ -55,7 +55,7 @@ class Scales:
             return _scale_of(*fixed, "fixed", kind)
         if self._stats is None:
             self._stats = open_stats(self._run)
-        ranges = self._stats[["range_low", "range_high"]].sel(product=product.key)
+        ranges = self._stats[["range_low", "range_high"]].sel(product=map_key.key)
         if scope == "checkpoint":
             ranges = ranges.sel(checkpoint=checkpoint)
         return _scale_of(float(ranges["range_low"].min()), float(ranges["range_high"].max()), scope, kind)
@@ -83,11 +83,11 @@ def _scale_of(low: float, high: float, scope: Scope, kind: str) -> Scale:
     return Scale(low, high, scope)
 
 
-def _views(run: Run, picture: Picture, name: str, products: Sequence[Product], shared: Shared) -> list[SampleView]:
+def _views(run: Run, picture: Picture, name: str, map_keys: Sequence[MapKey], shared: Shared) -> list[SampleView]:
     """The picture's images as one checkpoint sees them, with the image that ranks first where a map explains that."""
     images = _images(picture)
     notes = shared.best.words(name, picture.target, [int(row["sample"]) for row in images])
-    return [read_view(run, row, name, products, note) for row, note in zip(images, notes, strict=True)]
+    return [read_view(run, row, name, map_keys, note) for row, note in zip(images, notes, strict=True)]
 
 
 def _style(run: Run, picture: Picture) -> MapStyle:
@@ -117,26 +117,26 @@ def _draw_settings(run: Run, kind: MosaicKind) -> DrawSettings:
 
 def _draw_positions(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     name, style = picture.checkpoints[0], _style(run, picture)
-    products = [p for p in wanted_products(run, name) if (p.method, p.target) == picture.style]
-    views = _views(run, picture, name, products, shared)
-    found = {p.position: shared.scales.find(scope_of(run, picture.kind), name, p, style.kind) for p in products}
+    map_keys = [p for p in wanted_map_keys(run, name) if (p.method, p.target) == picture.style]
+    views = _views(run, picture, name, map_keys, shared)
+    found = {p.position: shared.scales.find(scope_of(run, picture.kind), name, p, style.kind) for p in map_keys}
     return positions_mosaic(views, style, _draw_settings(run, picture.kind), _title(picture, f"checkpoint {name}"), _all_or_none(found))
 
 
 def _draw_paper(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     name, style, position = picture.checkpoints[0], _style(run, picture), run.settings.render.position
-    product = Product(position, picture.target, picture.method)
-    views = _views(run, picture, name, [product], shared)
-    scale = shared.scales.find(scope_of(run, picture.kind), name, product, style.kind)
+    map_key = MapKey(position, picture.target, picture.method)
+    views = _views(run, picture, name, [map_key], shared)
+    scale = shared.scales.find(scope_of(run, picture.kind), name, map_key, style.kind)
     return paper_mosaic(views, style, position, _draw_settings(run, picture.kind), _title(picture, f"checkpoint {name}"), scale)
 
 
 def _draw_epochs(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     style, position = _style(run, picture), run.settings.render.position
-    product = Product(position, picture.target, picture.method)
-    columns = [_views(run, picture, name, [product], shared) for name in picture.checkpoints]
+    map_key = MapKey(position, picture.target, picture.method)
+    columns = [_views(run, picture, name, [map_key], shared) for name in picture.checkpoints]
     rows = [EpochRow(views[0].label, views[0].photo, [_epoch_map(view, position) for view in views]) for views in zip(*columns, strict=True)]
-    found = {name: shared.scales.find(scope_of(run, picture.kind), name, product, style.kind) for name in picture.checkpoints}
+    found = {name: shared.scales.find(scope_of(run, picture.kind), name, map_key, style.kind) for name in picture.checkpoints}
     given = _all_or_none(found)
     column_scales = [given[name] for name in picture.checkpoints] if given else None
     shown = len(picture.checkpoints)
@@ -152,14 +152,14 @@ def _epoch_map(view: SampleView, position: str) -> EpochMap:
 def _draw_methods(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     name, image = picture.checkpoints[0], _images(picture)[0]
     (note,) = shared.best.words(name, picture.target, [int(image["sample"])])
-    chosen = [product for product in wanted_products(run, name) if product.target in (picture.target, NO_TARGET)]
-    chosen = [product for product in chosen if block_number(product.position) is None] or chosen  # depth strips show the blocks
+    chosen = [map_key for map_key in wanted_map_keys(run, name) if map_key.target in (picture.target, NO_TARGET)]
+    chosen = [map_key for map_key in chosen if block_number(map_key.position) is None] or chosen  # depth strips show the blocks
     rows = []
     for method in METHODS:
-        products = [product for product in chosen if product.method == method]
-        if products:
-            style = _style_of(run, method, products[0].target)
-            rows.append(MethodRow(style, read_view(run, image, name, products, "" if style.target == NO_TARGET else note)))
+        map_keys = [map_key for map_key in chosen if map_key.method == method]
+        if map_keys:
+            style = _style_of(run, method, map_keys[0].target)
+            rows.append(MethodRow(style, read_view(run, image, name, map_keys, "" if style.target == NO_TARGET else note)))
     what = "all methods" if picture.target == NO_TARGET else f"all methods, target {picture.target}"
     title = f"Place {picture.place}, {_one_line(image)}, checkpoint {name}: {what}"
     return methods_mosaic(rows, _draw_settings(run, picture.kind), title, picture.target)
@@ -167,8 +167,8 @@ def _draw_methods(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint
 
 def _draw_depth(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     name = picture.checkpoints[0]
-    products = [product for product in wanted_products(run, name) if (product.method, product.target) == picture.style]
-    views = _views(run, picture, name, products, shared)
+    map_keys = [map_key for map_key in wanted_map_keys(run, name) if (map_key.method, map_key.target) == picture.style]
+    views = _views(run, picture, name, map_keys, shared)
     return depth_mosaic(views, _style(run, picture), _draw_settings(run, picture.kind), _title(picture, f"checkpoint {name}, by depth"))
 
 
@@ -188,7 +188,7 @@ def _draw_pair(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
 def _draw_change(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     """Split at the patch map, whose cells are the photo's for every checkpoint, however its FAM warps."""
     images, (before, after) = _images(picture), picture.checkpoints
-    key = Product("patch", picture.target, picture.method).key
+    key = MapKey("patch", picture.target, picture.method).key
     split = Explainer(run).split_change(before, after, key, [int(row["sample"]) for row in images])
     rows = []
     for number, row in enumerate(images):

@@ -9,15 +9,15 @@ from pipeline.render.catalogue import Picture
 from pipeline.run.directory import Run
 from pipeline.store.seals import Seal
 
-INDEX = "index.json"
+LISTING = "index.json"
 
 
-def index_seal(run: Run) -> Seal:
+def listing_seal(run: Run) -> Seal:
     """Seal of the list of pictures; each picture carries its own checksums."""
     return Seal(run.directory / "ledger" / "mosaics.json", run.mosaics_path)
 
 
-def write_index(run: Run, pictures: Sequence[Picture]) -> None:
+def write_listing(run: Run, pictures: Sequence[Picture]) -> None:
     """Write the list where it is another than the one that is there."""
     index = [
         {
@@ -31,6 +31,6 @@ def write_index(run: Run, pictures: Sequence[Picture]) -> None:
         }
         for picture in pictures
     ]
-    content, path = json.dumps(index, indent=1).encode(), run.mosaics_path / INDEX
-    if not index_seal(run).holds(INDEX) or path.read_bytes() != content:
-        index_seal(run).replace(INDEX, content)
+    content, path = json.dumps(index, indent=1).encode(), run.mosaics_path / LISTING
+    if not listing_seal(run).holds(LISTING) or path.read_bytes() != content:
+        listing_seal(run).replace(LISTING, content)

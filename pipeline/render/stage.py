@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.features.finished import finished_checkpoints
-from pipeline.render.catalogue import Picture, planned_pictures, undrawn
-from pipeline.render.listing import index_seal, write_index
+from pipeline.render.catalogue import Picture, undrawn, wanted_pictures
+from pipeline.render.listing import listing_seal, write_listing
 from pipeline.render.png_files import write_png
 from pipeline.render.staleness import stale_pictures, text_chunks
 from pipeline.run.bring_up import PieceStage, bring_up_to_date
@@ -66,7 +66,7 @@ class RenderStage(PieceStage[_Pictures]):
     def subjects(self) -> list[_Pictures]:
         """Pictures that the settings ask for, those of the same checkpoints together."""
         self._names = finished_checkpoints(self.run, self._partial)
-        self._planned = planned_pictures(self.run, self._names)
+        self._planned = wanted_pictures(self.run, self._names)
         found: dict[str, list[Picture]] = {}
         for picture in self._planned:
             found.setdefault(", ".join(picture.checkpoints), []).append(picture)
@@ -78,15 +78,15 @@ class RenderStage(PieceStage[_Pictures]):
 
     def prepare(self, alone: Collection[str]) -> None:
         """Sweep what stopped calls left, and compare."""
-        mine = [picture for pictures in self.share.values() for picture in pictures]
+        mine = [picture for pictures in self.shared.values() for picture in pictures]
         self._stale = frozenset(picture.path for picture in stale_pictures(self.run, mine))
         if alone:
-            index_seal(self.run).sweep()
+            listing_seal(self.run).sweep()
         self._fence = take_over(self.run, self.product, [self.run.mosaics_path], alone=bool(alone), stale=bool(self._stale))
 
     def lay_out(self, subject: _Pictures, *, alone: bool) -> list[Picture]:
         """A picture is written whole: there is nothing to lay out."""
-        return [picture for picture in self.share[subject.name] if picture.path in self._stale]
+        return [picture for picture in self.shared[subject.name] if picture.path in self._stale]
 
     def work(self) -> PictureWork:
         """Pictures."""
@@ -98,8 +98,8 @@ class RenderStage(PieceStage[_Pictures]):
 
     def join(self) -> None:
         """List the pictures; of parts the one that finds them all drawn."""
-        if self.run.part.is_whole or not stale_pictures(self.run, self._planned):
-            write_index(self.run, self._planned)
+        if self.run.share.is_whole or not stale_pictures(self.run, self._planned):
+            write_listing(self.run, self._planned)
 
     def left(self) -> str:
         """Pictures that are not drawn."""
@@ -116,7 +116,7 @@ class RenderStage(PieceStage[_Pictures]):
 
     @property
     def _asked(self) -> int:
-        return sum(map(len, self.share.values()))
+        return sum(map(len, self.shared.values()))
 
 
 @dataclass(frozen=True)

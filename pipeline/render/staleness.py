@@ -7,6 +7,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
+from pipeline.disk.places import each
 from pipeline.disk.stamps import stamp
 from pipeline.render.captions import drawn_colour_maps, image_label, scope_of
 from pipeline.render.catalogue import Picture, content_of
@@ -24,9 +25,14 @@ _BOXES = "boxes"  # text chunk of a picture with characters that DejaVu lacks: t
 
 def stale_pictures(run: Run, pictures: Sequence[Picture]) -> list[Picture]:
     """Those that are missing, damaged, made of other maps, photos or settings, or lettered with boxes for which there is a font now."""
-    made = ((picture, png_settings(run.mosaics_path / picture.path)) for picture in pictures)
     content = cache(partial(content_of, run))  # many pictures show the same images
-    return [picture for picture, noted in made if noted.get("stamp") != _stamp(run, picture, content) or _has_needless_boxes(picture, noted)]
+
+    def is_stale(picture: Picture) -> bool:
+        noted = png_settings(run.mosaics_path / picture.path)
+        return noted.get("stamp") != _stamp(run, picture, content) or _has_needless_boxes(picture, noted)
+
+    stale = each(run.mosaics_path, is_stale, pictures)
+    return [picture for picture, found in zip(pictures, stale, strict=True) if found]
 
 
 def _has_needless_boxes(picture: Picture, noted: Mapping[str, str]) -> bool:

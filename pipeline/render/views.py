@@ -19,8 +19,8 @@ from safenet.photos import open_photo, to_rgb
 from stages.cam.compute import needed_finite
 from stages.cam.facts import FACTS, STATUS
 from stages.cam.frames import to_photo_frame
+from stages.cam.map_keys import MapKey
 from stages.cam.names import ON_ALIGNED_GRID
-from stages.cam.products import Product
 from stages.render.mosaics import SampleView
 from stages.stats.modules import ROUNDING, moved_share
 from stages.targets.names import NO_TARGET, parse_target
@@ -35,7 +35,7 @@ _WHY_ABSENT = {
 }
 
 
-def read_view(run: Run, row: pd.Series, name: str, products: Sequence[Product], note: str = "") -> SampleView:
+def read_view(run: Run, row: pd.Series, name: str, map_keys: Sequence[MapKey], note: str = "") -> SampleView:
     """Read one image, its maps in the photo's frame, and what FAM and FPM did to it.
 
     Parameters
@@ -55,14 +55,14 @@ def read_view(run: Run, row: pd.Series, name: str, products: Sequence[Product], 
     features = store.read(["theta", "source_cell", "boundary", "fam_change", "valid"], slice(number, number + 1))
     theta, source = features["theta"].values, features["source_cell"].values
     maps, reasons, rounding = {}, {}, {}
-    for product, (heat, facts) in _maps_of(run, name, number, products).items():
+    for map_key, (heat, facts) in _maps_of(run, name, number, map_keys).items():
         status, is_void = STATUS[int(facts["status"])].name, not bool(features["valid"].values[0])
-        found = _on_photo(product, heat, features, store) if status not in ("absent", "not finite") else np.full_like(heat, np.nan)
+        found = _on_photo(map_key, heat, features, store) if status not in ("absent", "not finite") else np.full_like(heat, np.nan)
         if not np.isnan(found).all():
-            maps[product.position], rounding[product.position] = found[0], float(np.nan_to_num(facts["rounding"]))
+            maps[map_key.position], rounding[map_key.position] = found[0], float(np.nan_to_num(facts["rounding"]))
         else:  # or a map on the aligned grid, whose warp is not finite
             absent = status == "absent"
-            reasons[product.position] = _why_absent(run, row, product, facts, is_void) if absent else _why_not_finite(store, number, product)
+            reasons[map_key.position] = _why_absent(run, row, map_key, facts, is_void) if absent else _why_not_finite(store, number, map_key)
     return SampleView(
         read_photo(run, row, name),
         image_label(row),
@@ -78,22 +78,22 @@ def read_view(run: Run, row: pd.Series, name: str, products: Sequence[Product], 
     )
 
 
-def _maps_of(run: Run, name: str, number: int, products: Sequence[Product]) -> dict[Product, tuple[NDArray[np.float32], dict[str, float]]]:
+def _maps_of(run: Run, name: str, number: int, map_keys: Sequence[MapKey]) -> dict[MapKey, tuple[NDArray[np.float32], dict[str, float]]]:
     """Stored maps [1, y, x] of a sample, and their facts by name."""
-    raw = run.cams(name).read([key for product in products for key in (product.key, product.facts_key)], slice(number, number + 1))
-    return {p: (raw[p.key].values, dict(zip(FACTS, raw[p.facts_key].values[0].tolist(), strict=True))) for p in products}
+    raw = run.cams(name).read([key for map_key in map_keys for key in (map_key.key, map_key.facts_key)], slice(number, number + 1))
+    return {p: (raw[p.key].values, dict(zip(FACTS, raw[p.facts_key].values[0].tolist(), strict=True))) for p in map_keys}
 
 
-def _on_photo(product: Product, heat: NDArray[np.float32], features: xr.Dataset, store: GroupStore) -> NDArray[np.float32]:
-    if product.position not in ON_ALIGNED_GRID:
+def _on_photo(map_key: MapKey, heat: NDArray[np.float32], features: xr.Dataset, store: GroupStore) -> NDArray[np.float32]:
+    if map_key.position not in ON_ALIGNED_GRID:
         return heat
     sampling = store.attributes["architecture"]["sampling"]
-    return to_photo_frame(heat, features["theta"].values, features["source_cell"].values, sampling, product.additive)
+    return to_photo_frame(heat, features["theta"].values, features["source_cell"].values, sampling, map_key.additive)
 
 
-def _why_absent(run: Run, row: pd.Series, product: Product, facts: Mapping[str, float], is_void: bool) -> str:
+def _why_absent(run: Run, row: pd.Series, map_key: MapKey, facts: Mapping[str, float], is_void: bool) -> str:
     """What is written in the place of a map whose image is void, or has no such target, or nothing to compare it with."""
-    who = "" if product.target == NO_TARGET else parse_target(product.target).row.who
+    who = "" if map_key.target == NO_TARGET else parse_target(map_key.target).row.who
     if is_void or not who:
         return _VOID
     if np.isfinite(facts["score"]):
@@ -124,12 +124,12 @@ def _has_other_view(manifest: pd.DataFrame, row: pd.Series) -> bool:
     return bool(((manifest["place"] == row["place"]) & (manifest["view"] != row["view"]) & serves).any())
 
 
-def _why_not_finite(store: GroupStore, sample: int, product: Product | None = None) -> str:
+def _why_not_finite(store: GroupStore, sample: int, map_key: MapKey | None = None) -> str:
     """What is written in the place of a map that is not finite: which variables of those that it is made of are not, and the remedy."""
     variables = overflow_of_sample(store, sample)
-    if product is not None:
-        read = needed_finite(product) | ({"theta"} if product.position in ON_ALIGNED_GRID else set())
-        variables = [name for name in variables if name in read] or (["block_cam"] if product.is_stored_gradient else [])
+    if map_key is not None:
+        read = needed_finite(map_key) | ({"theta"} if map_key.position in ON_ALIGNED_GRID else set())
+        variables = [name for name in variables if name in read] or (["block_cam"] if map_key.is_stored_gradient else [])
     if not variables:
         return "not finite: the method divides by zero, or overflows, on this image"
     return _not_finite(store, variables)

@@ -9,12 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 from pipeline.disk.stamps import stamp
-from pipeline.features.bad_images import void_images
+from pipeline.features.bad_images import bad_images_of
 from pipeline.features.finished import finished_checkpoints
 from pipeline.features.overflow import overflow_words
 from pipeline.features.variants import chosen_of
 from pipeline.index.stage import describe_counts
-from pipeline.render.listing import INDEX, index_seal
+from pipeline.render.listing import LISTING, listing_seal
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.run.outcome import Outcome
 from pipeline.stats.staleness import open_stats
@@ -76,11 +76,11 @@ def is_fresh(run: Run, mark: str) -> bool:
 
 
 def _pictures(run: Run) -> list[dict[str, Any]]:
-    index = run.mosaics_path / INDEX
+    index = run.mosaics_path / LISTING
     if not index.is_file():
         raise MissingProductError(f"{index}: no mosaics; run `atlas render` first")
     try:
-        index_seal(run).check(INDEX)
+        listing_seal(run).check(LISTING)
     except BrokenSealError as error:
         raise ValueError(f"{error} Run `atlas render` again") from None
     entries: list[dict[str, Any]] = json.loads(index.read_text())
@@ -93,7 +93,7 @@ def _pictures(run: Run) -> list[dict[str, Any]]:
 def _facts(run: Run) -> dict[str, str]:
     names = finished_checkpoints(run, partial=True)
     table, attributes = run.manifest, run.features(names[-1]).attributes
-    bad = void_images(run.features(names[-1]))
+    bad = bad_images_of(run.features(names[-1]))
     return {
         "dataset": f"{table.attrs['root']} ({table.attrs['layout']})",
         "images": describe_counts(table),
@@ -133,6 +133,6 @@ def _exactness(run: Run, name: str) -> str:
     found = cams.attributes.get("exactness") if cams.exists else None
     if not found or found["logit_error"] is None:
         return "not examined"
-    how = "closed form" if found["form"] == "closed" else "autograd on the stored maps"
+    how = "closed form" if found["form"] == "closed" else "layer by layer on the stored maps"
     text = f"{how}; stored maps and heads give the stored logits to {found['logit_error']:.1g} of the largest ({found['samples']} images)"
     return text + (f", the closed form a map to {found['gradient_error']:.1g} of its maximum" if found["gradient_error"] is not None else "")

@@ -16,8 +16,8 @@ from pipeline.run.directory import Run
 from pipeline.run.outcome import Outcome
 from pipeline.run.preparing import finishing, preparing
 from pipeline.run.rates import note_rate
-from pipeline.work.executors import run_groups
-from pipeline.work.pieces import Done, Group, Needs, Work
+from pipeline.work.executors import run_batches
+from pipeline.work.pieces import Batch, Done, Needs, Work
 from pipeline.work.progress import Progress
 from pipeline.work.stops import check_stop, telling_what_is_left
 
@@ -27,7 +27,7 @@ class Subject(Protocol):
 
     @property
     def name(self) -> str:
-        """Of its lock, and of the group of its pieces."""
+        """Of its lock, and of the batch of its pieces."""
 
 
 SubjectType = TypeVar("SubjectType", bound=Subject)
@@ -63,7 +63,7 @@ class PieceStage(ABC, Generic[SubjectType]):
     def __init__(self, run: Run) -> None:
         self.run = run
         self.mine: Sequence[SubjectType] = ()  # what this process sees to, and which units of it by the subject's name: known once
-        self.share: Mapping[str, Sequence[Any]] = {}  # the work is shared out
+        self.shared: Mapping[str, Sequence[Any]] = {}  # the work is shared out
 
     @abstractmethod
     def subjects(self) -> Sequence[SubjectType]:
@@ -144,16 +144,16 @@ def bring_up_to_date(stage: PieceStage[Any]) -> Outcome:
     with preparing(run, stage.product, [stage.product] if stage.one_lock else list(locks.values())) as preparation:
         alone = {name for name, lock in locks.items() if lock in preparation.alone}
         stage.prepare(alone)
-        total = sum(stage.size(unit) for units in stage.share.values() for unit in units)
+        total = sum(stage.size(unit) for units in stage.shared.values() for unit in units)
         with telling_what_is_left(stage.left, run.directory), Progress(stage.name, total, stage.image_unit, shown=run.progress) as progress:
             opened: dict[str, _Open] = {}
-            groups: Iterable[Group] = _laid_out(stage, alone, opened, progress)
-            if not run.part.is_whole:  # the next part may only look when all of this one's is laid out
-                groups = list(groups)
+            batches: Iterable[Batch] = _laid_out(stage, alone, opened, progress)
+            if not run.share.is_whole:  # the next part may only look when all of this one's is laid out
+                batches = list(batches)
                 preparation.let_in()
-            for done in _done(stage, _todo(stage, groups, opened), progress):
+            for done in _done(stage, _todo(stage, batches, opened), progress):
                 check_stop()
-                one = opened[done.group]
+                one = opened[done.batch]
                 one.waiting -= 1
                 stage.take(one.subject, done.item, done.result)
                 if not one.waiting:
@@ -166,36 +166,36 @@ def bring_up_to_date(stage: PieceStage[Any]) -> Outcome:
 
 def _share_out(stage: PieceStage[Any]) -> None:
     """Say what this process sees to: everything, or a part's consecutive units and their subjects."""
-    part, subjects = stage.run.part, stage.subjects()
+    share, subjects = stage.run.share, stage.subjects()
     units = [(subject.name, unit) for subject in subjects for unit in stage.units(subject)]
-    share: dict[str, list[Any]] = {subject.name: [] for subject in subjects} if part.is_whole else {}
-    for name, unit in part.share(units):
-        share.setdefault(name, []).append(unit)
-    stage.mine, stage.share = [subject for subject in subjects if subject.name in share], share
+    shared: dict[str, list[Any]] = {subject.name: [] for subject in subjects} if share.is_whole else {}
+    for name, unit in share.of(units):
+        shared.setdefault(name, []).append(unit)
+    stage.mine, stage.shared = [subject for subject in subjects if subject.name in shared], shared
 
 
-def _laid_out(stage: PieceStage[Any], alone: Collection[str], opened: dict[str, _Open], progress: Progress) -> Iterator[Group]:
+def _laid_out(stage: PieceStage[Any], alone: Collection[str], opened: dict[str, _Open], progress: Progress) -> Iterator[Batch]:
     """Lay out one subject after the other, when there is a process for it."""
     for subject in stage.mine:
         pieces = stage.lay_out(subject, alone=subject.name in alone)
         opened[subject.name] = _Open(subject, len(pieces))
-        progress.leave_out(sum(map(stage.size, stage.share[subject.name])) - sum(map(stage.size, pieces)))
-        yield Group(subject.name, pieces)
+        progress.leave_out(sum(map(stage.size, stage.shared[subject.name])) - sum(map(stage.size, pieces)))
+        yield Batch(subject.name, pieces)
 
 
-def _todo(stage: PieceStage[Any], groups: Iterable[Group], opened: Mapping[str, _Open]) -> Iterator[Group]:
+def _todo(stage: PieceStage[Any], batches: Iterable[Batch], opened: Mapping[str, _Open]) -> Iterator[Batch]:
     """Leave out the subjects that lack nothing: they are finished at once, after a part has let go of the lock that finishing takes."""
-    for group in groups:
-        if group.items:
-            yield group
+    for batch in batches:
+        if batch.items:
+            yield batch
         else:
-            _finish(stage, opened[group.name].subject)
+            _finish(stage, opened[batch.name].subject)
 
 
-def _done(stage: PieceStage[Any], groups: Iterable[Group], progress: Progress) -> Iterator[Done]:
+def _done(stage: PieceStage[Any], batches: Iterable[Batch], progress: Progress) -> Iterator[Done]:
     """Have the pieces done; the progress counts what work in this process tells, and whole pieces of other processes."""
     run = stage.run
-    for done in run_groups(run.settings.compute, stage.work(), groups, directory=run.directory, say=run.say, needs=stage.needs, tell=progress.add):
+    for done in run_batches(run.settings.compute, stage.work(), batches, directory=run.directory, say=run.say, needs=stage.needs, tell=progress.add):
         if done.worker:
             progress.add(stage.size(done.item), done.worker, done.seconds)
         yield done

@@ -17,7 +17,7 @@ from pipeline.run.manifest import manifest_digest, read_manifest
 from pipeline.settings.all import Settings
 from pipeline.store.blocks import Block
 from pipeline.store.group_store import GroupStore
-from pipeline.work.share import WHOLE, Part
+from pipeline.work.share import WHOLE, Share
 from stages.schema import SAMPLE_TEXTS
 
 
@@ -40,18 +40,18 @@ class Run:
     settings : Settings
     progress : bool
         Show progress bars.
-    part : Part
+    share : Share
         The share of the work that this process does.
     """
 
     directory: Place
     settings: Settings
     progress: bool = True
-    part: Part = WHOLE
+    share: Share = WHOLE
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Without what was read: another process reads its own."""
-        return Run, (self.directory, self.settings, self.progress, self.part)
+        return Run, (self.directory, self.settings, self.progress, self.share)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directory", place_of(self.directory))

@@ -41,12 +41,12 @@ def preparing(run: Run, stage: str, products: Sequence[str]) -> Iterator[Prepara
         If another process writes one of them.
     """
     with ExitStack() as held, ExitStack() as laying_out:
-        if run.part.is_whole:
+        if run.share.is_whole:
             for product in products:
                 held.enter_context(run.locked(product))
             yield Preparation(frozenset(products), laying_out.close)
             return
-        held.enter_context(run.locked(f"{stage}.part-{run.part.number}-of-{run.part.count}"))
+        held.enter_context(run.locked(f"{stage}.part-{run.share.number}-of-{run.share.count}"))
         laying_out.enter_context(run.locked(f"{stage}.layout", wait=True))
         alone = frozenset(product for product in products if _is_idle(run, product))
         for product in products:
@@ -84,7 +84,7 @@ def take_over(run: Run, product: str, swept: Sequence[Place], *, alone: bool, st
 
 def finishing(run: Run, stage: str) -> AbstractContextManager[object]:
     """Let parts look, one after the other, whether everything is done, and note it."""
-    return nullcontext() if run.part.is_whole else run.locked(f"{stage}.layout", wait=True)
+    return nullcontext() if run.share.is_whole else run.locked(f"{stage}.layout", wait=True)
 
 
 def _is_idle(run: Run, product: str) -> bool:

@@ -15,8 +15,8 @@ from pipeline.store.blocks import Block
 from pipeline.store.fences import Fence
 from pipeline.store.groups import JOINED
 from pipeline.store.tables import read_dataset, without_attributes, write_dataset
-from pipeline.work.executors import run_blocks, run_groups
-from pipeline.work.pieces import Group
+from pipeline.work.executors import run_batches, run_blocks
+from pipeline.work.pieces import Batch
 from stages.labels import CheckpointName, series_of
 from stages.stats.groups import changed_boundaries, drift_block, finalize_drift
 
@@ -24,8 +24,8 @@ from stages.stats.groups import changed_boundaries, drift_block, finalize_drift
 def write_joined(run: Run, inputs: Sequence[FigureInputs], mark: str, fence: Fence) -> None:
     """Join the checkpoints and add the drift from the previous and to the last one of each series."""
     pairs = pairs_of(inputs)
-    compute, groups = run.settings.compute, [Group(pair.one.name, [pair]) for pair in pairs]
-    drifts = {done.group: done.result for done in run_groups(compute, DriftWork(run), groups, directory=run.directory, say=run.say)}
+    compute, groups = run.settings.compute, [Batch(pair.one.name, [pair]) for pair in pairs]
+    drifts = {done.batch: done.result for done in run_batches(compute, DriftWork(run), groups, directory=run.directory, say=run.say)}
     parts = [without_attributes(read_dataset(run.stats_path, one.name)).merge(drifts[one.name]) for one in inputs]
     odd = [one.name for one, part in zip(inputs, parts, strict=True) if _shape(part) != _shape(parts[0])]
     if odd:
@@ -82,14 +82,14 @@ def _drift(run: Run, before: FigureInputs | None, after: FigureInputs, suffix: s
     """Drift between two checkpoints; nothing where there is no earlier one, or its samples or grid differ."""
     if before is None or not _comparable(run, before, after):
         return xr.Dataset()
-    keys = [product.key for product in after.products]
+    keys = [map_key.key for map_key in after.map_keys]
     first, second = (run.cams(one.name) for one in (before, after))
 
     def work(block: Block) -> xr.Dataset:
         return drift_block(first.read(keys, block.rows), second.read(keys, block.rows), run.settings.stats)
 
     blocks = list(run_blocks(run.settings.compute, work, after.blocks)) if keys else []
-    found = finalize_drift(xr.concat(blocks, dim="sample"), after.groups, after.products, suffix) if blocks else xr.Dataset()
+    found = finalize_drift(xr.concat(blocks, dim="sample"), after.groups, after.map_keys, suffix) if blocks else xr.Dataset()
     boundaries = [run.features(one.name).read(["boundary", "saliency"]) for one in (before, after)]
     if boundaries[0].sizes == boundaries[1].sizes:
         found[f"boundary_changed_to_{suffix}"] = changed_boundaries(boundaries[0], boundaries[1], after.groups)

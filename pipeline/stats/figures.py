@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from pipeline.cam.references import Compared, OtherHeads
+from pipeline.cam.references import OtherHeads, References
 from pipeline.features.reading import read_features
 from pipeline.features.variants import stored_variants
 from pipeline.run.directory import Run
@@ -58,36 +58,36 @@ def figures_of(run: Run, one: FigureInputs) -> xr.Dataset:
     network = Architecture(**features.attributes["architecture"])
 
     def work(block: Block) -> BlockSummary:
-        maps = cams.read([key for product in one.products for key in (product.key, product.facts_key)], block.rows)
+        maps = cams.read([key for map_key in one.map_keys for key in (map_key.key, map_key.facts_key)], block.rows)
         group = one.groups.index[block.rows]
         return summarise_block(maps, features.read(wanted, block.rows), group, len(one.groups.name), network, settings)
 
-    found = finalize(combine(list(run_blocks(run.settings.compute, work, one.blocks))), one.groups, one.products, settings)
+    found = finalize(combine(list(run_blocks(run.settings.compute, work, one.blocks))), one.groups, one.map_keys, settings)
     return found.merge(_sanity(run, one)).merge(_retrieval(run, one))  # the products keep their order
 
 
 def _sanity(run: Run, one: FigureInputs) -> xr.Dataset:
     """Agreement of the maps with those under fresh heads, on a few images, dims (product,)."""
     features, wanted = run.features(one.name), run.settings.stats.sanity_samples
-    products = [product for product in one.products if can_be_checked(product)]
-    if not products or not wanted:
+    map_keys = [map_key for map_key in one.map_keys if can_be_checked(map_key)]
+    if not map_keys or not wanted:
         return xr.Dataset()
     network = Architecture(**features.attributes["architecture"])
     heads = fresh_heads(network, _SANITY_SEED)
-    compared = Compared(features, OtherHeads(heads, features.attributes["class_names"], network.head_activation))
-    compared.prepare(products)
+    references = References(features, OtherHeads(heads, features.attributes["class_names"], network.head_activation))
+    references.prepare(map_keys)
     rows, with_images = [], [block for block in one.blocks if (one.groups.index[block.rows] >= 0).any()]
     if not with_images:
         return xr.Dataset()
     for block in _few_blocks(with_images, wanted):
         check_stop()
-        block_features = compared.attach(read_features(features, needed_features(products), block.rows), block.rows, products)
-        randomised = compute_cams(block_features, products, compared.context)
-        stored = run.cams(one.name).read([product.key for product in products], block.rows)
-        rows.append(sanity_figures(stored, randomised, products).isel(sample=one.groups.index[block.rows] >= 0))
+        block_features = references.attach(read_features(features, needed_features(map_keys), block.rows), block.rows, map_keys)
+        randomised = compute_cams(block_features, map_keys, references.context)
+        stored = run.cams(one.name).read([map_key.key for map_key in map_keys], block.rows)
+        rows.append(sanity_figures(stored, randomised, map_keys).isel(sample=one.groups.index[block.rows] >= 0))
     mean = xr.concat(rows, dim="sample").mean("sample")
-    figures = xr.Dataset({"sanity": mean.assign_coords(product=np.array([product.key for product in products], dtype=object))})
-    return figures.reindex(product=np.array([product.key for product in one.products], dtype=object))
+    figures = xr.Dataset({"sanity": mean.assign_coords(product=np.array([map_key.key for map_key in map_keys], dtype=object))})
+    return figures.reindex(product=np.array([map_key.key for map_key in one.map_keys], dtype=object))
 
 
 def _few_blocks(blocks: Sequence[Block], samples: int) -> list[Block]:

@@ -11,7 +11,7 @@ from pipeline.run.outcome import Outcome
 from pipeline.run.preparing import take_over
 from pipeline.stats.drift import write_joined
 from pipeline.stats.figures import FiguresWork
-from pipeline.stats.staleness import FigureInputs, inputs_of, is_fresh, joined_stamp
+from pipeline.stats.staleness import FigureInputs, all_inputs, is_fresh, joined_stamp, stale_ones
 from pipeline.store.fences import Fence
 from pipeline.store.groups import JOINED
 
@@ -48,12 +48,12 @@ class StatsStage(PieceStage[FigureInputs]):
 
     def subjects(self) -> list[FigureInputs]:
         """What each checkpoint's figures are made of."""
-        self._everything = [inputs_of(self.run, name) for name in finished_checkpoints(self.run, self._partial)]
+        self._everything = all_inputs(self.run, finished_checkpoints(self.run, self._partial))
         return self._everything
 
     def prepare(self, alone: Collection[str]) -> None:
         """Sweep what stopped calls left, and compare."""
-        self._stale = {one.name for one in self.mine if not is_fresh(self.run, one.name, one.stamp)}
+        self._stale = {one.name for one in stale_ones(self.run, self.mine)}
         self._fence = take_over(self.run, self.product, [self.run.stats_path], alone=bool(alone), stale=bool(self._stale))
 
     def lay_out(self, subject: FigureInputs, *, alone: bool) -> list[FigureInputs]:
@@ -71,7 +71,7 @@ class StatsStage(PieceStage[FigureInputs]):
     def join(self) -> None:
         """Write the group that joins all checkpoints; of parts the one that finds them all done."""
         mark = joined_stamp(self._everything)
-        if all(is_fresh(self.run, one.name, one.stamp) for one in self._everything) and not is_fresh(self.run, JOINED, mark):
+        if not stale_ones(self.run, self._everything) and not is_fresh(self.run, JOINED, mark):
             write_joined(self.run, self._everything, mark, self._fence)
 
     def left(self) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import xarray as xr
 
 from pipeline.cam.staleness import finished_stamps
-from pipeline.cam.wanted import wanted_products
+from pipeline.cam.wanted import wanted_map_keys
+from pipeline.disk.places import FEW, each
 from pipeline.disk.stamps import difference, stamp
 from pipeline.features.finished import content_stamp, finished_checkpoints
 from pipeline.features.variants import chosen_of, stored_variants, texts_digest
@@ -17,7 +18,7 @@ from pipeline.run.directory import MissingProductError, Run
 from pipeline.store.blocks import Block
 from pipeline.store.groups import JOINED
 from pipeline.store.tables import dataset_seal, group_attributes, read_dataset
-from stages.cam.products import Product
+from stages.cam.map_keys import MapKey
 from stages.index.variants import chosen_samples
 from stages.stats.groups import Groups
 
@@ -29,7 +30,7 @@ class FigureInputs:
     """What the figures of a checkpoint are made of."""
 
     name: str
-    products: Sequence[Product]
+    map_keys: Sequence[MapKey]
     variants: Sequence[str]
     groups: Groups
     blocks: Sequence[Block]
@@ -43,6 +44,11 @@ class FigureInputs:
         return stamp(self.made_with)
 
 
+def all_inputs(run: Run, names: Sequence[str]) -> list[FigureInputs]:
+    """Say what the figures of some checkpoints are to be made of."""
+    return each(run.features_path, lambda name: inputs_of(run, name), names, at_once=FEW)
+
+
 def inputs_of(run: Run, name: str) -> FigureInputs:
     """Say what a checkpoint's figures are to be made of.
 
@@ -51,9 +57,9 @@ def inputs_of(run: Run, name: str) -> FigureInputs:
     MissingProductError
         If heat maps are missing, or flight heights that the settings ask for.
     """
-    products = wanted_products(run, name)
+    map_keys = wanted_map_keys(run, name)
     features = run.features(name)
-    stamps = finished_stamps(run, name, products)
+    stamps = finished_stamps(run, name, map_keys)
     variant = stored_variants(run, features)
     variants = chosen_of(run, variant, str(features))
     looked_at = features.values("valid") & chosen_samples(variant, variants)
@@ -68,7 +74,7 @@ def inputs_of(run: Run, name: str) -> FigureInputs:
         "variants": variants,
     }
     attributes = features.attributes
-    return FigureInputs(name, products, variants, groups, features.blocks, made_with, attributes["epoch"], attributes.get("series", ""))
+    return FigureInputs(name, map_keys, variants, groups, features.blocks, made_with, attributes["epoch"], attributes.get("series", ""))
 
 
 def is_fresh(run: Run, group: str, mark: str) -> bool:
@@ -76,10 +82,16 @@ def is_fresh(run: Run, group: str, mark: str) -> bool:
     return group_attributes(run.stats_path, group).get("stamp") == mark and not dataset_seal(run.stats_path, group).faults()
 
 
+def stale_ones(run: Run, inputs: Sequence[FigureInputs]) -> list[FigureInputs]:
+    """Those whose stored figures are not made of this, or damaged."""
+    fresh = each(run.stats_path, lambda one: is_fresh(run, one.name, one.stamp), inputs, at_once=FEW)
+    return [one for one, found in zip(inputs, fresh, strict=True) if not found]
+
+
 def stale_figures(run: Run, names: Sequence[str]) -> dict[str, str]:
     """Name of a checkpoint (or JOINED) whose figures are missing or stale -> why."""
-    inputs = [inputs_of(run, name) for name in names]
-    found = {one.name: _why_stale(run, one) for one in inputs if not is_fresh(run, one.name, one.stamp)}
+    inputs = all_inputs(run, names)
+    found = {one.name: _why_stale(run, one) for one in stale_ones(run, inputs)}
     if not is_fresh(run, JOINED, joined_stamp(inputs)):
         found[JOINED] = "a checkpoint's figures change" if found else "the checkpoints changed, or its files are damaged"
     return found
@@ -106,6 +118,6 @@ def open_stats(run: Run) -> xr.Dataset:
     made = group_attributes(run.stats_path, JOINED).get("stamp")
     if made is None:
         raise MissingProductError(f"{run.stats_path}: no figures; run `atlas stats` first")
-    if made != joined_stamp([inputs_of(run, name) for name in finished_checkpoints(run, partial=True)]):
+    if made != joined_stamp(all_inputs(run, finished_checkpoints(run, partial=True))):
         raise MissingProductError(f"{run.stats_path}: older than the heat maps or the settings; run `atlas stats` again")
     return read_dataset(run.stats_path, JOINED)

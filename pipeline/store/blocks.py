@@ -17,7 +17,7 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from pipeline.disk.places import Place, each
+from pipeline.disk.places import Place, each, files_in, remove_files, status_of
 from pipeline.disk.records import DamagedRecordError, read_record, sweep, write_record
 from pipeline.store.fences import Fence, lowest_numbers
 from stages.finite import finite_rows
@@ -66,18 +66,16 @@ class Ledger:
 
     def record(self, block: Block) -> dict[str, Any]:
         """Return a block's mark, empty where there is none, or a damaged one, or one of other rows."""
-        return _of_rows(block, self.record_of(block.index))
+        return of_rows(block, self.record_of(block.index))
 
     def records(self, blocks: Sequence[Block]) -> list[dict[str, Any]]:
         """Return the marks of several blocks, as `record` does; those of an object store are read several at a time."""
         found = self.records_of([block.index for block in blocks])
-        return [_of_rows(block, content) for block, content in zip(blocks, found, strict=True)]
+        return [of_rows(block, content) for block, content in zip(blocks, found, strict=True)]
 
     def shorter_record(self, block: Block) -> dict[str, Any]:
         """Return the mark that the block had when the dataset was smaller: of its first rows; empty where there is none."""
-        content = self.record_of(block.index)
-        start, stop = content.get("rows", (0, 0))
-        return content if start == block.start and start < stop < block.stop else {}
+        return of_first_rows(block, self.record_of(block.index))
 
     def is_done(self, block: Block, stamps: Mapping[str, str], **made_of: Any) -> bool:
         """Whether every named array of the block was written under its stamp, of what the keywords say.
@@ -117,11 +115,18 @@ class Ledger:
 
     def indices(self) -> list[int]:
         """Numbers of the blocks that have a mark, damaged ones included."""
-        return sorted(int(path.stem) for path in self.directory.glob("[0-9]*.json") if path.stem.isdecimal())
+        return sorted(int(path.stem) for path in self._marks())
 
     def indices_since(self, time: float) -> list[int]:
         """Numbers of the blocks that were marked at `time` (seconds since 1970) or later."""
-        return sorted(int(path.stem) for path in self.directory.glob("[0-9]*.json") if path.stem.isdecimal() and path.stat().st_mtime >= time)
+        return sorted(int(path.stem) for path in self._marks() if (status := status_of(path)) and status.st_mtime >= time)
+
+    def latest(self) -> float | None:
+        """When the last block was marked (seconds since 1970); None where none was."""
+        return max((status.st_mtime for path in self._marks() if (status := status_of(path))), default=None)
+
+    def _marks(self) -> list[Place]:
+        return [path for path in files_in(self.directory, "[0-9]*.json") if path.stem.isdecimal()]
 
     def record_of(self, index: int) -> dict[str, Any]:
         """Return the mark of the block of that number, whatever its rows; empty where there is none, or a damaged one."""
@@ -175,8 +180,7 @@ class Ledger:
     def clear(self) -> None:
         """Forget every block, and sweep what a killed process left."""
         self.forget_whole()
-        for index in self.indices():
-            self._path_of(index).unlink()
+        remove_files(map(self._path_of, self.indices()))
         sweep(self.directory)
 
     def _path(self, block: Block) -> Place:
@@ -193,8 +197,15 @@ def proves(record: Mapping[str, Any], stamps: Mapping[str, str], **made_of: Any)
     return same_origin and all(made.get(name, {}).get("stamp") == wanted for name, wanted in stamps.items())
 
 
-def _of_rows(block: Block, content: dict[str, Any]) -> dict[str, Any]:
-    return content if content.get("rows") == [block.start, block.stop] else {}
+def of_rows(block: Block, mark: dict[str, Any]) -> dict[str, Any]:
+    """Return a mark if it is of the block's rows; else an empty one."""
+    return mark if mark.get("rows") == [block.start, block.stop] else {}
+
+
+def of_first_rows(block: Block, mark: dict[str, Any]) -> dict[str, Any]:
+    """Return a mark if it is of the first rows of a block, which was the last one when the dataset was smaller; else an empty one."""
+    start, stop = mark.get("rows", (0, 0))
+    return mark if start == block.start and start < stop < block.stop else {}
 
 
 def proof_of(values: NDArray[Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ samples have their own proof in the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,17 +124,39 @@ class Seal:
         if (found := self.fault(name)) is not None:
             raise BrokenSealError(f"{found.where}: {found.kind}: {found.text}.")
 
+    def content(self, name: str) -> bytes:
+        """Read a file; raise a BrokenSealError if it is not the sealed one. While the seal is open, or where there is none, nothing is compared."""
+        record = read_record(self.path)
+        if not record or record.get("open"):
+            return (self.root / name).read_bytes()
+        if (found := self._unlisted(name, record)) is None:
+            content = self._content(name, record)
+            if isinstance(content, bytes):
+                return content
+            found = content
+        if read_record(self.path) != record:  # as in `_faults`
+            return self.content(name)
+        raise BrokenSealError(f"{found.where}: {found.kind}: {found.text}.")
+
+    def listed(self, names: Iterable[str]) -> list[str]:
+        """Those of some files that were sealed; all of them where nothing ever was."""
+        record = read_record(self.path)
+        return [name for name in names if not record or name in record.get("files", {})]
+
     def fault(self, name: str) -> Fault | None:
         """Say what is wrong with a file, if anything is."""
-        return self._fault(name, read_record(self.path))
+        return next(iter(self._faults([name])), None)
 
     def _fault(self, name: str, record: Mapping[str, Any]) -> Fault | None:
         if not record or record.get("open"):
             return None
-        if name not in record["files"]:
-            return Fault(str(self.root / name), "foreign", "it was never sealed: it was not written by a finished stage")
-        found = self._content(name, record)
+        found = self._unlisted(name, record) or self._content(name, record)
         return found if isinstance(found, Fault) else None
+
+    def _unlisted(self, name: str, record: Mapping[str, Any]) -> Fault | None:
+        if name in record["files"]:
+            return None
+        return Fault(str(self.root / name), "foreign", "it was never sealed: it was not written by a finished stage")
 
     def _content(self, name: str, record: Mapping[str, Any]) -> bytes | Fault:
         """The bytes of a sealed file, or what is wrong with them."""
@@ -169,9 +191,14 @@ class Seal:
 
     def faults(self) -> list[Fault]:
         """Check every sealed file."""
+        return self._faults(None)
+
+    def _faults(self, names: Sequence[str] | None) -> list[Fault]:
+        """Check some files (None: all). Look again where the record changed meanwhile: its writer changes a file, and then the record."""
         record = read_record(self.path)
-        found = each(self.root, lambda name: self._fault(name, record), sorted(record.get("files", {})))
-        return [fault for fault in found if fault is not None]
+        found = each(self.root, lambda name: self._fault(name, record), sorted(record.get("files", {})) if names is None else names)
+        faults = [fault for fault in found if fault is not None]
+        return self._faults(names) if faults and read_record(self.path) != record else faults
 
     def _as_they_are(self, names: Iterable[str]) -> dict[str, list[list[int]]]:
         listed = list(names)

@@ -15,7 +15,7 @@ from pipeline.settings.compute import ComputeSettings
 from pipeline.work import clusters
 from pipeline.work.cores import cores
 from pipeline.work.farm import dispatch
-from pipeline.work.pieces import Done, Group, Needs, Work
+from pipeline.work.pieces import Batch, Done, Needs, Work
 from pipeline.work.threads import threads
 
 if TYPE_CHECKING:
@@ -90,23 +90,23 @@ def run_blocks(compute: ComputeSettings, work: Callable[[Item], Result], items: 
     return run_here(work, items, count or cores())
 
 
-def run_groups(
+def run_batches(
     compute: ComputeSettings,
     work: Work,
-    groups: Iterable[Group],
+    batches: Iterable[Batch],
     *,
     directory: Place,
     say: Callable[[str], None],
     needs: Needs = "cpu",
     tell: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Done]:
-    """Run a stage's work on all items of all groups, where the settings say; pieces come back as they are done, in any order.
+    """Run a stage's work on all items of all batches, where the settings say; pieces come back as they are done, in any order.
 
     Parameters
     ----------
     compute : ComputeSettings
     work : Work
-    groups : iterable of Group
+    batches : iterable of Batch
         Taken one after the other, when there is a process for them.
     directory : Place
         The run's, where logs lie.
@@ -116,9 +116,9 @@ def run_groups(
     tell : callable
         Told the progress within pieces, by work in this process.
     """
-    row, waiting = EXECUTORS[compute.executor], (group for group in groups if group.items)
+    row, waiting = EXECUTORS[compute.executor], (batch for batch in batches if batch.items)
     if row.run_here is not None:
-        yield from _run_groups_here(row.run_here, lambda: work.open(tell), waiting, compute.workers or cores())
+        yield from _run_batches_here(row.run_here, lambda: work.open(tell), waiting, compute.workers or cores())
         return
     first = next(waiting, None)
     if first is None:  # nothing to do: no cluster is started for it
@@ -128,12 +128,12 @@ def run_groups(
         yield from dispatch(client, compute, work, chain([first], waiting), directory=directory, say=say, needs=needs)
 
 
-def _run_groups_here(run_here: _RunHere, open_work: Callable[[], Callable[[Any], Any]], groups: Iterable[Group], count: int) -> Iterator[Done]:
-    """Groups follow each other without a pause; a group of one piece has this thread to itself, and may start threads of its own."""
+def _run_batches_here(run_here: _RunHere, open_work: Callable[[], Callable[[Any], Any]], batches: Iterable[Batch], count: int) -> Iterator[Done]:
+    """Batches follow each other without a pause; a batch of one piece has this thread to itself, and may start threads of its own."""
     do = None
-    for is_alone, some in groupby(groups, lambda group: len(group.items) == 1):
+    for is_alone, some in groupby(batches, lambda batch: len(batch.items) == 1):
         do = do or open_work()  # what has nothing to do is not opened
-        pieces = ((group.name, item) for group in some for item in group.items)
+        pieces = ((batch.name, item) for batch in some for item in batch.items)
         yield from (serial if is_alone else run_here)(partial(_piece_done, do), pieces, count)
 
 

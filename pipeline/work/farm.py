@@ -23,7 +23,7 @@ from pipeline.disk.places import Place
 from pipeline.disk.records import write_atomically
 from pipeline.settings.compute import ComputeSettings
 from pipeline.work.farm_worker import Answer, Order, carry_out
-from pipeline.work.pieces import Done, Group, Needs, Work
+from pipeline.work.pieces import Batch, Done, Needs, Work
 from pipeline.work.stops import check_stop
 
 if TYPE_CHECKING:
@@ -42,28 +42,28 @@ class LostWorkersError(OSError):
 
 @dataclass(frozen=True)
 class Piece:
-    """An item of a group, and how many workers were lost with it."""
+    """An item of a batch, and how many workers were lost with it."""
 
-    group: str
+    batch: str
     item: Any
     losses: int = 0
 
 
 @dataclass
 class Queue:
-    """Pieces that are not submitted yet, by group; groups are opened when a worker has nothing of its own left.
+    """Pieces that are not submitted yet, by batch; batches are opened when a worker has nothing of its own left.
 
     Parameters
     ----------
-    groups : iterator of Group
+    batches : iterator of Batch
     """
 
-    groups: Iterator[Group]
+    batches: Iterator[Batch]
     open: dict[str, deque[Piece]] = field(default_factory=dict)
-    owners: dict[str, str] = field(default_factory=dict)  # worker -> the group it is at
+    owners: dict[str, str] = field(default_factory=dict)  # worker -> the batch it is at
 
     def next_for(self, worker: str) -> Piece | None:
-        """Take a piece for a worker: of its own group, else of a new one, else of that which has most left. None: all are taken."""
+        """Take a piece for a worker: of its own batch, else of a new one, else of that which has most left. None: all are taken."""
         name = self.owners.get(worker, "")
         if name not in self.open:
             name = self._open_next() or max(self.open, key=lambda key: len(self.open[key]), default="")
@@ -77,25 +77,25 @@ class Queue:
 
     def put_back(self, piece: Piece) -> None:
         """It is to be done once more: what it has written already is found by its marks."""
-        self.open.setdefault(piece.group, deque()).append(piece)
+        self.open.setdefault(piece.batch, deque()).append(piece)
 
     def _open_next(self) -> str:
-        for group in self.groups:
-            if group.items:
-                self.open[group.name] = deque(Piece(group.name, item) for item in group.items)
-                return group.name
+        for batch in self.batches:
+            if batch.items:
+                self.open[batch.name] = deque(Piece(batch.name, item) for item in batch.items)
+                return batch.name
         return ""
 
 
 def dispatch(
-    client: Client, compute: ComputeSettings, work: Work, groups: Iterable[Group], *, directory: Place, say: Callable[[str], None], needs: Needs
+    client: Client, compute: ComputeSettings, work: Work, batches: Iterable[Batch], *, directory: Place, say: Callable[[str], None], needs: Needs
 ) -> Iterator[Done]:
     """Run all pieces on the cluster's workers.
 
     Parameters
     ----------
     client : distributed.Client
-    compute, work, groups, directory, say, needs
+    compute, work, batches, directory, say, needs
         As `run_groups` takes them.
 
     Yields
@@ -113,7 +113,7 @@ def dispatch(
             stack.enter_context(_reporting(directory / "logs" / f"{type(work).__name__}-performance.html"))
         say(f"dask: scheduler {client.scheduler.address}, dashboard {client.dashboard_link}")
         order = Order(uuid4().hex, work, None, str(directory), needs, compute.threads)
-        yield from _Dispatcher(client, order, Queue(iter(groups)), say).results()
+        yield from _Dispatcher(client, order, Queue(iter(batches)), say).results()
 
 
 @contextmanager
@@ -158,7 +158,7 @@ class _Dispatcher:
                 self._lose(str(future.key))
             else:
                 piece = self._take(str(future.key))
-                yield Done(piece.group, piece.item, answer.result, answer.worker, answer.seconds)
+                yield Done(piece.batch, piece.item, answer.result, answer.worker, answer.seconds)
             if monotonic() - self._looked > _LOOK_S:
                 self._look()
 
@@ -219,14 +219,14 @@ class _Dispatcher:
             return
         if piece.losses >= MOST_LOSSES:
             raise LostWorkersError(
-                f"a piece of {piece.group} was lost with each of {piece.losses + 1} workers, often because memory ran out. What is done is kept; "
+                f"a piece of {piece.batch} was lost with each of {piece.losses + 1} workers, often because memory ran out. What is done is kept; "
                 f"see {self._order.directory}/logs, give workers more memory or a smaller extract.batch_size, and call again"
             )
         self._waiting.put_back(replace(piece, losses=piece.losses + 1))
 
     def _submit(self, worker: str, piece: Piece) -> None:
         order = replace(self._order, item=piece.item)
-        key = f"{type(order.work).__name__}-{piece.group}-{uuid4().hex}"
+        key = f"{type(order.work).__name__}-{piece.batch}-{uuid4().hex}"
         future = self._client.submit(carry_out, order, key=key, workers=[worker], pure=False)
         self._sent[key] = future, worker, piece
         self._load[worker] += 1

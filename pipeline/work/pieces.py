@@ -20,8 +20,8 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True)
-class Group:
-    """Pieces that share what is expensive to make, such as a checkpoint's network: a process stays with a group as long as it can."""
+class Batch:
+    """Pieces that share what is expensive to make, such as a checkpoint's network: a process stays with a batch as long as it can."""
 
     name: str
     items: Sequence[Any]
@@ -29,9 +29,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Done:
-    """A piece that is done: its group, itself, its result, and who took how long for it."""
+    """A piece that is done: its batch, itself, its result, and who took how long for it."""
 
-    group: str
+    batch: str
     item: Any
     result: Any
     worker: str = ""

@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Part:
+class Share:
     """Part `number` of `count`, the first is 1.
 
     The assignment is static: it depends on the list of all units of work, done or not, and so is the same in every job
@@ -29,7 +29,7 @@ class Part:
         return f"{self.number}/{self.count}"
 
     @classmethod
-    def parse(cls, text: str) -> Part:
+    def parse(cls, text: str) -> Share:
         """Read "3/16"; a ValueError says what was expected."""
         if not (found := re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)):
             raise ValueError(f"--part {text}: expected K/N, such as 3/16")
@@ -40,9 +40,9 @@ class Part:
         """Whether there are no other parts."""
         return self.count == 1
 
-    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
         """Its items: consecutive ones, so that a part meets as few checkpoints as can be."""
         return items[len(items) * (self.number - 1) // self.count : len(items) * self.number // self.count]
 
 
-WHOLE = Part()
+WHOLE = Share()

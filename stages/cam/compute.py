@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from safenet.architecture import Pooling, Sampling
 from stages.cam.facts import FACTS, map_facts
+from stages.cam.map_keys import MapKey
 from stages.cam.methods import METHODS, CamInput, CamMethod, Cells
 from stages.cam.names import block_number
 from stages.cam.positions import NEEDS_OF_SOURCE, POSITIONS, PositionView, open_block, open_source
-from stages.cam.products import Product
 from stages.cam.rounding import relative_error
 from stages.cam.settings import LOW_CONTRAST_BELOW
 from stages.finite import neutral
@@ -50,12 +50,12 @@ class CamContext:
     precision: str = "float32"
 
 
-def needed_features(products: Iterable[Product]) -> set[str]:
+def needed_features(map_keys: Iterable[MapKey]) -> set[str]:
     """Name the feature variables that the products are made of."""
     needed = {"valid", "source_cell"}
-    for product in products:
-        position, method = POSITIONS.get(product.position), METHODS[product.method]
-        if product.is_stored_gradient:
+    for map_key in map_keys:
+        position, method = POSITIONS.get(map_key.position), METHODS[map_key.method]
+        if map_key.is_stored_gradient:
             needed |= {"block_cam", "gradient_target", "gradient_block", "gradient_method"}
         elif method.reads:
             needed.add(method.reads)
@@ -63,24 +63,24 @@ def needed_features(products: Iterable[Product]) -> set[str]:
             needed |= {"block_map", "block"}
         else:
             needed |= {*position.needs, *(NEEDS_OF_SOURCE if method.where == "aligned" else ())}
-        if position is not None and product.target != NO_TARGET:
+        if position is not None and map_key.target != NO_TARGET:
             needed |= {"logit", "embedding", "part_feature", *position.needs_for_gradient}
-            needed |= {"flip_embedding"} if parse_target(product.target).flip else set()
+            needed |= {"flip_embedding"} if parse_target(map_key.target).flip else set()
     return needed
 
 
-def needed_references(products: Iterable[Product]) -> dict[str, TargetName]:
+def needed_references(map_keys: Iterable[MapKey]) -> dict[str, TargetName]:
     """Name of each reference variable (see stages/targets/references.py) that the products need -> a target that reads it."""
     found: dict[str, TargetName] = {}
-    for product in products:
-        target = None if product.target == NO_TARGET or product.is_stored_gradient else parse_target(product.target)
+    for map_key in map_keys:
+        target = None if map_key.target == NO_TARGET or map_key.is_stored_gradient else parse_target(map_key.target)
         if target is not None and target.row.kind == "similarity":
-            roles = ["own", *(["all"] if target.row.reading == "contrast" else []), *(["rivals"] if product.method == "finer_cam" else [])]
+            roles = ["own", *(["all"] if target.row.reading == "contrast" else []), *(["rivals"] if map_key.method == "finer_cam" else [])]
             found |= {reference_name(target, role): target for role in roles}  # type: ignore[arg-type]
     return found
 
 
-def compute_cams(features: xr.Dataset, products: Iterable[Product], context: CamContext) -> xr.Dataset:
+def compute_cams(features: xr.Dataset, map_keys: Iterable[MapKey], context: CamContext) -> xr.Dataset:
     """Return one variable per product, named by its key, and its facts, named by its `facts_key`.
 
     Parameters
@@ -102,70 +102,70 @@ def compute_cams(features: xr.Dataset, products: Iterable[Product], context: Cam
     ValueError
         If a needed variable is absent.
     """
-    products = tuple(products)
-    needed, references = needed_features(products), sorted(needed_references(products))
+    map_keys = tuple(map_keys)
+    needed, references = needed_features(map_keys), sorted(needed_references(map_keys))
     check(features, needed, "the feature store")
     missing = [name for name in references if name not in features]
     if missing:
         raise ValueError(f"the features lack {missing[0]}: what the samples are compared with; attach it along sample, head and embed")
     chosen = features[sorted({*needed, *references, *({"class_index"} & set(features))})].reset_coords(drop=True)
     if not chosen.chunks:
-        return _compute_block(chosen, products, context)
+        return _compute_block(chosen, map_keys, context)
     whole = {dim: -1 for dim in chosen.dims if dim != "sample"}
     chosen = chosen.chunk(whole).unify_chunks()
     one_map = xr.zeros_like(chosen["source_cell"], dtype=np.float32)
     facts = xr.zeros_like(chosen["valid"], dtype=np.float32).expand_dims(fact=len(FACTS), axis=1).chunk(fact=-1)
-    template = xr.Dataset({key: value for p in products for key, value in ((p.key, one_map), (p.facts_key, facts))})
-    return chosen.map_blocks(_compute_block, (products, context), template=template)
+    template = xr.Dataset({key: value for p in map_keys for key, value in ((p.key, one_map), (p.facts_key, facts))})
+    return chosen.map_blocks(_compute_block, (map_keys, context), template=template)
 
 
-def _compute_block(features: xr.Dataset, products: tuple[Product, ...], context: CamContext) -> xr.Dataset:
+def _compute_block(features: xr.Dataset, map_keys: tuple[MapKey, ...], context: CamContext) -> xr.Dataset:
     """Make all products of one block in one pass, so that each stored map is read and converted once."""
     stored = {str(name): features[name].values for name in features.variables}  # what a dim holds, such as `block`, is a coordinate
     per_sample = {name for name in stored if features[name].dims[:1] == ("sample",)}
     arrays, spoilt = neutral(stored, per_sample)
-    scores = {name: open_score(arrays, parse_target(name), context.targets) for name in _targets(products)}
-    made: dict[Product, list[_Made]] = {product: [] for product in products}
+    scores = {name: open_score(arrays, parse_target(name), context.targets) for name in _targets(map_keys)}
+    made: dict[MapKey, list[_Made]] = {map_key: [] for map_key in map_keys}
     for start in range(0, max(features.sizes["sample"], 1), _AT_ONCE):
         few = {name: value[start : start + _AT_ONCE] if name in per_sample else value for name, value in arrays.items()}
-        for product, one in _compute_few(few, products, context):
-            made[product].append(one)
+        for map_key, one in _compute_few(few, map_keys, context):
+            made[map_key].append(one)
     void = ~arrays["valid"].astype(bool)
     found: dict[str, tuple[tuple[str, ...], NDArray]] = {}
-    for product, parts in made.items():
-        not_finite = np.logical_or.reduce([np.zeros(len(void), bool), *(spoilt[name] for name in needed_finite(product) & set(spoilt))])
-        without = _without_target(product, arrays, scores.get(product.target)) & ~(not_finite & _unknown_without(product))
-        alone = _without_rivals(product, arrays, context) & ~not_finite
-        maps, facts = _with_facts(product, parts, void | without, alone, not_finite, scores.get(product.target))
-        found |= {product.key: (("sample", "y", "x"), maps), product.facts_key: (("sample", "fact"), facts)}
+    for map_key, parts in made.items():
+        not_finite = np.logical_or.reduce([np.zeros(len(void), bool), *(spoilt[name] for name in needed_finite(map_key) & set(spoilt))])
+        without = _without_target(map_key, arrays, scores.get(map_key.target)) & ~(not_finite & _unknown_without(map_key))
+        alone = _without_rivals(map_key, arrays, context) & ~not_finite
+        maps, facts = _with_facts(map_key, parts, void | without, alone, not_finite, scores.get(map_key.target))
+        found |= {map_key.key: (("sample", "y", "x"), maps), map_key.facts_key: (("sample", "fact"), facts)}
     return xr.Dataset(found)
 
 
-def needed_finite(product: Product) -> set[str]:
+def needed_finite(map_key: MapKey) -> set[str]:
     """Variables that must be finite for a map to be."""
-    if product.target == NO_TARGET or product.is_stored_gradient:
-        return needed_features([product])
-    return needed_features([product]) - _OTHER_KIND[parse_target(product.target).row.kind]
+    if map_key.target == NO_TARGET or map_key.is_stored_gradient:
+        return needed_features([map_key])
+    return needed_features([map_key]) - _OTHER_KIND[parse_target(map_key.target).row.kind]
 
 
-def _without_target(product: Product, block: Arrays, score: Score | None) -> NDArray[np.bool_]:
+def _without_target(map_key: MapKey, block: Arrays, score: Score | None) -> NDArray[np.bool_]:
     """Which samples have no such target; what `extract` made of a class tells only by the class."""
     if score is not None:
         return score.absent
-    if product.is_stored_gradient and parse_target(product.target).base == "label":
+    if map_key.is_stored_gradient and parse_target(map_key.target).base == "label":
         return np.asarray(block["class_index"] < 0)
     return np.zeros(len(block["valid"]), bool)
 
 
-def _unknown_without(product: Product) -> bool:
+def _unknown_without(map_key: MapKey) -> bool:
     """Whether an image that is not finite may have such a target: all but those that other images, or the dataset, are enough to tell of."""
-    return product.target != NO_TARGET and parse_target(product.target).row.who not in ("pair", "label")
+    return map_key.target != NO_TARGET and parse_target(map_key.target).row.who not in ("pair", "label")
 
 
-def _without_rivals(product: Product, block: Arrays, context: CamContext) -> NDArray[np.bool_]:
-    if product.method != "finer_cam":
+def _without_rivals(map_key: MapKey, block: Arrays, context: CamContext) -> NDArray[np.bool_]:
+    if map_key.method != "finer_cam":
         return np.zeros(len(block["valid"]), bool)
-    return without_rivals(block, parse_target(product.target), context.targets)
+    return without_rivals(block, parse_target(map_key.target), context.targets)
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class _Made:
 
 
 def _with_facts(
-    product: Product,
+    map_key: MapKey,
     parts: Sequence[_Made],
     absent: NDArray[np.bool_],
     alone: NDArray[np.bool_],
@@ -195,7 +195,7 @@ def _with_facts(
     maps[nothing | alone] = np.nan
     rounding, clipped = (_joined([getattr(part, name) for part in parts]) for name in ("rounding", "clipped"))
     value, constant = (None, None) if score is None else (np.where(nothing, np.nan, found) for found in (score.value, score.constant))
-    return maps, map_facts(maps, METHODS[product.method].kind, LOW_CONTRAST_BELOW, clipped, rounding, value, constant, absent | alone)
+    return maps, map_facts(maps, METHODS[map_key.method].kind, LOW_CONTRAST_BELOW, clipped, rounding, value, constant, absent | alone)
 
 
 def _joined(parts: Sequence[NDArray[np.floating] | None]) -> NDArray[np.floating] | None:
@@ -203,38 +203,38 @@ def _joined(parts: Sequence[NDArray[np.floating] | None]) -> NDArray[np.floating
     return np.concatenate(there) if there else None
 
 
-def _compute_few(block: Arrays, products: Sequence[Product], context: CamContext) -> Iterator[tuple[Product, _Made]]:
-    scores = {name: open_score(block, parse_target(name), context.targets) for name in _targets(products)}
-    for position in dict.fromkeys(product.position for product in products):
-        here = [product for product in products if product.position == position]
+def _compute_few(block: Arrays, map_keys: Sequence[MapKey], context: CamContext) -> Iterator[tuple[MapKey, _Made]]:
+    scores = {name: open_score(block, parse_target(name), context.targets) for name in _targets(map_keys)}
+    for position in dict.fromkeys(map_key.position for map_key in map_keys):
+        here = [map_key for map_key in map_keys if map_key.position == position]
         yield from _at_map(block, here, scores, context) if position in POSITIONS else _at_block(block, here, context)
 
 
-def _targets(products: Iterable[Product]) -> list[str]:
-    return sorted({product.target for product in products if product.target != NO_TARGET and not product.is_stored_gradient})
+def _targets(map_keys: Iterable[MapKey]) -> list[str]:
+    return sorted({map_key.target for map_key in map_keys if map_key.target != NO_TARGET and not map_key.is_stored_gradient})
 
 
-def _at_map(block: Arrays, products: Sequence[Product], scores: Mapping[str, Score], context: CamContext) -> Iterator[tuple[Product, _Made]]:
+def _at_map(block: Arrays, map_keys: Sequence[MapKey], scores: Mapping[str, Score], context: CamContext) -> Iterator[tuple[MapKey, _Made]]:
     """Products of one position; those that are channel weights share one pass over the cells."""
-    position, of_source = POSITIONS[products[0].position], [product for product in products if METHODS[product.method].where == "aligned"]
-    frame = position.open(block, context.sampling, context.pooling, any(product.target != NO_TARGET for product in products))
+    position, of_source = POSITIONS[map_keys[0].position], [map_key for map_key in map_keys if METHODS[map_key.method].where == "aligned"]
+    frame = position.open(block, context.sampling, context.pooling, any(map_key.target != NO_TARGET for map_key in map_keys))
     views = {
-        target: _view(block, frame, target, scores.get(target), {p.method for p in products if p.target == target}, context)
-        for target in dict.fromkeys(product.target for product in products)
+        target: _view(block, frame, target, scores.get(target), {p.method for p in map_keys if p.target == target}, context)
+        for target in dict.fromkeys(map_key.target for map_key in map_keys)
     }
     if of_source:
         source, source_spoilt = open_source(block, context.sampling)
         views[NO_TARGET] = replace(views[NO_TARGET], source=source)
-    weighted = [product for product in products if METHODS[product.method].gives == "weights"]
+    weighted = [map_key for map_key in map_keys if METHODS[map_key.method].gives == "weights"]
     if weighted:
-        sums = _weighted_sums(frame.cells.values, [METHODS[product.method].formula(views[product.target]) for product in weighted])
+        sums = _weighted_sums(frame.cells.values, [METHODS[map_key.method].formula(views[map_key.target]) for map_key in weighted])
     dtype = str(block[position.needs[0]].dtype)
-    for product in products:
-        method, view = METHODS[product.method], views[product.target]
-        values = sums[:, :, weighted.index(product)] if product in weighted else method.formula(view)
+    for map_key in map_keys:
+        method, view = METHODS[map_key.method], views[map_key.target]
+        values = sums[:, :, weighted.index(map_key)] if map_key in weighted else method.formula(view)
         clipped = method.clipped(view) if method.clipped else None
-        spoilt = source_spoilt if product in of_source else frame.spoilt
-        yield product, _Made(frame.paint(values), spoilt, _rounding(method, view, values, dtype, context), clipped)
+        spoilt = source_spoilt if map_key in of_source else frame.spoilt
+        yield map_key, _Made(frame.paint(values), spoilt, _rounding(method, view, values, dtype, context), clipped)
 
 
 def _weighted_sums(cells: NDArray[np.float32], weights: Sequence[NDArray]) -> NDArray[np.float32]:
@@ -262,30 +262,30 @@ def _view(block: Arrays, frame: PositionView, target: str, score: Score | None, 
     return CamInput(frame.cells, frame.gradient(score.direction), score, rivals, ChannelRemoval(block["part_feature"]), frame.tokens)
 
 
-def _at_block(block: Arrays, products: Sequence[Product], context: CamContext) -> Iterator[tuple[Product, _Made]]:
+def _at_block(block: Arrays, map_keys: Sequence[MapKey], context: CamContext) -> Iterator[tuple[MapKey, _Made]]:
     """Products of one transformer block: of its stored map, of stored attention, or stored as they are."""
-    number = block_number(products[0].position)
+    number = block_number(map_keys[0].position)
     assert number is not None
     frame = None
-    for product in products:
-        method = METHODS[product.method]
-        if product.is_stored_gradient:
-            asked = {"gradient_target": product.target, "gradient_block": number, "gradient_method": product.method}
+    for map_key in map_keys:
+        method = METHODS[map_key.method]
+        if map_key.is_stored_gradient:
+            asked = {"gradient_target": map_key.target, "gradient_block": number, "gradient_method": map_key.method}
             target, at, how = (_place_of(key, block, name) for name, key in asked.items())  # type: ignore[arg-type]
             maps = block["block_cam"][:, target, at, how].astype(np.float32)
-            yield product, _Made(maps, np.zeros(len(maps), bool))
+            yield map_key, _Made(maps, np.zeros(len(maps), bool))
         elif method.reads:
             stored = block[method.reads][:, number]
             view = CamInput(_NO_CELLS, stored=stored.astype(np.float32))
             values = method.formula(view)
-            yield product, _Made(values, np.zeros(len(values), bool), _rounding(method, view, values, str(stored.dtype), context))
+            yield map_key, _Made(values, np.zeros(len(values), bool), _rounding(method, view, values, str(stored.dtype), context))
         else:
             frame = frame or open_block(block["block_map"][:, _place_of(number, block, "block")])
             view = CamInput(frame.cells)
             values = method.formula(view)
             if method.gives == "weights":
                 values = np.matmul(frame.cells.values, values[:, :, None])[:, :, 0]
-            yield product, _Made(frame.paint(values), frame.spoilt, _rounding(method, view, values, str(block["block_map"].dtype), context))
+            yield map_key, _Made(frame.paint(values), frame.spoilt, _rounding(method, view, values, str(block["block_map"].dtype), context))
 
 
 def _rounding(method: CamMethod, view: CamInput, values: NDArray, dtype: str, context: CamContext) -> NDArray[np.float64] | None:

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from stages.cam.map_keys import MapKey
 from stages.cam.methods import METHODS
-from stages.cam.products import Product
 from stages.naming import known
 from stages.render.settings import RenderSettings
 from stages.spreading import spread
 from stages.targets.names import NO_TARGET
 
 
-def choose_drawn(products: Sequence[Product], settings: RenderSettings) -> list[tuple[str, str]]:
+def choose_drawn(map_keys: Sequence[MapKey], settings: RenderSettings) -> list[tuple[str, str]]:
     """Return the (method, target) pairs to draw, in the order of the settings.
 
     Raises
@@ -22,12 +22,12 @@ def choose_drawn(products: Sequence[Product], settings: RenderSettings) -> list[
     ValueError
         If a method or target is asked for that [cam] does not compute.
     """
-    methods, targets = ({getattr(product, name) for product in products} for name in ("method", "target"))
+    methods, targets = ({getattr(map_key, name) for map_key in map_keys} for name in ("method", "target"))
     for name in settings.methods:
         known(name, methods, "render.methods (of those in cam.methods)")
     for name in settings.targets:
         known(name, targets - {NO_TARGET}, "render.targets (of those in cam.targets)")
-    pairs = dict.fromkeys((product.method, product.target) for product in products)
+    pairs = dict.fromkeys((map_key.method, map_key.target) for map_key in map_keys)
     chosen = [
         (method, target)
         for method, target in pairs

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import xarray as xr
 
-from stages.cam.products import Product
+from stages.cam.map_keys import MapKey
 from stages.labels import display_name, each_series
 from stages.report.trust import trust_sentences
 from stages.stats.modules import ROUNDING
@@ -79,15 +79,15 @@ def _contrast(stats: xr.Dataset) -> Iterator[str]:
     if "low_contrast" not in stats:
         return
     share, last = _overall(stats, "low_contrast"), _overall(stats, "variation").isel(checkpoint=-1)
-    for product in stats["product"].values:
-        values = share.sel(product=product)
+    for map_key in stats["product"].values:
+        values = share.sel(product=map_key)
         low = [display_name(stats, index) for index in range(values.sizes["checkpoint"]) if float(values[index]) > 0.5]
         if low:
             where = "every checkpoint" if len(low) == values.sizes["checkpoint"] else ", ".join(low)
-            at_end = float(last.sel(product=product))
+            at_end = float(last.sel(product=map_key))
             mean = f" (mean coefficient of variation {at_end:.2g} at the end)" if np.isfinite(at_end) else ""
             yield (
-                f"{product} has low contrast on most images in {where}{mean}. It is drawn from its minimum to its maximum; low contrast does not "
+                f"{map_key} has low contrast on most images in {where}{mean}. It is drawn from its minimum to its maximum; low contrast does not "
                 f"mean that it points at nothing."
             )
     yield from _blending(last)
@@ -111,8 +111,8 @@ def _alike(stats: xr.Dataset) -> Iterator[str]:
     if "alike" not in stats:
         return
     found = _overall(stats, "alike").isel(checkpoint=-1)
-    values = {str(product): float(found.sel(product=product)) for product in stats["product"].values}
-    alike = [f"{product} ({value:.3f})" for product, value in values.items() if value > ALIKE]
+    values = {str(map_key): float(found.sel(product=map_key)) for map_key in stats["product"].values}
+    alike = [f"{map_key} ({value:.3f})" for map_key, value in values.items() if value > ALIKE]
     if alike:
         yield (
             f"All maps look alike at {display_name(stats, -1)}: {', '.join(alike)} (mean correlation of an image's map with the mean map of its "
@@ -165,14 +165,14 @@ def _left_out(stats: xr.Dataset, direction: str) -> Iterator[str]:
 def _masks(stats: xr.Dataset) -> Iterator[str]:
     if "pointing" not in stats or not np.isfinite(stats["pointing"]).any():
         return
-    for product in filter(_is_told_with_masks, stats["product"].values):
+    for map_key in filter(_is_told_with_masks, stats["product"].values):
         for group in [name for name in stats["group"].values if str(name).startswith("test")] or stats["group"].values:
-            figures = stats[["pointing", "energy", "mask_area"]].sel(product=product, group=group)
+            figures = stats[["pointing", "energy", "mask_area"]].sel(product=map_key, group=group)
             pointing, energy, area = (figures[name].values for name in ("pointing", "energy", "mask_area"))
             if not np.isfinite([pointing[0], pointing[-1], energy[0], energy[-1], area[-1]]).all():
                 continue  # no image of the group has such a map
             yield (
-                f"{product}, {group}: the hottest point lies in the target on {pointing[0]:.0%} of the images at {display_name(stats, 0)} and "
+                f"{map_key}, {group}: the hottest point lies in the target on {pointing[0]:.0%} of the images at {display_name(stats, 0)} and "
                 f"{pointing[-1]:.0%} at {display_name(stats, -1)}; share of the heat in the target {energy[0]:.0%} and {energy[-1]:.0%} "
                 f"(the target covers {area[-1]:.0%} of the photo)."
             )
@@ -180,10 +180,10 @@ def _masks(stats: xr.Dataset) -> Iterator[str]:
 
 def _is_told_with_masks(key: str) -> bool:
     """Whether a sentence is due to the product: gradient maps at aligned, and the norms, which are what is drawn most."""
-    product = Product.parse(str(key))
-    if product.target != NO_TARGET:
-        return product.position == "aligned"
-    return product.method in ("l2_norm", "l2_norm_source") and product.position in ("patch", "aligned")
+    map_key = MapKey.parse(str(key))
+    if map_key.target != NO_TARGET:
+        return map_key.position == "aligned"
+    return map_key.method in ("l2_norm", "l2_norm_source") and map_key.position in ("patch", "aligned")
 
 
 _RULES: tuple[Callable[[xr.Dataset], Iterator[str]], ...] = (

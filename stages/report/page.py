@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from jinja2 import Environment
 
-from stages.cam.products import Product
+from stages.cam.map_keys import MapKey
 from stages.labels import display_name, each_series
 from stages.report.findings import findings
 from stages.report.plots import draw_plots
@@ -75,22 +75,22 @@ def epoch_tables(stats: xr.Dataset) -> dict[str, list[dict[str, str]]]:
     dict
         Target -> rows; each row maps column heads to texts. Without gradient maps: one table, "none".
     """
-    products = [Product.parse(str(key)) for key in stats["product"].values] if "product" in stats else []
-    gradient = [product for product in products if product.position == "aligned" and product.target != NO_TARGET]
-    targets = sorted({product.target for product in gradient}) or [NO_TARGET]
+    map_keys = [MapKey.parse(str(key)) for key in stats["product"].values] if "product" in stats else []
+    gradient = [map_key for map_key in map_keys if map_key.position == "aligned" and map_key.target != NO_TARGET]
+    targets = sorted({map_key.target for map_key in gradient}) or [NO_TARGET]
     return {
         target: [_epoch_row(stats, index, [p for p in gradient if p.target == target]) for index in range(stats.sizes["checkpoint"])]
         for target in targets
     }
 
 
-def _epoch_row(stats: xr.Dataset, index: int, products: Sequence[Product]) -> dict[str, str]:
+def _epoch_row(stats: xr.Dataset, index: int, map_keys: Sequence[MapKey]) -> dict[str, str]:
     at = stats.isel(checkpoint=index)
     test = at.sel(group=tested_groups(stats))
     row = {"checkpoint": display_name(stats, index)}
     row |= {f"R@1 {name}": _percent(at["recall_1"].sel(direction=name)) for name in stats["direction"].values}
     for figure in [name for name in ("pointing", "energy") if name in stats]:
-        row |= {f"{figure} {product.method}": _percent(mean_of_views(test[figure].sel(product=product.key))) for product in products}
+        row |= {f"{figure} {map_key.method}": _percent(mean_of_views(test[figure].sel(product=map_key.key))) for map_key in map_keys}
     return row
 
 
@@ -159,7 +159,7 @@ def _map_tables(stats: xr.Dataset) -> list[dict[str, Any]]:
     tables = []
     for group in stats["group"].values if "product" in stats.dims else ():
         at = stats.isel(checkpoint=-1).sel(group=group)
-        rows = [[str(product), *(_figure(name, at[name].sel(product=product)) for name in present)] for product in stats["product"].values]
+        rows = [[str(map_key), *(_figure(name, at[name].sel(product=map_key)) for name in present)] for map_key in stats["product"].values]
         tables.append(
             {"title": f"Maps of {display_name(stats, -1)}: {group}", "head": ["position / target / method", *present.values()], "rows": rows}
         )

@@ -92,8 +92,8 @@ def _mask_plot(stats: xr.Dataset, name: str, title: str, caption: str) -> list[P
     if name not in stats or not np.isfinite(stats[name]).any():
         return []
     test = stats.sel(group=tested_groups(stats))
-    chosen = [product for product in stats["product"].values if str(product).startswith("aligned/")]
-    lines = {str(product): mean_of_views(test[name].sel(product=product)).values for product in chosen}
+    chosen = [map_key for map_key in stats["product"].values if str(map_key).startswith("aligned/")]
+    lines = {str(map_key): mean_of_views(test[name].sel(product=map_key)).values for map_key in chosen}
     chance = mean_of_views(test["mask_area"].sel(product=chosen[0])).values if chosen else None
     return [_line_plot(stats, title, caption, lines, percent=True, reference=chance)] if lines else []
 
@@ -129,8 +129,8 @@ def _boundaries(stats: xr.Dataset) -> list[Plot]:
 def _drift(stats: xr.Dataset) -> list[Plot]:
     if "cosine_to_last" not in stats or stats.sizes["checkpoint"] < 2:
         return []
-    chosen = [product for product in stats["product"].values if str(product).startswith("aligned/")]
-    lines = {str(product): mean_of_views(stats["cosine_to_last"].sel(product=product)).values for product in chosen}
+    chosen = [map_key for map_key in stats["product"].values if str(map_key).startswith("aligned/")]
+    lines = {str(map_key): mean_of_views(stats["cosine_to_last"].sel(product=map_key)).values for map_key in chosen}
     return (
         [
             _line_plot(

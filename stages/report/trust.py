@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from stages.cam.products import Product
+from stages.cam.map_keys import MapKey
 
 OFTEN = 0.05  # share of the images from which a status is worth a sentence
 _SHOWN = 8  # products that a sentence names
@@ -25,7 +25,7 @@ def trust_sentences(stats: xr.Dataset) -> Iterator[str]:
     yield from _statuses(last)
     yield from _twins(last)
     if "sanity" in last:
-        fail = [f"{product} ({float(value):.2f})" for product, value in _values(last["sanity"]) if value > INDEPENDENT]
+        fail = [f"{map_key} ({float(value):.2f})" for map_key, value in _values(last["sanity"]) if value > INDEPENDENT]
         if fail:
             yield (
                 f"Nearly the same map with heads that are drawn again (rank correlation over {INDEPENDENT}): {', '.join(fail)}. "
@@ -44,10 +44,10 @@ def trust_table(stats: xr.Dataset) -> list[dict[str, Any]]:
     if "sanity" in last:
         figures["sanity"] = last["sanity"]
     rows = []
-    for product in last["product"].values:
-        there = 1 - float(share.sel(product=product, status="absent"))
-        statuses = [_percent(float(share.sel(product=product, status=name)) / there) if there > 0 else "-" for name in names]
-        rows.append([str(product), *statuses, *(_number(float(values.sel(product=product))) for values in figures.values())])
+    for map_key in last["product"].values:
+        there = 1 - float(share.sel(product=map_key, status="absent"))
+        statuses = [_percent(float(share.sel(product=map_key, status=name)) / there) if there > 0 else "-" for name in names]
+        rows.append([str(map_key), *statuses, *(_number(float(values.sel(product=map_key))) for values in figures.values())])
     return [{"title": "Can the maps be trusted?", "head": ["position / target / method", *names, *figures], "rows": rows}]
 
 
@@ -55,12 +55,12 @@ def agreement_matrix(stats: xr.Dataset) -> tuple[list[str], np.ndarray] | None:
     """Names and mean rank correlations [q, q] of the aligned maps at the last checkpoint; None where there are fewer than two."""
     if "agreement" not in stats:
         return None
-    chosen = [str(product) for product in stats["product"].values if str(product).startswith("aligned/")]
+    chosen = [str(map_key) for map_key in stats["product"].values if str(map_key).startswith("aligned/")]
     if len(chosen) < 2:
         return None
     last = stats.isel(checkpoint=-1)
     found = _over_groups(last["agreement"].sel(product=chosen, other=chosen), last)
-    return [_short(product) for product in chosen], found.values
+    return [_short(map_key) for map_key in chosen], found.values
 
 
 def _statuses(last: xr.Dataset) -> Iterator[str]:
@@ -71,9 +71,9 @@ def _statuses(last: xr.Dataset) -> Iterator[str]:
         often = [
             (str(p), float(share.sel(product=p, status=status) / there.sel(product=p))) for p in last["product"].values if there.sel(product=p) > 0
         ]
-        often = [(product, value) for product, value in often if value > OFTEN]
+        often = [(map_key, value) for map_key, value in often if value > OFTEN]
         if often:
-            shown = ", ".join(f"{product} on {value:.0%} of the images" for product, value in often[:_SHOWN])
+            shown = ", ".join(f"{map_key} on {value:.0%} of the images" for map_key, value in often[:_SHOWN])
             more = f", and {len(often) - _SHOWN} more (see the table)" if len(often) > _SHOWN else ""
             yield f"Maps that are {text}: {shown}{more}."
 
@@ -99,12 +99,12 @@ def _over_groups(values: xr.DataArray, stats: xr.Dataset) -> xr.DataArray:
 
 
 def _values(values: xr.DataArray) -> Iterator[tuple[str, float]]:
-    yield from ((str(product), float(value)) for product, value in zip(values["product"].values, values.values, strict=True))
+    yield from ((str(map_key), float(value)) for map_key, value in zip(values["product"].values, values.values, strict=True))
 
 
 def _short(key: str) -> str:
-    product = Product.parse(key)
-    return product.method if product.target == "none" else f"{product.method} of {product.target}"
+    map_key = MapKey.parse(key)
+    return map_key.method if map_key.target == "none" else f"{map_key.method} of {map_key.target}"
 
 
 def _percent(value: float) -> str:

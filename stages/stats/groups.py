@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from safenet.architecture import Architecture, Sampling
 from safenet.rings import ring_numbers
 from stages.cam.frames import to_photo_frame
+from stages.cam.map_keys import FACTS_PREFIX, MapKey
 from stages.cam.methods import METHODS
 from stages.cam.names import ON_ALIGNED_GRID
-from stages.cam.products import FACTS_PREFIX, Product
 from stages.finite import finite_rows, whole_or_nothing
 from stages.schema import MASKS
 from stages.stats.maps import drift_figures, map_figures, mask_figures
@@ -83,11 +83,11 @@ def summarise_block(
     keys = [str(key) for key in cams.data_vars if not str(key).startswith(FACTS_PREFIX)]
     cams = cams.assign({key: (cams[key].dims, whole_or_nothing(cams[key].values)) for key in keys})
     ring = ring_numbers((features.sizes["y"], features.sizes["x"]))
-    figures = [_product_figures(Product.parse(key), cams[key].values, features, ring, network.sampling, settings) for key in keys]
+    figures = [_product_figures(MapKey.parse(key), cams[key].values, features, ring, network.sampling, settings) for key in keys]
     samples = xr.Dataset({name: _stack(name, [f[name] for f in figures], features.sizes["sample"]) for name in figures[0]} if keys else {})
     samples = samples.assign(_module_figures(features))
     if keys:
-        samples = samples.assign(trust_figures(cams, [Product.parse(key) for key in keys], network.is_linear))
+        samples = samples.assign(trust_figures(cams, [MapKey.parse(key) for key in keys], network.is_linear))
     sums = [_group_sums(cams[key].values, group, groups) for key in keys]
     dims = ("group", "product", "y", "x")
     total = xr.Dataset({name: (dims[: value.ndim + 1], np.stack([s[name] for s in sums], axis=1)) for name, value in sums[0].items()} if keys else {})
@@ -103,17 +103,17 @@ def combine(blocks: Sequence[BlockSummary]) -> BlockSummary:
     return BlockSummary(samples, sums)
 
 
-def finalize(summary: BlockSummary, groups: Groups, products: Sequence[Product], settings: StatsSettings) -> xr.Dataset:
+def finalize(summary: BlockSummary, groups: Groups, map_keys: Sequence[MapKey], settings: StatsSettings) -> xr.Dataset:
     """Return the figures of a checkpoint: means over each group's defined samples, dims (group, product, ...)."""
     samples = summary.samples
     rows = {name: _group_rows(samples[name], groups) for name in samples if name not in ("boundary", "theta", "low", "high")}
     stats = xr.Dataset({name: xr.concat([_mean(row) for row in per_group], dim="group") for name, per_group in rows.items()})
-    if products:
+    if map_keys:
         stats = stats.assign(_map_statistics(summary, groups, settings))
     stats = stats.assign(_warp_statistics(samples, groups)).assign(
         count=("group", np.bincount(groups.index[groups.index >= 0], minlength=len(groups.name)))
     )
-    names = [product.key for product in products]
+    names = [map_key.key for map_key in map_keys]
     coords = {"group": list(groups.name), "product": names, "other": names, "status": STATUS_NAMES, "warp": list(WARP_FIGURES)}
     return stats.assign_coords({dim: (dim, np.array(value, dtype=object)) for dim, value in coords.items() if dim in stats.dims}).transpose(
         "group", "product", ..., missing_dims="ignore"
@@ -169,10 +169,10 @@ def drift_block(before: xr.Dataset, after: xr.Dataset, settings: StatsSettings) 
     return xr.Dataset({name: (("sample", "product"), np.stack([row[name] for row in rows], axis=1)) for name in rows[0]})
 
 
-def finalize_drift(drift: xr.Dataset, groups: Groups, products: Sequence[Product], suffix: str) -> xr.Dataset:
+def finalize_drift(drift: xr.Dataset, groups: Groups, map_keys: Sequence[MapKey], suffix: str) -> xr.Dataset:
     """Mean drift a group, dims (group, product), variables named `<figure>_to_<suffix>`."""
     means = {f"{name}_to_{suffix}": xr.concat([_mean(row) for row in _group_rows(drift[name], groups)], dim="group") for name in drift}
-    coords = {"group": list(groups.name), "product": [product.key for product in products]}
+    coords = {"group": list(groups.name), "product": [map_key.key for map_key in map_keys]}
     return xr.Dataset(means).assign_coords({dim: (dim, np.array(value, dtype=object)) for dim, value in coords.items()})
 
 
@@ -192,15 +192,15 @@ def changed_boundaries(before: xr.Dataset, after: xr.Dataset, groups: Groups) ->
 
 
 def _product_figures(
-    product: Product, maps: NDArray[np.float32], features: xr.Dataset, ring: NDArray[np.integer], sampling: Sampling, settings: StatsSettings
+    map_key: MapKey, maps: NDArray[np.float32], features: xr.Dataset, ring: NDArray[np.integer], sampling: Sampling, settings: StatsSettings
 ) -> dict[str, NDArray[np.float64]]:
-    method = METHODS[product.method]
+    method = METHODS[map_key.method]
     figures = map_figures(maps, method.kind, ring, settings.top_share)
     figures["low_contrast"] = np.where(np.isnan(figures["variation"]), np.nan, figures["variation"] < settings.low_contrast_below)
     if all(name in features for name in MASKS):
         on_photo = maps
-        if product.position in ON_ALIGNED_GRID:
-            on_photo = to_photo_frame(maps, features["theta"].values, features["source_cell"].values, sampling, product.additive)
+        if map_key.position in ON_ALIGNED_GRID:
+            on_photo = to_photo_frame(maps, features["theta"].values, features["source_cell"].values, sampling, map_key.additive)
         figures |= mask_figures(on_photo, features["mask_share"].values, features["mask_centre"].values)
     return figures
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from safenet.architecture import Architecture
 from safenet.head_arrays import HEAD_ARRAYS, draw_head
-from stages.cam.products import Product
+from stages.cam.map_keys import MapKey
 from stages.schema import FEATURES, HEAD_PREFIX
 from stages.stats.faithfulness import rank_correlation
 from stages.targets.names import NO_TARGET, parse_target
@@ -39,12 +39,12 @@ def fresh_heads(network: Architecture, seed: int) -> xr.Dataset:
     return xr.Dataset({name: (FEATURES[name].dims, values) for name, values in stacked.items()})
 
 
-def can_be_checked(product: Product) -> bool:
+def can_be_checked(map_key: MapKey) -> bool:
     """Whether the map depends on the heads, and other heads can replace them: not at blocks, nor with the embedding of the flipped image."""
-    return product.target != NO_TARGET and not product.is_stored_gradient and not parse_target(product.target).flip
+    return map_key.target != NO_TARGET and not map_key.is_stored_gradient and not parse_target(map_key.target).flip
 
 
-def sanity_figures(maps: xr.Dataset, randomised: xr.Dataset, products: Sequence[Product]) -> xr.DataArray:
+def sanity_figures(maps: xr.Dataset, randomised: xr.Dataset, map_keys: Sequence[MapKey]) -> xr.DataArray:
     """Spearman's rank correlation of each map with the same under fresh heads.
 
     Parameters
@@ -60,5 +60,5 @@ def sanity_figures(maps: xr.Dataset, randomised: xr.Dataset, products: Sequence[
         products that cannot be checked.
     """
     nothing: NDArray[np.float64] = np.full(maps.sizes["sample"], np.nan)
-    rows = [rank_correlation(maps[p.key].values, randomised[p.key].values) if can_be_checked(p) else nothing for p in products]
+    rows = [rank_correlation(maps[p.key].values, randomised[p.key].values) if can_be_checked(p) else nothing for p in map_keys]
     return xr.DataArray(np.stack(rows, axis=1), dims=("sample", "product"))

@@ -228,12 +228,12 @@ class ReferenceBank:
         named : int
             The sample that the target names, if it names one.
         """
-        own, group, family = self._compared(target.row.who, rows, named)
+        own, group, family = self._references(target.row.who, rows, named)
         if role == "own":
             return own
         return _rows_of(self.family_mean, family) if role == "all" else self._rivals(own, group, family)
 
-    def _compared(self, who: str, rows: slice, named: int) -> tuple[Float, NDArray[np.int64], NDArray[np.int64]]:
+    def _references(self, who: str, rows: slice, named: int) -> tuple[Float, NDArray[np.int64], NDArray[np.int64]]:
         """Unit embeddings, groups and families of what samples are compared with."""
         if who == "match":
             group = self.groups.wanted[rows]

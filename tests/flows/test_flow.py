@@ -23,7 +23,7 @@ from pipeline.stages import STAGES
 from pipeline.stats.staleness import open_stats
 from safenet.checkpoint import load_checkpoint
 from safenet.preprocess import load_image
-from stages.cam.products import products_of
+from stages.cam.map_keys import map_keys_of
 from stages.schema import FEATURES, HEAD_PREFIX, MASKS, dim_sizes, feature_variables
 
 NAMES = ["net_000", "net_001", "net_002"]
@@ -202,17 +202,17 @@ def test_the_stored_heads_give_the_stored_embeddings_and_logits(finished):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_heat_maps_are_arrays_that_describe_themselves(finished, name):
-    products = products_of(finished.settings.cam)
-    assert sorted(product.key for product in products) == sorted(
+    map_keys = map_keys_of(finished.settings.cam)
+    assert sorted(map_key.key for map_key in map_keys) == sorted(
         f"{position}/{rest}" for position in ("patch", "aligned", "part") for rest in ("none/l2_norm", "match/grad_cam", "label/grad_cam")
     )
-    for product in products:
-        found = open_plainly(finished.directory, f"{name}/{product.position}/{product.target}", "cams.zarr")[product.method]
+    for map_key in map_keys:
+        found = open_plainly(finished.directory, f"{name}/{map_key.position}/{map_key.target}", "cams.zarr")[map_key.method]
         assert found.dims == ("sample", "y", "x")
         assert found.shape == (15, 8, 8)
         assert found.dtype == np.float32
-        assert found.attrs["frame"] == ("patch" if product.position == "patch" else "aligned")
-        assert product.method in found.attrs["long_name"]
+        assert found.attrs["frame"] == ("patch" if map_key.position == "patch" else "aligned")
+        assert map_key.method in found.attrs["long_name"]
         assert {"units", "kind", "additive", "source", "stamp"} <= set(found.attrs)
 
 
@@ -253,7 +253,7 @@ def reference_maps(lab, indexed, tmp_path_factory):
 
 
 def read_all_maps(run):
-    keys = [product.key for product in products_of(run.settings.cam)]
+    keys = [map_key.key for map_key in map_keys_of(run.settings.cam)]
     return {f"{name}/{key}": run.cams(name).read([key])[key].values for name in ("net_000", "net_002") for key in keys}
 
 
@@ -364,9 +364,9 @@ def test_a_derived_aligned_map_is_the_stored_one_bit_for_bit(lab, finished, fres
             assert found.dims == expected.dims
             np.testing.assert_array_equal(found, expected)
         np.testing.assert_array_equal(open_features(derived)["aligned_map"], stored.read(["aligned_map"])["aligned_map"])
-        for product in products_of(run.settings.cam):
-            expected = finished.cams(name).read([product.key])[product.key]
-            np.testing.assert_array_equal(run.cams(name).read([product.key])[product.key], expected)
+        for map_key in map_keys_of(run.settings.cam):
+            expected = finished.cams(name).read([map_key.key])[map_key.key]
+            np.testing.assert_array_equal(run.cams(name).read([map_key.key])[map_key.key], expected)
 
 
 def test_a_derived_aligned_map_is_refused_for_bilinear_sampling(lab, fresh):

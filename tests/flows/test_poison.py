@@ -12,14 +12,14 @@ from PIL import Image
 from poison import poison_store
 
 from pipeline.cam.explain import Explainer
-from pipeline.cam.wanted import wanted_products
+from pipeline.cam.wanted import wanted_map_keys
 from pipeline.look.open_run import open_run
 from pipeline.look.status import run_status
 from pipeline.render.views import read_view, why_no_pair
 from pipeline.stages import STAGES
 from stages.cam.compute import compute_cams
 from stages.cam.facts import FACTS, STATUS
-from stages.cam.products import FACTS_PREFIX, products_of
+from stages.cam.map_keys import FACTS_PREFIX, map_keys_of
 from stages.cam.settings import CamSettings
 from stages.stats.groups import Groups, drift_block, finalize, retrieval, summarise_block
 from stages.stats.settings import StatsSettings
@@ -31,8 +31,8 @@ POISONS = (np.nan, np.inf, -np.inf)
 FLOATS = ("patch_map", "aligned_map", "theta", "fam_change", "saliency", "part_feature", "global_feature", "embedding", "flip_embedding", "logit")
 TARGETS = ("label", "predicted.softmax", "match", "match_share.flip", "best")
 METHODS = ("l2_norm", "l2_norm_source", "max", "mean", "eigen_cam", "grad_cam", "hires_cam", "xgrad_cam", "finer_cam")
-PRODUCTS = products_of(CamSettings(methods=METHODS, targets=TARGETS))
-COUNTED = products_of(CamSettings(methods=("l2_norm", "l2_norm_source", "hires_cam", "xgrad_cam"), targets=("match_share.flip", "label")))
+PRODUCTS = map_keys_of(CamSettings(methods=METHODS, targets=TARGETS))
+COUNTED = map_keys_of(CamSettings(methods=("l2_norm", "l2_norm_source", "hires_cam", "xgrad_cam"), targets=("match_share.flip", "label")))
 SAMPLES, POISONED = 9, 4  # not the last: others of its few follow it
 
 
@@ -40,7 +40,7 @@ SAMPLES, POISONED = 9, 4  # not the last: others of its few follow it
 def block(request):
     """Features with maps in float16 and masks, as a store holds them, the context of their maps, and what is made of them when all is finite."""
     model = random_net(request.param, 2, seed=3)
-    features = feature_block(model, SAMPLES, products=PRODUCTS)
+    features = feature_block(model, SAMPLES, map_keys=PRODUCTS)
     rng = np.random.default_rng(0)
     features = features.assign({name: features[name].astype(np.float16) for name in ("patch_map", "aligned_map")})
     features["mask_share"] = (("sample", "y", "x"), rng.random((SAMPLES, 8, 8)).astype(np.float32))
@@ -69,14 +69,14 @@ def test_no_bit_of_any_other_map_or_figure_changes(block, name, value):
     features, context, network, whole, summary = block
     spoilt = poisoned(features, name, value)
     bad = compute_cams(spoilt, PRODUCTS, context)
-    for product in PRODUCTS:
-        for key in (product.key, product.facts_key):
+    for map_key in PRODUCTS:
+        for key in (map_key.key, map_key.facts_key):
             np.testing.assert_array_equal(others(bad[key]), others(whole[key]), err_msg=key)
-        own, facts = bad[product.key].values[POISONED], dict(zip(FACTS, bad[product.facts_key].values[POISONED].tolist(), strict=True))
+        own, facts = bad[map_key.key].values[POISONED], dict(zip(FACTS, bad[map_key.facts_key].values[POISONED].tolist(), strict=True))
         if facts["status"] == NOT_FINITE:
             assert np.isnan(own).all() and np.isnan([facts[key] for key in ("low", "high", "score", "constant", "rounding")]).all()
         else:
-            np.testing.assert_array_equal(own, whole[product.key].values[POISONED], err_msg=f"{product.key} does not read {name}")
+            np.testing.assert_array_equal(own, whole[map_key.key].values[POISONED], err_msg=f"{map_key.key} does not read {name}")
     group, settings = np.arange(SAMPLES) % 2, StatsSettings()
     made = counted(bad, spoilt, group, network)
     for figure in made.samples:
@@ -150,9 +150,9 @@ def test_a_target_without_rivals_is_absent_for_finer_cam_and_keeps_its_score(blo
 @pytest.mark.filterwarnings("error")
 def test_a_network_of_one_class_has_no_rivals():
     model = random_net("nearest", 2, seed=3, classes=1)
-    products = products_of(CamSettings(methods=("finer_cam", "grad_cam"), targets=("predicted",), positions=("aligned",)))
-    found = compute_cams(feature_block(model, 3, products=products), products, context_of(model))
-    status = {p.method: {STATUS[int(code)].name for code in found[p.facts_key].values[:, 0]} for p in products}
+    map_keys = map_keys_of(CamSettings(methods=("finer_cam", "grad_cam"), targets=("predicted",), positions=("aligned",)))
+    found = compute_cams(feature_block(model, 3, map_keys=map_keys), map_keys, context_of(model))
+    status = {p.method: {STATUS[int(code)].name for code in found[p.facts_key].values[:, 0]} for p in map_keys}
     assert status["finer_cam"] == {"absent"} and "absent" not in status["grad_cam"]
 
 
@@ -183,9 +183,9 @@ def test_as_a_query_it_is_a_miss_and_it_is_absent_from_the_gallery(value):
 
 CASES = [  # nearest and bilinear; every variable alone is the test above
     ("net_000", "patch_map", np.inf),
-    ("net_000", "embedding", np.nan),
+    pytest.param("net_000", "embedding", np.nan, marks=pytest.mark.faults),
     ("net_002", "theta", np.nan),
-    ("net_002", "aligned_map", -np.inf),
+    pytest.param("net_002", "aligned_map", -np.inf, marks=pytest.mark.faults),
     ("net_002", "embedding", np.inf),
 ]
 
@@ -241,12 +241,12 @@ def test_one_poisoned_image_leaves_all_others_as_they_are(lab, intact, tmp_path,
     poison_store(lab.run(directory), checkpoint, name, value, sample)
     run = brought_up(lab, directory, f"{checkpoint}.pth")
     rest = [number for number in range(len(run.manifest)) if number != sample]
-    products = wanted_products(run, checkpoint)
-    maps, expected = (one.cams(checkpoint).read([key for p in products for key in (p.key, p.facts_key)]) for one in (run, reference))
+    map_keys = wanted_map_keys(run, checkpoint)
+    maps, expected = (one.cams(checkpoint).read([key for p in map_keys for key in (p.key, p.facts_key)]) for one in (run, reference))
     for key in maps:
         np.testing.assert_array_equal(maps[key].values[rest], expected[key].values[rest], err_msg=str(key))
     for row in (run.manifest.iloc[number] for number in rest):
-        one, other = (read_view(each, row, checkpoint, [p for p in products if p.method == "hires_cam" and p.target == "match"], "match")
+        one, other = (read_view(each, row, checkpoint, [p for p in map_keys if p.method == "hires_cam" and p.target == "match"], "match")
                       for each in (run, reference))  # fmt: skip
         assert one.reasons == other.reasons and one.rounding == other.rounding and one.label == other.label
         for position in one.maps:
@@ -283,11 +283,11 @@ def test_a_poisoned_image_is_named_in_status_report_and_panels(lab, intact, tmp_
     page = _text(run.report_path.read_text())
     assert f"{checkpoint}: 1 value in 1 image is not finite, first in embedding of {identity}, head part1; " in page
     assert "1 gallery image left out for the same reason" in page
-    products = [p for p in wanted_products(run, checkpoint) if p.method == "hires_cam" and p.target == "match"]
-    own, other = (read_view(run, run.manifest.iloc[number], checkpoint, products) for number in (sample, _drone_of(run, run.manifest.iloc[sample])))
+    map_keys = [p for p in wanted_map_keys(run, checkpoint) if p.method == "hires_cam" and p.target == "match"]
+    own, other = (read_view(run, run.manifest.iloc[number], checkpoint, map_keys) for number in (sample, _drone_of(run, run.manifest.iloc[sample])))
     assert own.reasons["aligned"].startswith("not finite: embedding; the network's own values overflow")
     assert other.reasons["aligned"] == "no map: the images of this place in the other view are void or not finite"
-    (norm,) = [p for p in wanted_products(run, checkpoint) if p.key == "patch/none/l2_norm"]
+    (norm,) = [p for p in wanted_map_keys(run, checkpoint) if p.key == "patch/none/l2_norm"]
     assert read_view(run, run.manifest.iloc[sample], checkpoint, [norm]).reasons == {}, "it is not made of the embedding"
     partner = run.manifest.iloc[_drone_of(run, run.manifest.iloc[sample])]
     assert why_no_pair(run, partner, run.manifest.iloc[sample], checkpoint).startswith("the other image is not finite: embedding; the network's")

@@ -320,8 +320,8 @@ def test_a_signal_while_a_command_is_starting_has_the_code_of_a_stop():
 
 @pytest.mark.parametrize("stage", [0, 4, 5], ids=["index", "render", "report"])
 def test_a_kill_between_a_new_file_and_its_seal_is_unfinished_work(lab, finished, finished_copy, monkeypatch, stage):
-    products = {0: ("manifest.parquet", "manifest.json"), 4: ("mosaics/index.json", "mosaics.json"), 5: ("report/index.html", "report.json")}
-    for path in (finished_copy / products[stage][0], finished_copy / "ledger" / products[stage][1]):
+    map_keys = {0: ("manifest.parquet", "manifest.json"), 4: ("mosaics/index.json", "mosaics.json"), 5: ("report/index.html", "report.json")}
+    for path in (finished_copy / map_keys[stage][0], finished_copy / "ledger" / map_keys[stage][1]):
         path.unlink()
     written, original = [], seals.write_record
 
@@ -335,7 +335,7 @@ def test_a_kill_between_a_new_file_and_its_seal_is_unfinished_work(lab, finished
         patch.setattr(seals, "write_record", killed)
         with pytest.raises(KeyboardInterrupt):
             STAGES[stage].bring_up_to_date(lab.run(finished_copy))
-    assert (finished_copy / products[stage][0]).is_file()
+    assert (finished_copy / map_keys[stage][0]).is_file()
     assert verify(lab.run(finished_copy)).faults == []
     STAGES[stage].bring_up_to_date(lab.run(finished_copy))
     assert content(finished_copy / "ledger") == content(finished.directory / "ledger")

@@ -91,11 +91,11 @@ def test_rollout_is_the_product_of_the_blocks(stored, attention):
     """Abnar and Zuidema 2020, eq. 1, one sample at a time, the last block leftmost."""
     expected = []
     for sample in attention:
-        product = np.eye(65)
+        map_key = np.eye(65)
         for layer in sample:
             step = (layer.mean(axis=0) + np.eye(65)) / 2  # rows of softmax sum to 1
-            product = step @ product
-        expected.append(product[0, 1:].reshape(8, 8))
+            map_key = step @ map_key
+        expected.append(map_key[0, 1:].reshape(8, 8))
     assert stored["rollout"].dtype == np.float32
     np.testing.assert_allclose(stored["rollout"], expected, rtol=1e-4, atol=1e-7)  # float32 products of 65 x 65
 

@@ -11,8 +11,8 @@ from stages.cam.compute import CamContext, needed_references
 from stages.extract.batch import FeatureExtractor
 from stages.extract.settings import ExtractSettings
 from stages.schema import FEATURES
+from stages.targets.part_heads import part_heads
 from stages.targets.scoring import TargetContext
-from stages.targets.stored_heads import part_heads
 
 IDENTITY = torch.tensor([1.0, 0, 0, 0, 1, 0])
 
@@ -41,7 +41,7 @@ def photos(count: int, seed: int = 0, size: int = 32) -> torch.Tensor:
     return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-def feature_block(model: SafeNet, count: int = 5, blocks=(), products=(), **columns) -> xr.Dataset:
+def feature_block(model: SafeNet, count: int = 5, blocks=(), map_keys=(), **columns) -> xr.Dataset:
     """What `extract` writes for `count` random photos, in float32, with the classes and random references that the targets of `products` read."""
     settings = ExtractSettings(map_dtype="float32", blocks=blocks, device="cpu", store=("flip_embedding",))
     tensors = FeatureExtractor(model, settings, torch.device("cpu"))(photos(count))
@@ -51,7 +51,7 @@ def feature_block(model: SafeNet, count: int = 5, blocks=(), products=(), **colu
     context = {"valid": np.ones(count, bool), "class_index": np.arange(count) % 3}
     found = found.assign({name: ("sample", value) for name, value in (context | columns).items()})
     rng = np.random.default_rng(0)
-    for name in sorted(needed_references(products)):
+    for name in sorted(needed_references(map_keys)):
         reference = rng.standard_normal(found["embedding"].shape)
         reference *= 0.8 / np.linalg.norm(reference, axis=2, keepdims=True)  # a mean of unit vectors is shorter than 1
         found[name] = (("sample", "head", "embed"), reference.astype(np.float32))

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 import pipeline
-from pipeline.cam.references import Compared
+from pipeline.cam.references import References
 from safenet.head_arrays import fold_head
 from safenet.heads import build_head
 from safenet.partition import pool_rings
@@ -45,14 +45,14 @@ def test_stored_maps_are_made_again_to_the_bit(run):
 def test_of_the_checkpoints_asked_about_two_are_kept_each_with_two_heads(finished, monkeypatch):
     """With the targets `best` each keeps the embeddings of all images."""
     opened, alive = [], weakref.WeakSet()
-    original = Compared.__init__
+    original = References.__init__
 
     def counted(self, *arguments):
         original(self, *arguments)
         opened.append(self._features.name)
         alive.add(self)
 
-    monkeypatch.setattr(Compared, "__init__", counted)
+    monkeypatch.setattr(References, "__init__", counted)
     explain, names = pipeline.open_run(finished.directory).explain, ("net_000", "net_001", "net_002")
     for features in names:
         for heads in names:

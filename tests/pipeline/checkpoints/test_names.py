@@ -18,7 +18,7 @@ from pipeline.stats import figures
 from pipeline.stats.stage import stats
 from pipeline.stats.staleness import open_stats
 from pipeline.store.groups import read_attributes
-from pipeline.work.share import Part
+from pipeline.work.share import Share
 from safenet.checkpoint import save_checkpoint
 
 ONE, TWO = "net_000", "net_001"
@@ -198,7 +198,7 @@ def test_parts_come_to_the_same_names(lab, fresh, folder):
         shutil.copy(lab.checkpoints / "net_002.pth" if path.stem == TWO else path, folder.parent / f"{path.stem}.pth")
     for number in (2, 1):
         run = run_of(lab, fresh, folder)
-        extract(Run(run.directory, run.settings, progress=False, part=Part(number, 2)))
+        extract(Run(run.directory, run.settings, progress=False, share=Share(number, 2)))
     found = sorted(entry.name for entry in (fresh / "features.zarr").iterdir() if entry.is_dir())
     assert found == sorted([ONE, f"a-{TWO}", f"{folder.parent.name}-{TWO}"])
     assert extract(run_of(lab, fresh, folder)).computed == 0

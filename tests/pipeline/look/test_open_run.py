@@ -6,7 +6,7 @@ import xarray as xr
 
 import pipeline
 from pipeline.cam.stage import cam
-from pipeline.cam.staleness import product_stamps
+from pipeline.cam.staleness import map_stamps
 from pipeline.store.groups import JOINED
 from pipeline.store.tables import write_dataset
 from stages.cam.facts import FACTS, map_facts
@@ -44,7 +44,7 @@ def test_facts_and_figures_of_an_earlier_version_are_read_under_today_s_names(la
     run = lab.run(extracted_copy, checkpoints="net_000.pth")
     with monkeypatch.context() as earlier:
         earlier.setattr("pipeline.cam.layout.FACTS", FACTS[:6])
-        earlier.setattr(product_stamps, "__defaults__", (2,))
+        earlier.setattr(map_stamps, "__defaults__", (2,))
         earlier.setattr("stages.cam.compute.map_facts", lambda *given: map_facts(*given)[:, :6])
         cam(run)
     coordinates = {"checkpoint": np.array(["net_000"], object), "epoch": ("checkpoint", [0.0]), "status": np.array(["ok", "flat"], object)}

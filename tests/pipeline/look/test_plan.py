@@ -20,9 +20,9 @@ from pipeline.extract.layout import image_bytes
 from pipeline.extract.stage import extract
 from pipeline.features.bad_images import bad_images
 from pipeline.index.stage import index
+from pipeline.look import plan as plan_module
 from pipeline.look.plan import Row, human_seconds, plan, plan_json, plan_table, predicted_bytes
-from pipeline.render.listing import INDEX
-from pipeline.report import stage as report_run
+from pipeline.render.listing import LISTING
 from pipeline.run.directory import Run
 from pipeline.run.rates import rates
 from pipeline.stages import STAGES
@@ -34,7 +34,7 @@ ONE = "net_000.pth"
 NAMES = ["net_000", "net_001", "net_002"]
 BELOW = ("stats", "render", "report")
 FEW = ("cam.positions=['aligned']", "cam.targets=['match']", "render.mosaics=['paper']", "extract.max_bad_share=0.2")
-LISTING = "files were added, removed, renamed or changed in size since, or [dataset] asks for others"
+DATASET_CHANGED = "files were added, removed, renamed or changed in size since, or [dataset] asks for others"
 CELLS = 8 * 8  # of a map of configs/tiny.toml
 
 
@@ -274,7 +274,7 @@ def test_new_photos_make_the_index_stale_and_then_count_as_themselves(lab, extra
     index(lab.run(extracted_copy, photos=photos))
     add_place(photos)
     row = only(lab.run(extracted_copy, photos=photos, checkpoints=ONE), "index")
-    assert (row.state, row.reason, row.images) == ("stale", LISTING, 15)
+    assert (row.state, row.reason, row.images) == ("stale", DATASET_CHANGED, 15)
     index(lab.run(extracted_copy, photos=photos))
     run = lab.run(extracted_copy, photos=photos, checkpoints=ONE)
     assert only(run, "index").state == "fresh"
@@ -287,7 +287,7 @@ def test_new_photos_make_the_index_stale_and_then_count_as_themselves(lab, extra
 def test_photos_in_another_folder_are_listed_again(lab, finished, photos):
     row = only(lab.run(finished.directory, photos=photos), "index")
     assert (row.state, row.reason) == ("stale", f"the photos were in {lab.photos} when they were listed")
-    assert only(lab.run(finished.directory, "dataset.limit_places=1"), "index").reason == LISTING
+    assert only(lab.run(finished.directory, "dataset.limit_places=1"), "index").reason == DATASET_CHANGED
 
 
 def test_a_changed_photo_is_named_and_is_one_image_of_work(lab, extracted_copy, photos, monkeypatch):
@@ -402,7 +402,7 @@ def test_a_page_that_is_gone_or_not_sealed_is_written_again(lab, finished_copy, 
 
 
 def test_a_page_without_its_list_of_pictures_waits(lab, finished_copy):
-    (finished_copy / "mosaics" / INDEX).unlink()
+    (finished_copy / "mosaics" / LISTING).unlink()
     row = only(lab.run(finished_copy), "report")
     assert row.state == "waits"
     assert row.reason.endswith("no mosaics; run `atlas render` first")
@@ -513,7 +513,7 @@ def count_maps(monkeypatch) -> list[int]:
     monkeypatch.setattr(
         cam_spans,
         "compute_cams",
-        lambda block, products, context: counts.append(block.sizes["sample"] * len(products)) or original(block, products, context),
+        lambda block, map_keys, context: counts.append(block.sizes["sample"] * len(map_keys)) or original(block, map_keys, context),
     )
     return counts
 
@@ -555,7 +555,7 @@ def test_the_stages_do_what_the_plan_says(small, tmp_path, monkeypatch, name):
     more, touch = CHANGES[name]
     directory = Path(shutil.copytree(small.folder / "run", tmp_path / "run"))
     touch(small.photos, directory)
-    monkeypatch.setattr(report_run, "report_page", lambda *arguments: "page")  # its plots take longer than all the rest
+    monkeypatch.setattr("stages.report.page.draw_plots", lambda stats: [])  # they take longer than all the rest
     counted = {"extract": count_batches(monkeypatch), "cam": count_maps(monkeypatch)}
     for number, stage in enumerate(STAGES):
         rows = plan(small.run(directory, *more))
@@ -613,3 +613,16 @@ def test_predicted_bytes_are_those_of_the_plan(lab, fresh, tmp_path):
     assert predicted_bytes(fresh, lab.config, chosen) == 15 * one_image_bytes(lab, lab.run(fresh))
     assert predicted_bytes(tmp_path / "none", lab.config, chosen) is None
     assert predicted_bytes(fresh, lab.config, ("extract.batch_sise=3",)) is None
+
+
+def test_predicting_bytes_looks_at_no_other_stage(lab, finished, monkeypatch):
+    """It is asked for by `atlas doctor`: at full size the whole plan takes minutes."""
+    for name in ("listing_stamp", "stale_figures", "planned_pictures", "report_stamp"):
+        monkeypatch.setattr(plan_module, name, lambda *asked, name=name: pytest.fail(f"asked for {name}"))
+    assert predicted_bytes(finished.directory, lab.config, lab.assignments()) == 0
+
+
+def test_the_rates_are_read_once(lab, finished, monkeypatch):
+    asked, original = [], plan_module.rates
+    monkeypatch.setattr(plan_module, "rates", lambda directory: asked.append(directory) or original(directory))
+    assert len(plan(finished)) > len(asked) == 1

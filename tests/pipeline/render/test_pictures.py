@@ -16,7 +16,7 @@ from pipeline.extract.stage import extract
 from pipeline.features.finished import finished_checkpoints
 from pipeline.render import catalogue as picture_plan
 from pipeline.render import staleness
-from pipeline.render.catalogue import planned_pictures
+from pipeline.render.catalogue import wanted_pictures
 from pipeline.render.png_files import png_settings
 from pipeline.render.stage import render
 from pipeline.render.staleness import stale_pictures
@@ -48,7 +48,7 @@ def drawn_copy(drawn, tmp_path):
 
 
 def stale(run):
-    pictures = planned_pictures(run, finished_checkpoints(run))
+    pictures = wanted_pictures(run, finished_checkpoints(run))
     return [picture.path.as_posix() for picture in stale_pictures(run, pictures)]
 
 
@@ -72,7 +72,7 @@ def test_every_picture_has_a_file_whatever_its_place_is_called(lab, finished, tm
     chosen = ("render.mosaics=['paper','epochs']", f"render.places={list(names)}")
     run = lab.run(Path(shutil.copytree(finished.directory, tmp_path / "run")), *chosen)
     run.manifest["place"] = run.manifest["place"].map(dict(zip(sorted(set(run.manifest["place"])), names, strict=True)))
-    pictures = planned_pictures(run, finished_checkpoints(run))
+    pictures = wanted_pictures(run, finished_checkpoints(run))
     paths = [picture.path.as_posix() for picture in pictures]
     assert len(pictures) == 5 * 2 * 2 and len({path.casefold() for path in paths}) == len(paths)
     render(run)
@@ -81,7 +81,7 @@ def test_every_picture_has_a_file_whatever_its_place_is_called(lab, finished, tm
 
 def test_a_methods_picture_is_called_by_its_image(lab, drawn):
     """Photos of one view may share place and stem, in folders of their own."""
-    pictures = [picture for picture in planned_pictures(drawn, finished_checkpoints(drawn)) if picture.kind == "methods"][:1]
+    pictures = [picture for picture in wanted_pictures(drawn, finished_checkpoints(drawn)) if picture.kind == "methods"][:1]
     other = pictures[0].images.assign(id="satellite/elsewhere/" + pictures[0].images["path"].map(lambda path: Path(path).stem))
     assert replace(pictures[0], images=other).path != pictures[0].path
 
@@ -112,7 +112,7 @@ def test_another_method_is_one_more_row_and_nothing_to_the_pair(lab, drawn_copy)
 
 def test_other_features_of_a_photo_redraw_what_shows_it(drawn, monkeypatch):
     """The satellite image of the place is in all of them but the methods of the drone image; another sample is in none."""
-    pictures = planned_pictures(drawn, finished_checkpoints(drawn))
+    pictures = wanted_pictures(drawn, finished_checkpoints(drawn))
     pair = next(picture for picture in pictures if picture.kind == "pair")
     satellite, original = int(pair.images["sample"].iloc[0]), staleness.content_of
     monkeypatch.setattr(staleness, "content_of", lambda run, name, sample: "other" if sample == satellite else original(run, name, sample))
@@ -127,11 +127,11 @@ def test_other_features_of_a_photo_redraw_what_shows_it(drawn, monkeypatch):
 def test_a_change_of_label_is_drawn_of_trained_places_alone(lab, drawn, finished):
     settings = ("render.mosaics=['change']", "render.methods=['grad_cam']", "render.targets=['label']")
     run = lab.run(finished.directory, *settings, "render.places=['0001']")
-    assert [picture.path.as_posix() for picture in planned_pictures(run, finished_checkpoints(run))] == [
+    assert [picture.path.as_posix() for picture in wanted_pictures(run, finished_checkpoints(run))] == [
         "change/net_000-net_002/0001-grad_cam-label.png"
     ]
     run = lab.run(finished.directory, *settings)
-    assert planned_pictures(run, finished_checkpoints(run)) == []
+    assert wanted_pictures(run, finished_checkpoints(run)) == []
 
 
 def test_every_kind_is_planned_and_has_a_head_on_the_page():

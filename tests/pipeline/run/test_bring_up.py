@@ -17,7 +17,7 @@ from pipeline.run.directory import Run
 from pipeline.run.outcome import Outcome
 from pipeline.run.rates import rates
 from pipeline.settings.all import Settings
-from pipeline.work.share import Part
+from pipeline.work.share import Share
 from pipeline.work.stops import Stopped, check_stop, stop_on_signals
 
 
@@ -54,7 +54,7 @@ class LoudStage(PieceStage[Text]):
     def lay_out(self, subject: Text, *, alone: bool) -> list[tuple[str, int, str]]:
         folder = self.run.directory / "loud" / subject.name
         folder.mkdir(parents=True, exist_ok=True)
-        return [unit for unit in self.share[subject.name] if not (folder / str(unit[1])).exists()]
+        return [unit for unit in self.shared[subject.name] if not (folder / str(unit[1])).exists()]
 
     def work(self) -> Shout:
         return Shout(self.run.directory / "loud")
@@ -66,7 +66,7 @@ class LoudStage(PieceStage[Text]):
         return self.computed
 
     def outcome(self) -> Outcome:
-        return Outcome(self.name, self.computed, sum(map(len, self.share.values())) - self.computed, "lines")
+        return Outcome(self.name, self.computed, sum(map(len, self.shared.values())) - self.computed, "lines")
 
 
 # The end of the toy stage.
@@ -142,7 +142,7 @@ def test_what_is_done_is_not_done_again(run, executor):
 
 
 def test_parts_share_the_units_and_each_finishes_what_it_saw(run):
-    first, second = (Told(replace(run, part=Part(number, 2))) for number in (1, 2))
+    first, second = (Told(replace(run, share=Share(number, 2))) for number in (1, 2))
     assert str(bring_up_to_date(first)) == "loud: 2 lines computed, 0 up to date"
     assert str(bring_up_to_date(second)) == "loud: 2 lines computed, 0 up to date"
     assert loud(run) == ALL
@@ -154,14 +154,14 @@ def test_a_part_with_nothing_left_to_do_ends(run):
     """Finishing takes the lock that laying out holds: a part that lacks nothing must have let go of it."""
     bring_up_to_date(LoudStage(run))
     found: list[Outcome] = []
-    worker = threading.Thread(target=lambda: found.append(bring_up_to_date(LoudStage(replace(run, part=Part(1, 2))))), daemon=True)
+    worker = threading.Thread(target=lambda: found.append(bring_up_to_date(LoudStage(replace(run, share=Share(1, 2))))), daemon=True)
     worker.start()
     worker.join(30)
     assert [str(outcome) for outcome in found] == ["loud: nothing to compute, 2 up to date"]
 
 
 def test_a_part_beside_another_that_writes_is_not_alone(run):
-    first, second = (replace(run, part=Part(number, 2)) for number in (1, 2))
+    first, second = (replace(run, share=Share(number, 2)) for number in (1, 2))
     seen = []
 
     class Beside(Told):

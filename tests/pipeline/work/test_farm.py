@@ -27,9 +27,9 @@ from pipeline.settings.jobs import StageJob, read_job_settings
 from pipeline.stages import STAGES
 from pipeline.work import clusters
 from pipeline.work import farm as dispatch
-from pipeline.work.executors import EXECUTORS, run_groups
+from pipeline.work.executors import EXECUTORS, run_batches
 from pipeline.work.farm_worker import Order
-from pipeline.work.pieces import Group
+from pipeline.work.pieces import Batch
 from pipeline.work.stops import Stopped
 
 ELSEWHERE = ("local", "scheduler")
@@ -57,7 +57,7 @@ def at(address: str) -> tuple[str, ...]:
 
 def spread(run: Run, work, groups, **more):
     """Run pieces where a run's settings say."""
-    return run_groups(run.settings.compute, work, groups, directory=run.directory, say=run.say, **more)
+    return run_batches(run.settings.compute, work, groups, directory=run.directory, say=run.say, **more)
 
 
 def contents(run: Run) -> dict[str, bytes]:
@@ -136,35 +136,35 @@ def test_status_tells_from_the_marks_who_is_at_work(lab, finished_copy):
 
 
 def test_a_worker_stays_with_its_group_until_there_is_none_left(farm):
-    groups = [Group(name, list(range(12))) for name in "ab"]
+    groups = [Batch(name, list(range(12))) for name in "ab"]
     did = defaultdict(set)
     for done in spread(farm, Who(), groups):
-        did[done.group].add(done.result[1])
+        did[done.batch].add(done.result[1])
     assert [len(pids) for pids in did.values()].count(1) >= 1  # the last pieces may go to whoever is free
     assert len(set.union(*did.values())) == 2
 
 
 def test_a_single_group_is_shared(farm):
-    assert len({done.result[1] for done in spread(farm, Who(), [Group("a", list(range(12)))])}) == 2
+    assert len({done.result[1] for done in spread(farm, Who(), [Batch("a", list(range(12)))])}) == 2
 
 
 def test_a_worker_runs_its_blocks_on_its_own_threads(farm):
     """Two workers of one thread: all cores of the machine would be twice too many, or more."""
-    done = spread(farm, Spreading(farm.settings.compute), [Group("a", [1, 2]), Group("b", [3, 4])])
+    done = spread(farm, Spreading(farm.settings.compute), [Batch("a", [1, 2]), Batch("b", [3, 4])])
     assert {one.result for one in done} == {1}
 
 
 def test_pieces_of_a_worker_share_its_threads(lab, tmp_path):
     """Two threads take two pieces at a time, each of which runs its blocks on threads: on the two that there are."""
     run = lab.run(tmp_path / "run", "compute.executor='local'", "compute.workers=1", "compute.threads=2")
-    done = spread(run, Spreading(run.settings.compute), [Group("a", list(range(6)))])
+    done = spread(run, Spreading(run.settings.compute), [Batch("a", list(range(6)))])
     assert max(one.result for one in done) == 2
 
 
 def test_work_is_opened_once_in_each_process(farm, tmp_path):
     folder = tmp_path / "opened"
     folder.mkdir()
-    assert sorted(done.item for done in spread(farm, Opened(folder), [Group("a", list(range(20)))])) == list(range(20))
+    assert sorted(done.item for done in spread(farm, Opened(folder), [Batch("a", list(range(20)))])) == list(range(20))
     pids = [path.name.partition("-")[0] for path in folder.iterdir()]
     assert len(pids) == len(set(pids)) == 2
 
@@ -172,7 +172,7 @@ def test_work_is_opened_once_in_each_process(farm, tmp_path):
 def test_the_scheduler_never_holds_more_than_the_workers_take(farm, address):
     """10,000 pieces are no more to the scheduler than 10."""
     most = 0
-    groups = [Group(f"{number}", [number]) for number in range(600)]
+    groups = [Batch(f"{number}", [number]) for number in range(600)]
     with Client(address) as client:
         for count, _ in enumerate(spread(farm, Who(seconds=0), groups)):
             if count % 60 == 0:
@@ -187,7 +187,7 @@ def test_groups_are_opened_when_there_is_a_worker_for_them(farm):
     def groups():
         for number in range(40):
             opened.append(number)
-            yield Group(f"{number}", [number])
+            yield Batch(f"{number}", [number])
 
     done = spread(farm, Who(), groups())
     next(done)
@@ -199,7 +199,7 @@ def test_what_a_lost_worker_had_is_done_elsewhere(lab, tmp_path):
     folder = tmp_path / "deaths"
     folder.mkdir()
     run = lab.run(tmp_path / "run", "compute.executor='local'", "compute.workers=2")
-    assert sorted(done.result for done in spread(run, Deadly(folder, 1), [Group("a", list(range(8)))])) == list(range(8))
+    assert sorted(done.result for done in spread(run, Deadly(folder, 1), [Batch("a", list(range(8)))])) == list(range(8))
     assert len(list(folder.iterdir())) == 1
 
 
@@ -207,7 +207,7 @@ def test_the_loss_of_the_only_worker_is_mended(lab, tmp_path):
     folder = tmp_path / "deaths"
     folder.mkdir()
     run = lab.run(tmp_path / "run", "compute.executor='local'", "compute.workers=1")
-    assert sorted(done.result for done in spread(run, Deadly(folder, 1), [Group("a", list(range(5)))])) == list(range(5))
+    assert sorted(done.result for done in spread(run, Deadly(folder, 1), [Batch("a", list(range(5)))])) == list(range(5))
 
 
 def test_a_piece_that_costs_every_worker_its_life_is_told(lab, tmp_path, monkeypatch):
@@ -216,7 +216,7 @@ def test_a_piece_that_costs_every_worker_its_life_is_told(lab, tmp_path, monkeyp
     run = lab.run(tmp_path / "run", "compute.executor='local'", "compute.workers=2")
     monkeypatch.setattr(dispatch, "MOST_LOSSES", 1)
     with pytest.raises(dispatch.LostWorkersError, match=r"lost with each of 2 workers, often because memory ran out\. What is done is kept; see "):
-        list(spread(run, Deadly(folder, 100), [Group("a", list(range(8)))]))
+        list(spread(run, Deadly(folder, 100), [Batch("a", list(range(8)))]))
     assert len(list(folder.iterdir())) == 2
 
 
@@ -226,7 +226,7 @@ def test_a_piece_that_waited_at_a_lost_worker_is_charged_no_loss(lab, tmp_path, 
     folder.mkdir()
     run = lab.run(tmp_path / "run", "compute.executor='local'", "compute.workers=1", "compute.threads=1")
     monkeypatch.setattr(dispatch, "MOST_LOSSES", 1)
-    assert sorted(done.result for done in spread(run, DeadlyAtFirst(folder), [Group("a", list(range(4)))])) == list(range(4))
+    assert sorted(done.result for done in spread(run, DeadlyAtFirst(folder), [Batch("a", list(range(4)))])) == list(range(4))
     assert len(list(folder.iterdir())) == 2
 
 
@@ -266,7 +266,7 @@ class FakeClient:
 )
 def test_those_that_were_at_work_are_charged(threads, statuses, charged):
     client = FakeClient(gone=threads)
-    waiting = dispatch.Queue(iter([Group("a", list(range(len(statuses))))]))
+    waiting = dispatch.Queue(iter([Batch("a", list(range(len(statuses))))]))
     dispatcher = dispatch._Dispatcher(client, Order("token", None, None, "run", "cpu"), waiting, print)
     dispatcher._look()
     dispatcher._send()
@@ -280,17 +280,17 @@ def test_those_that_were_at_work_are_charged(threads, statuses, charged):
 
 def test_a_piece_that_ran_out_of_time_is_not_taken_for_a_lost_worker(farm):
     with pytest.raises(TimeoutError, match="the store did not answer"):
-        list(spread(farm, Faulty(TimeoutError("the store did not answer")), [Group("a", list(range(8)))]))
+        list(spread(farm, Faulty(TimeoutError("the store did not answer")), [Batch("a", list(range(8)))]))
 
 
 def test_the_fault_of_a_piece_is_the_one_that_was_raised(farm):
     with pytest.raises(ValueError, match=r"^block 3 is damaged$"):
-        list(spread(farm, Faulty(ValueError("block 3 is damaged")), [Group("a", list(range(8)))]))
+        list(spread(farm, Faulty(ValueError("block 3 is damaged")), [Batch("a", list(range(8)))]))
     assert "failed: ValueError: block 3 is damaged" in "".join(path.read_text() for path in (farm.directory / "logs").glob("*.log"))
 
 
 def test_a_stop_takes_back_what_waits(farm, address, monkeypatch):
-    done = spread(farm, Who(), [Group("a", list(range(100)))])
+    done = spread(farm, Who(), [Batch("a", list(range(100)))])
     next(done)
 
     def stop():
@@ -311,13 +311,13 @@ def test_nothing_to_do_starts_no_cluster(lab, finished_copy, monkeypatch):
 
 def test_dask_reports_on_a_stage_where_that_is_asked_for(lab, tmp_path, address):
     run = lab.run(tmp_path / "run", *at(address), "compute.performance_report=true")
-    list(spread(run, Who(), [Group("a", [1, 2])]))
+    list(spread(run, Who(), [Batch("a", [1, 2])]))
     page = (run.directory / "logs" / "Who-performance.html").read_text()
     assert "bokeh" in page and "Who-a-" in page
 
 
 def test_scheduler_and_dashboard_are_named_and_lie_at_loopback(farm, capsys):
-    list(spread(farm, Who(), [Group("a", [1])]))
+    list(spread(farm, Who(), [Batch("a", [1])]))
     assert capsys.readouterr().out.startswith("dask: scheduler tcp://127.0.0.1:")
 
 
@@ -325,7 +325,7 @@ def test_with_certificates_dask_speaks_tls_alone(lab, tmp_path, capsys):
     certificate, key = self_signed(tmp_path)
     named = (f"compute.tls_ca='{certificate}'", f"compute.tls_cert='{certificate}'", f"compute.tls_key='{key}'")
     run = lab.run(tmp_path / "run", "compute.executor='local'", "compute.workers=1", *named)
-    assert [done.result[0] for done in spread(run, Who(), [Group("a", [1])])] == [1]
+    assert [done.result[0] for done in spread(run, Who(), [Batch("a", [1])])] == [1]
     assert "dask: scheduler tls://127.0.0.1:" in capsys.readouterr().out
     assert clusters.job_keywords(run.settings.compute, StageJob(), "gpu", tmp_path, "account")["security"].require_encryption
 
@@ -358,7 +358,7 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
 def test_an_executor_that_cannot_be_had_is_refused_in_a_line(lab, tmp_path, settings, said):
     run = lab.run(tmp_path / "run", *(f"compute.{key}='{value}'" for key, value in settings.items()))
     with pytest.raises(clusters.MissingClusterError, match="compute") as caught:
-        list(spread(run, Who(), [Group("a", [1])], needs="gpu"))
+        list(spread(run, Who(), [Batch("a", [1])], needs="gpu"))
     assert said in str(caught.value)
 
 
@@ -366,7 +366,7 @@ def test_a_scheduler_that_does_not_answer_is_told(lab, tmp_path, monkeypatch):
     run = lab.run(tmp_path / "run", "compute.executor='scheduler'", "compute.address='tcp://127.0.0.1:9'")
     monkeypatch.setattr(clusters, "ANSWER_S", 1)
     with pytest.raises(clusters.MissingClusterError, match=r"'tcp://127\.0\.0\.1:9': no scheduler answers there: "):
-        list(spread(run, Who(), [Group("a", [1])]))
+        list(spread(run, Who(), [Batch("a", [1])]))
 
 
 def test_a_precision_that_depends_on_the_device_is_refused_where_the_devices_are_elsewhere(lab, fresh, address):

@@ -17,7 +17,7 @@ from pipeline.run.directory import MissingProductError
 from pipeline.run.preparing import preparing
 from pipeline.stages import STAGES
 from pipeline.stats.stage import stats
-from pipeline.work.share import Part
+from pipeline.work.share import Share
 from pipeline.work.stops import EXIT_STOPPED
 from stages.extract.halving import HalvingExtractor
 
@@ -34,8 +34,8 @@ def blocks(directory):
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
 def test_parts_share_out_everything_once_and_in_order(count):
     items = list(range(17))
-    assert [item for number in range(1, count + 1) for item in Part(number, count).share(items)] == items
-    sizes = [len(Part(number, count).share(items)) for number in range(1, count + 1)]
+    assert [item for number in range(1, count + 1) for item in Share(number, count).of(items)] == items
+    sizes = [len(Share(number, count).of(items)) for number in range(1, count + 1)]
     assert max(sizes) - min(sizes) <= 1
 
 
@@ -53,7 +53,7 @@ def test_parts_one_after_the_other_make_what_one_process_makes(lab, finished, fr
     computed = dict.fromkeys((stage.name for stage in PARTED), 0)
     for stage in PARTED:
         for number in order:
-            computed[stage.name] += stage.bring_up_to_date(replace(run, part=Part(number, 3))).computed
+            computed[stage.name] += stage.bring_up_to_date(replace(run, share=Share(number, 3))).computed
     assert computed["extract"] == 12
     assert computed["stats"] == 3
     STAGES[-1].bring_up_to_date(run)
@@ -64,9 +64,9 @@ def test_parts_one_after_the_other_make_what_one_process_makes(lab, finished, fr
 
 def test_a_part_does_its_share_and_no_other(lab, fresh):
     run = lab.run(fresh)
-    extract(replace(run, part=Part(2, 3)))
+    extract(replace(run, share=Share(2, 3)))
     assert [len(run.features(f"net_00{number}").ledger.indices()) for number in range(3)] == [0, 4, 0]
-    extract(replace(run, part=Part(2, 4)))  # blocks 3 to 5 of 12: one of net_000, the others are done
+    extract(replace(run, share=Share(2, 4)))  # blocks 3 to 5 of 12: one of net_000, the others are done
     assert [run.features(f"net_00{number}").ledger.indices() for number in range(2)] == [[3], [0, 1, 2, 3]]
     assert run.features("net_001").ledger.whole() and not run.features("net_000").ledger.whole()
 
@@ -75,13 +75,13 @@ def test_a_part_without_a_share_has_nothing_to_do(lab, finished, fresh):
     """More parts than there are blocks: array jobs are counted before the images are."""
     run = lab.run(fresh)
     for stage in PARTED:
-        assert stage.bring_up_to_date(replace(run, part=Part(1, 40))).computed == 0
+        assert stage.bring_up_to_date(replace(run, share=Share(1, 40))).computed == 0
         stage.bring_up_to_date(run)
     assert blocks(fresh) == blocks(finished.directory)
 
 
 def test_a_part_counts_what_is_its_own(lab, fresh):
-    outcome = extract(replace(lab.run(fresh), part=Part(2, 5)))  # blocks 2 and 3 of 12
+    outcome = extract(replace(lab.run(fresh), share=Share(2, 5)))  # blocks 2 and 3 of 12
     assert (outcome.computed, outcome.fresh) == (2, 0)
 
 
@@ -100,7 +100,7 @@ def test_parts_at_the_same_time_make_what_one_process_makes(server, lab, finishe
 
 def test_the_same_part_twice_is_refused_and_another_is_not(lab, fresh):
     run = lab.run(fresh, checkpoints="net_000.pth")  # which both have blocks of
-    first, second = replace(run, part=Part(1, 2)), replace(run, part=Part(2, 2))
+    first, second = replace(run, share=Share(1, 2)), replace(run, share=Share(2, 2))
     extract(first)
     with preparing(first, "features", ["features/net_000"]) as preparation:
         preparation.let_in()
@@ -112,17 +112,17 @@ def test_the_same_part_twice_is_refused_and_another_is_not(lab, fresh):
 def test_maps_are_not_noted_as_whole_before_the_last_part(lab, fresh):
     run = lab.run(fresh, checkpoints="net_000.pth")
     extract(run)
-    cam(replace(run, part=Part(1, 2)))
+    cam(replace(run, share=Share(1, 2)))
     assert set(run.cams("net_000").ledger.whole()["products"]) == set()
     with pytest.raises(MissingProductError, match="2 of 4 blocks lack heat maps that the settings ask for; run `atlas cam` first"):
         stats(run)
-    cam(replace(run, part=Part(2, 2)))
+    cam(replace(run, share=Share(2, 2)))
     assert len(run.cams("net_000").ledger.whole()["products"]) == 9
 
 
 def test_a_whole_run_and_a_part_exclude_each_other(lab, fresh):
     run = lab.run(fresh)
-    part = replace(run, part=Part(1, 2))
+    part = replace(run, share=Share(1, 2))
     with preparing(part, "features", ["features/net_000"]) as preparation:
         preparation.let_in()
         with pytest.raises(LockedError, match="features/net_000: another process writes it"):
@@ -134,12 +134,12 @@ def test_a_whole_run_and_a_part_exclude_each_other(lab, fresh):
 def test_a_part_leaves_alone_what_another_is_writing(lab, fresh):
     """What looks like a leftover is the other's open file."""
     run = lab.run(fresh, checkpoints="net_000.pth")
-    extract(replace(run, part=Part(1, 2)))
+    extract(replace(run, share=Share(1, 2)))
     opened = run.features("net_000").root / "theta" / "c.3.0.0.host-1.partial"
     opened.write_bytes(b"half")
-    with preparing(replace(run, part=Part(1, 2)), "features", ["features/net_000"]) as preparation:
+    with preparing(replace(run, share=Share(1, 2)), "features", ["features/net_000"]) as preparation:
         preparation.let_in()
-        extract(replace(run, part=Part(2, 2)))
+        extract(replace(run, share=Share(2, 2)))
         assert opened.exists()
     extract(run)
     assert not opened.exists()  # alone, it is swept
@@ -147,13 +147,13 @@ def test_a_part_leaves_alone_what_another_is_writing(lab, fresh):
 
 def test_a_part_of_another_list_of_images_waits_for_those_at_work(lab, fresh):
     run = lab.run(fresh, checkpoints="net_000.pth")
-    extract(replace(run, part=Part(1, 2)))
+    extract(replace(run, share=Share(1, 2)))
     store = run.features("net_000")
     store.seal.open()  # as if it were laid out anew
-    with preparing(replace(run, part=Part(1, 2)), "features", ["features/net_000"]) as preparation:
+    with preparing(replace(run, share=Share(1, 2)), "features", ["features/net_000"]) as preparation:
         preparation.let_in()
         with pytest.raises(LockedError, match=r"other parts write it, of other images or in another layout .* Wait for them and call again"):
-            extract(replace(run, part=Part(2, 2)))
+            extract(replace(run, share=Share(2, 2)))
 
 
 def test_replacing_is_not_for_parts(lab, fresh):

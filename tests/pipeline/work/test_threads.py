@@ -10,8 +10,8 @@ from threadpoolctl import threadpool_info
 
 from pipeline.settings.compute import ComputeSettings
 from pipeline.work import threads as threads_module
-from pipeline.work.executors import run_blocks, run_groups
-from pipeline.work.pieces import Group
+from pipeline.work.executors import run_batches, run_blocks
+from pipeline.work.pieces import Batch
 from pipeline.work.stops import Stopped, check_stop, stop_on_signals
 
 TWO = ComputeSettings(executor="threads", workers=2)
@@ -24,7 +24,7 @@ class Function:
     def __init__(self, function):
         self._function = function
 
-    def open(self):
+    def open(self, tell):
         return self._function
 
 
@@ -36,7 +36,7 @@ def no_thread_stays():
 
 
 def of_groups(function, groups, tmp_path):
-    return run_groups(TWO, Function(function), groups, directory=tmp_path, say=print)
+    return run_batches(TWO, Function(function), groups, directory=tmp_path, say=print)
 
 
 def test_a_slow_item_holds_up_none_of_those_behind_it():
@@ -59,14 +59,14 @@ def test_a_group_does_not_wait_for_the_end_of_the_one_before(tmp_path):
             begun.set()
         return item != "last of a" or begun.wait(SOON_S)
 
-    groups = [Group("a", ["first of a", "last of a"]), Group("empty", []), Group("b", ["first of b", "last of b"])]
+    groups = [Batch("a", ["first of a", "last of a"]), Batch("empty", []), Batch("b", ["first of b", "last of b"])]
     done = list(of_groups(work, groups, tmp_path))
-    assert [(one.group, one.item) for one in done] == [(group.name, item) for group in groups for item in group.items]
+    assert [(one.batch, one.item) for one in done] == [(group.name, item) for group in groups for item in group.items]
     assert all(one.result for one in done)
 
 
 def test_a_group_of_one_piece_has_the_calling_thread_to_itself(tmp_path):
-    groups = [Group("a", [1, 2]), Group("b", [3]), Group("c", [4, 5])]
+    groups = [Batch("a", [1, 2]), Batch("b", [3]), Batch("c", [4, 5])]
     done = {one.item: one.result for one in of_groups(lambda item: threading.current_thread(), groups, tmp_path)}
     assert [item for item, thread in done.items() if thread is threading.main_thread()] == [3]
 
@@ -148,7 +148,7 @@ def test_libraries_are_limited_to_one_thread_once_a_stage(tmp_path, monkeypatch)
     limited, original = [], threads_module.threadpool_limits
     monkeypatch.setattr(threads_module, "threadpool_limits", lambda *limits: limited.append(limits) or original(*limits))
     before = [pool["num_threads"] for pool in threadpool_info()]
-    groups = [Group(f"{number}", list(range(10))) for number in range(5)]
+    groups = [Batch(f"{number}", list(range(10))) for number in range(5)]
     found = [one.result for one in of_groups(lambda item: [pool["num_threads"] for pool in threadpool_info()], groups, tmp_path)]
     assert found == [[1] * len(before)] * 50
     assert limited.count((1,)) == 1

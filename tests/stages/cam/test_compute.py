@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from safenet import load_checkpoint
 from stages.cam.compute import CamContext, compute_cams, needed_features
 from stages.cam.facts import FACTS
+from stages.cam.map_keys import MapKey, StoredBlocks, left_out, map_keys_of
 from stages.cam.methods import METHODS
-from stages.cam.products import Product, StoredBlocks, left_out, products_of
 from stages.cam.settings import CamSettings
 from stages.schema import FEATURES
 from stages.targets.head_weights import head_weights
@@ -28,21 +28,21 @@ from stages.targets.part_heads import AffineHeads
 AT_MAPS = tuple(name for name, method in METHODS.items() if method.where != "blocks")
 GRADIENT = tuple(name for name in AT_MAPS if METHODS[name].kind == "gradient")
 TARGETS = ("label", "predicted.part_1.softmax", "counter", "match", "match_share.flip", "best_contrast.whole")
-ALL = products_of(CamSettings(methods=AT_MAPS, targets=TARGETS))
+ALL = map_keys_of(CamSettings(methods=AT_MAPS, targets=TARGETS))
 
 
 def maps_of(found: xr.Dataset) -> dict[str, np.ndarray]:
     return {str(key): found[key].values for key in found if not str(key).startswith("facts/")}
 
 
-@pytest.mark.parametrize("product", [p for p in ALL if p.exact], ids=lambda p: p.key)
+@pytest.mark.parametrize("map_key", [p for p in ALL if p.exact], ids=lambda p: p.key)
 @pytest.mark.parametrize("sampling", ["nearest", "bilinear"])
-def test_exact_maps_add_up_to_the_score(sampling, product):
+def test_exact_maps_add_up_to_the_score(sampling, map_key):
     """Completeness: the cells sum to the score less what is left at a map of zeros."""
     model = random_net(sampling, parts=4)
-    found = compute_cams(feature_block(model, products=[product]), [product], context_of(model))
-    facts = dict(zip(FACTS, found[product.facts_key].values.T, strict=True))
-    np.testing.assert_allclose(found[product.key].sum(("y", "x")), facts["score"] - facts["constant"], rtol=1e-4, atol=1e-5)
+    found = compute_cams(feature_block(model, map_keys=[map_key]), [map_key], context_of(model))
+    facts = dict(zip(FACTS, found[map_key.facts_key].values.T, strict=True))
+    np.testing.assert_allclose(found[map_key.key].sum(("y", "x")), facts["score"] - facts["constant"], rtol=1e-4, atol=1e-5)
 
 
 def test_exactness_is_claimed_for_affine_scores_alone():
@@ -65,27 +65,27 @@ def test_folded_heads_give_the_stored_logits():
 @given(cuts=st.lists(st.integers(1, 12), min_size=1, max_size=5), spatial=st.sampled_from([-1, 3]))
 def test_any_chunking_gives_the_same_bits(cuts, spatial):
     """Every method, of a class and of a similarity."""
-    model, products = random_net("bilinear"), products_of(CamSettings(methods=AT_MAPS, targets=("label", "match_share.flip")))
-    features, context = feature_block(model, sum(cuts), products=products), context_of(model)
-    whole = compute_cams(features, products, context)
-    lazy = compute_cams(features.chunk({"sample": tuple(cuts), "x": spatial, "channel": 5}), products, context)
+    model, map_keys = random_net("bilinear"), map_keys_of(CamSettings(methods=AT_MAPS, targets=("label", "match_share.flip")))
+    features, context = feature_block(model, sum(cuts), map_keys=map_keys), context_of(model)
+    whole = compute_cams(features, map_keys, context)
+    lazy = compute_cams(features.chunk({"sample": tuple(cuts), "x": spatial, "channel": 5}), map_keys, context)
     assert set(lazy.chunks) == {"sample", "y", "x", "fact"}, "nothing is computed before it is asked for"
     xr.testing.assert_identical(lazy.compute(), whole)
 
 
 def test_asking_for_one_map_gives_the_same_bits_as_asking_for_all():
     model = random_net()
-    features, context = feature_block(model, products=ALL), context_of(model)
+    features, context = feature_block(model, map_keys=ALL), context_of(model)
     together = compute_cams(features, ALL, context)
-    for product in ALL:
-        alone = compute_cams(features, [product], context)
-        for key in (product.key, product.facts_key):
+    for map_key in ALL:
+        alone = compute_cams(features, [map_key], context)
+        for key in (map_key.key, map_key.facts_key):
             np.testing.assert_array_equal(alone[key], together[key], err_msg=key)
 
 
 def test_inputs_are_not_written_into():
     model = random_net()
-    features, context = feature_block(model, products=ALL), context_of(model)
+    features, context = feature_block(model, map_keys=ALL), context_of(model)
     before = features.copy(deep=True)
     compute_cams(features, ALL, context)
     xr.testing.assert_identical(features, before)
@@ -94,16 +94,16 @@ def test_inputs_are_not_written_into():
 def test_samples_without_an_image_or_a_target_are_nan_and_noted_as_absent():
     model = random_net()
     undefined = {"valid": np.array([True, False, True]), "class_index": np.array([0, 1, -1])}
-    features = feature_block(model, 3, products=ALL, **undefined)
+    features = feature_block(model, 3, map_keys=ALL, **undefined)
     features["reference_own_match"][0] = np.nan
     found = compute_cams(features, ALL, context_of(model))
     defined = {key: np.isfinite(maps).all(axis=(1, 2)).tolist() for key, maps in maps_of(found).items()}
     assert defined["aligned/none/l2_norm"] == [True, False, True]
     assert defined["patch/label/hires_cam"] == [True, False, False]
     assert defined["part/match/grad_cam"] == [False, False, True]
-    for product in ALL:
-        maps, status = found[product.key].values, found[product.facts_key].values[:, FACTS.index("status")]
-        assert (np.isnan(maps).all(axis=(1, 2)) == (status == 5)).all(), product.key
+    for map_key in ALL:
+        maps, status = found[map_key.key].values, found[map_key.facts_key].values[:, FACTS.index("status")]
+        assert (np.isnan(maps).all(axis=(1, 2)) == (status == 5)).all(), map_key.key
     assert all(np.isnan(maps[1]).all() for maps in maps_of(found).values())
 
 
@@ -113,19 +113,19 @@ def test_a_map_that_is_not_finite_is_noted_and_the_others_are_whole():
     features = feature_block(model, 2)
     aligned = features["aligned_map"].values
     aligned[0, :, ::2, 0], aligned[0, :, 1::2, 0] = 1.0, -1.0
-    product = Product("aligned", "predicted", "xgrad_cam")
+    map_key = MapKey("aligned", "predicted", "xgrad_cam")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = compute_cams(features, [product], context_of(model))
-    assert found[product.facts_key].values[0, FACTS.index("status")] == 4
-    assert np.isfinite(found[product.key].values[1]).all()
+        found = compute_cams(features, [map_key], context_of(model))
+    assert found[map_key.facts_key].values[0, FACTS.index("status")] == 4
+    assert np.isfinite(found[map_key.key].values[1]).all()
 
 
 def test_bad_denominators_are_counted():
     model = random_net(parts=4)
     features, context = feature_block(model, 6), context_of(model)
-    products = [Product("aligned", "predicted", name) for name in ("xgrad_cam", "grad_cam_pp", "ablation_cam", "grad_cam")]
-    facts = {p.method: compute_cams(features, [p], context)[p.facts_key].values for p in products}
+    map_keys = [MapKey("aligned", "predicted", name) for name in ("xgrad_cam", "grad_cam_pp", "ablation_cam", "grad_cam")]
+    facts = {p.method: compute_cams(features, [p], context)[p.facts_key].values for p in map_keys}
     clipped = {method: values[:, FACTS.index("clipped")] for method, values in facts.items()}
     cells = features["aligned_map"].values.reshape(6, 64, -1)
     np.testing.assert_allclose(clipped["xgrad_cam"], (cells.sum(axis=1) <= 0).mean(axis=1))
@@ -153,32 +153,32 @@ def test_scaling_the_logit_scales_the_map():
     other = CamContext(replace(context.targets, heads=AffineHeads(doubled)), context.sampling)
     scaled = features.assign(logit=2 * features["logit"])
     factor = dict.fromkeys(GRADIENT, 2) | {"ablation_cam": 1}
-    for product in (Product("aligned", "label", name) for name in GRADIENT if name != "grad_cam_pp"):
-        one, two = (compute_cams(block, [product], used)[product.key] for block, used in ((features, context), (scaled, other)))
+    for map_key in (MapKey("aligned", "label", name) for name in GRADIENT if name != "grad_cam_pp"):
+        one, two = (compute_cams(block, [map_key], used)[map_key.key] for block, used in ((features, context), (scaled, other)))
         scale = np.abs(one.values).max()
-        np.testing.assert_allclose(two, factor[product.method] * one, rtol=0, atol=1e-5 * scale, err_msg=product.key)
+        np.testing.assert_allclose(two, factor[map_key.method] * one, rtol=0, atol=1e-5 * scale, err_msg=map_key.key)
 
 
 def test_permuting_the_channels_changes_nothing():
     model = random_net("bilinear", parts=4)
-    products = [p for p in ALL if p.method not in ("eigen_cam", "eigen_grad_cam")]  # their sign hangs on rounding where two cells tie
-    features, context = feature_block(model, products=products), context_of(model)
+    map_keys = [p for p in ALL if p.method not in ("eigen_cam", "eigen_grad_cam")]  # their sign hangs on rounding where two cells tie
+    features, context = feature_block(model, map_keys=map_keys), context_of(model)
     order = np.random.default_rng(1).permutation(features.sizes["channel"])
     heads = [type(h)(h.embed_matrix[:, order], h.embed_const, h.matrix[:, order], h.const) for h in context.targets.heads.folded]
-    before = compute_cams(features, products, context)
-    after = compute_cams(features.isel(channel=order), products, CamContext(replace(context.targets, heads=AffineHeads(heads)), context.sampling))
-    for product in products:
-        scale = np.abs(before[product.key].values).max()
-        np.testing.assert_allclose(after[product.key], before[product.key], rtol=0, atol=2e-5 * scale, err_msg=product.key)
+    before = compute_cams(features, map_keys, context)
+    after = compute_cams(features.isel(channel=order), map_keys, CamContext(replace(context.targets, heads=AffineHeads(heads)), context.sampling))
+    for map_key in map_keys:
+        scale = np.abs(before[map_key.key].values).max()
+        np.testing.assert_allclose(after[map_key.key], before[map_key.key], rtol=0, atol=2e-5 * scale, err_msg=map_key.key)
 
 
 def test_what_coincides_for_this_head():
     """What the notes of METHODS say: sum is K means, token deletion is hires_cam for an affine score, grad_cam follows hires_cam within a ring."""
     model = random_net("nearest", parts=4)
     targets = ("predicted", "predicted.part_2")
-    products = products_of(CamSettings(positions=("aligned",), methods=("sum", "mean", "hires_cam", "token_deletion", "grad_cam"), targets=targets))
+    map_keys = map_keys_of(CamSettings(positions=("aligned",), methods=("sum", "mean", "hires_cam", "token_deletion", "grad_cam"), targets=targets))
     features = feature_block(model, 3)
-    found = maps_of(compute_cams(features, products, context_of(model)))
+    found = maps_of(compute_cams(features, map_keys, context_of(model)))
     np.testing.assert_allclose(found["aligned/none/sum"], 16 * found["aligned/none/mean"], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(found["aligned/predicted/token_deletion"], found["aligned/predicted/hires_cam"])
     for sample, (inner, outer) in enumerate(features["boundary"].values[:, :2]):
@@ -191,15 +191,15 @@ def test_what_coincides_for_this_head():
 
 def test_products_are_the_cross_of_the_settings():
     chosen = CamSettings(positions=("aligned", "block_0"), methods=("max", "grad_cam", "rollout"), targets=("label", "match"))
-    assert [product.key for product in products_of(chosen)] == [
+    assert [map_key.key for map_key in map_keys_of(chosen)] == [
         "aligned/label/grad_cam",
         "aligned/match/grad_cam",
         "aligned/none/max",
         "block_0/none/max",
     ]
     stored = StoredBlocks(gradients={"label": frozenset({0})}, variables=frozenset({"block_rollout"}))
-    assert [product.key for product in products_of(chosen, stored)][3:] == ["block_0/label/grad_cam", "block_0/none/rollout"]
-    reasons = {product.key: why for product, why in left_out(chosen, stored).items()}
+    assert [map_key.key for map_key in map_keys_of(chosen, stored)][3:] == ["block_0/label/grad_cam", "block_0/none/rollout"]
+    reasons = {map_key.key: why for map_key, why in left_out(chosen, stored).items()}
     assert "a similarity is not possible there" in reasons["block_0/match/grad_cam"]
     assert reasons["block_0/none/max"] == "add 0 to extract.blocks and extract again"
     assert "add 'label' to extract.gradient_targets" in next(iter(left_out(chosen).values()))
@@ -207,9 +207,9 @@ def test_products_are_the_cross_of_the_settings():
 
 def test_a_key_is_undone_by_parse():
     for target in ("label", "pair_test/query/a 1.jpg.part_2", "class_a%b/c"):
-        product = Product("aligned", target, "grad_cam")
-        assert Product.parse(product.key) == product
-        assert product.key.count("/") == 2
+        map_key = MapKey("aligned", target, "grad_cam")
+        assert MapKey.parse(map_key.key) == map_key
+        assert map_key.key.count("/") == 2
 
 
 def test_equal_targets_are_one():
@@ -217,10 +217,10 @@ def test_equal_targets_are_one():
 
 
 def test_only_what_is_needed_is_read():
-    assert needed_features([Product("aligned", "none", "max")]) == {"valid", "source_cell", "aligned_map"}
-    assert "patch_map" not in needed_features([Product("part", "match", "hires_cam")])
-    assert "flip_embedding" in needed_features([Product("part", "match.flip", "hires_cam")])
-    assert needed_features([Product("block_1", "none", "rollout")]) == {"valid", "source_cell", "block_rollout"}
+    assert needed_features([MapKey("aligned", "none", "max")]) == {"valid", "source_cell", "aligned_map"}
+    assert "patch_map" not in needed_features([MapKey("part", "match", "hires_cam")])
+    assert "flip_embedding" in needed_features([MapKey("part", "match.flip", "hires_cam")])
+    assert needed_features([MapKey("block_1", "none", "rollout")]) == {"valid", "source_cell", "block_rollout"}
 
 
 @pytest.mark.parametrize(
@@ -250,11 +250,11 @@ def test_a_variable_that_was_not_stored_is_named():
     model = random_net()
     features, context = feature_block(model, blocks=(0,)), context_of(model)
     with pytest.raises(ValueError, match="has no aligned_map; it was extracted without it"):
-        compute_cams(features.drop_vars("aligned_map"), [Product("aligned", "none", "max")], context)
+        compute_cams(features.drop_vars("aligned_map"), [MapKey("aligned", "none", "max")], context)
     with pytest.raises(ValueError, match=r"the feature store holds blocks \[0\], not 5; extract again with it"):
-        compute_cams(features, [Product("block_5", "none", "max")], context)
+        compute_cams(features, [MapKey("block_5", "none", "max")], context)
     with pytest.raises(ValueError, match="the features lack reference_own_match: what the samples are compared with"):
-        compute_cams(features, [Product("aligned", "match", "grad_cam")], context)
+        compute_cams(features, [MapKey("aligned", "match", "grad_cam")], context)
 
 
 def test_the_full_size_golden_maps(tmp_path):
@@ -277,7 +277,7 @@ def test_the_full_size_golden_maps(tmp_path):
     features = features.assign(valid=("sample", [True, True]), class_index=("sample", golden["target_class"]))
     context = replace(context_of(model), targets=replace(context_of(model).targets, class_names=[str(number) for number in range(701)]))
     chosen = CamSettings(positions=("aligned",), methods=("grad_cam", "hires_cam"), targets=("label", "predicted", "label.part_3"))
-    found = compute_cams(features, products_of(chosen), context)
+    found = compute_cams(features, map_keys_of(chosen), context)
     np.testing.assert_allclose(np.maximum(found["aligned/label/grad_cam"], 0), golden["gradcam_mean_part_logit"], atol=1e-7)
     np.testing.assert_allclose(found["aligned/label/hires_cam"], golden["per_cell_contribution"].mean(axis=1), atol=1e-6)
     np.testing.assert_allclose(found["aligned/label.part_3/hires_cam"], golden["per_cell_contribution"][:, 2], atol=1e-6)

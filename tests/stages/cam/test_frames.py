@@ -57,12 +57,12 @@ def test_cells_of_one_value_keep_one_value(sampling):
 
 def test_a_part_map_is_not_additive():
     """A ring's value stands on all its cells: carried back it keeps its values, where a sum would brighten cells that are read twice."""
-    from stages.cam.products import Product
+    from stages.cam.map_keys import MapKey
 
-    assert Product("aligned", "match", "hires_cam").additive
-    assert not Product("part", "match", "hires_cam").additive
+    assert MapKey("aligned", "match", "hires_cam").additive
+    assert not MapKey("part", "match", "hires_cam").additive
     constant = np.full((2, 8, 8), 0.5, np.float32)
-    found = to_photo_frame(constant, THETA.numpy(), SOURCE, "nearest", Product("part", "match", "hires_cam").additive)
+    found = to_photo_frame(constant, THETA.numpy(), SOURCE, "nearest", MapKey("part", "match", "hires_cam").additive)
     np.testing.assert_allclose(found[np.isfinite(found)], 0.5, rtol=1e-6)
 
 

@@ -15,9 +15,9 @@ from safenet.partition import pool_rings
 from stages.cam import gate
 from stages.cam.compute import compute_cams
 from stages.cam.gate import GATE_READS, examine
-from stages.cam.products import Product
+from stages.cam.map_keys import MapKey
 
-PREDICTED = Product("aligned", "predicted", "hires_cam")
+PREDICTED = MapKey("aligned", "predicted", "hires_cam")
 
 
 def examined(model, change=None, **kind):

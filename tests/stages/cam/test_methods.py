@@ -8,10 +8,10 @@ from feature_blocks import context_of, feature_block, random_net
 
 from stages.cam.compute import CamContext, compute_cams
 from stages.cam.gradients import CellWeights, DenseGradient, FactoredGradient
+from stages.cam.map_keys import map_keys_of
 from stages.cam.methods import METHODS, CamInput, Cells
 from stages.cam.names import METHOD_NAMES, POSITION_NAMES
 from stages.cam.positions import POSITIONS
-from stages.cam.products import products_of
 from stages.cam.settings import CamSettings
 from stages.targets.head_weights import head_weights
 from stages.targets.names import NO_TARGET, parse_target
@@ -36,7 +36,7 @@ TARGETS = (
     "best_share.whole",
     "pair_x/1.jpg.whole",
 )
-ALL = products_of(CamSettings(methods=AT_MAPS, targets=TARGETS))
+ALL = map_keys_of(CamSettings(methods=AT_MAPS, targets=TARGETS))
 IN_FLOAT32 = {"grad_cam_pp": 1e-3, "xgrad_cam": 1e-4, "ablation_cam": 1e-4, "token_deletion": 1e-4}  # they divide, or take what is left
 
 
@@ -105,22 +105,22 @@ def test_heads_without_a_closed_form_fall_back_to_autograd(kind, sampling, targe
 
 def compare_with_definition(model, target: str) -> None:
     count = 2
-    products = products_of(CamSettings(methods=AT_MAPS, targets=(target,)))
-    features, context = feature_block(model, count, products=products), context_of(model)
-    found = compute_cams(features, products, context)
+    map_keys = map_keys_of(CamSettings(methods=AT_MAPS, targets=(target,)))
+    features, context = feature_block(model, count, map_keys=map_keys), context_of(model)
+    found = compute_cams(features, map_keys, context)
     double = model.double()
     for index in range(count):
         score, rivals = definition(target, features, index, context), rivals_of(target, features, index, context)
         for position in POSITION_NAMES:
             tail = tail_of(double, features, index, position)
-            for product in (p for p in products if p.position == position):
-                heat = references.heat(product.method, tail, score, rivals)
+            for map_key in (p for p in map_keys if p.position == position):
+                heat = references.heat(map_key.method, tail, score, rivals)
                 boundary = features["boundary"].values[index].tolist()
                 heat = painted(heat, boundary, 8) if position == "part" else heat.reshape(8, 8)
                 # float32 sums over 16 channels and 64 cells; denominators near zero magnify them; rounding of theta in the resampling
-                tolerance = IN_FLOAT32.get(product.method, 1e-5)
-                actual = found[product.key].values[index]
-                np.testing.assert_allclose(actual, heat, atol=tolerance * np.abs(heat).max(), err_msg=f"{product.key} sample {index}")
+                tolerance = IN_FLOAT32.get(map_key.method, 1e-5)
+                actual = found[map_key.key].values[index]
+                np.testing.assert_allclose(actual, heat, atol=tolerance * np.abs(heat).max(), err_msg=f"{map_key.key} sample {index}")
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -128,8 +128,8 @@ def compare_with_definition(model, target: str) -> None:
 def test_formulas_are_exact_in_float64(parts, target):
     """The same formulas fed float64: only rounding separates them from their definition."""
     model = random_net("nearest", parts, seed=parts + 7)
-    products = [p for p in ALL if p.target in (target, NO_TARGET)]
-    features, context = feature_block(model, 2, products=products), context_of(model)
+    map_keys = [p for p in ALL if p.target in (target, NO_TARGET)]
+    features, context = feature_block(model, 2, map_keys=map_keys), context_of(model)
     block = {str(name): features[name].values for name in features}
     name, double = parse_target(target), model.double()
     for index in range(2):

@@ -13,7 +13,7 @@ from torch import nn
 from safenet.alignment import resample
 from safenet.partition import pool_rings
 from stages.cam.compute import compute_cams
-from stages.cam.products import Product
+from stages.cam.map_keys import MapKey
 
 pytest.importorskip("pytorch_grad_cam")
 pytest.importorskip("torchcam")
@@ -54,8 +54,8 @@ def case_of(count: int):
 
 def ours(case, method: str) -> np.ndarray:
     model, features, _, _ = case
-    product = Product("patch", "none" if method == "eigen_cam" else "class_b", method)
-    return compute_cams(features, [product], context_of(model))[product.key].values
+    map_key = MapKey("patch", "none" if method == "eigen_cam" else "class_b", method)
+    return compute_cams(features, [map_key], context_of(model))[map_key.key].values
 
 
 def as_gradcam_does(raw: np.ndarray) -> np.ndarray:

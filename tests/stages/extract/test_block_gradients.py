@@ -116,11 +116,11 @@ def test_rollout_of_each_block_is_the_product_so_far():
         block.attn.register_forward_pre_hook(lambda module, args: inputs.append((module, args[0])))
     with torch.no_grad():
         model(normalise(images))
-    product = torch.eye(65).double().expand(2, -1, -1)
+    map_key = torch.eye(65).double().expand(2, -1, -1)
     for number, (layer, tokens) in enumerate(inputs):
         step = attention_weights(layer, tokens).detach().double().mean(dim=1) + torch.eye(65)
-        product = step / step.sum(dim=-1, keepdim=True) @ product
-        torch.testing.assert_close(found["block_rollout"][:, number].double(), product[:, 0, 1:].reshape(2, 8, 8), rtol=1e-4, atol=1e-7)
+        map_key = step / step.sum(dim=-1, keepdim=True) @ map_key
+        torch.testing.assert_close(found["block_rollout"][:, number].double(), map_key[:, 0, 1:].reshape(2, 8, 8), rtol=1e-4, atol=1e-7)
     assert torch.equal(found["block_rollout"][:, -1], found["rollout"])
 
 

@@ -9,7 +9,7 @@ from made_fonts import make_font
 from PIL import Image, ImageDraw
 
 from pipeline.features.finished import finished_checkpoints
-from pipeline.render.catalogue import planned_pictures
+from pipeline.render.catalogue import wanted_pictures
 from pipeline.render.png_files import png_settings
 from pipeline.render.stage import render
 from pipeline.render.staleness import stale_pictures
@@ -96,7 +96,7 @@ def test_render_says_which_characters_are_boxes_and_draws_them_when_there_is_a_f
     for computed in (2, 0):  # told of what the pictures say, not of what is drawn now
         outcome = render(run)
         assert outcome.computed == computed and [note for note in outcome.notes if note.startswith(said)]
-    pictures = planned_pictures(run, finished_checkpoints(run))
+    pictures = wanted_pictures(run, finished_checkpoints(run))
     assert stale_pictures(run, pictures) == []
     install(make_font(tmp_path / "a.ttf", HEAVEN))
     assert stale_pictures(run, pictures) == pictures, "half of it can be read now"
@@ -111,7 +111,7 @@ def test_render_says_which_characters_are_boxes_and_draws_them_when_there_is_a_f
 def test_boxes_of_an_earlier_version_are_drawn_again(lab, finished, install, tmp_path, monkeypatch):
     run = chinese_run(lab, finished, tmp_path)
     render(run)
-    pictures = planned_pictures(run, finished_checkpoints(run))
+    pictures = wanted_pictures(run, finished_checkpoints(run))
     monkeypatch.setattr("pipeline.render.staleness.png_settings", lambda path: {k: v for k, v in png_settings(path).items() if k != "boxes"})
     assert stale_pictures(run, pictures) == []
     install(make_font(tmp_path / "b.ttf", f"{HEAVEN}{RIVER}"))

@@ -11,7 +11,7 @@ import pytest
 import pipeline.render.catalogue as picture_plan
 import stages.render.mosaics as mosaics
 from pipeline.features.finished import finished_checkpoints
-from pipeline.render.catalogue import planned_pictures, undrawn
+from pipeline.render.catalogue import undrawn, wanted_pictures
 from pipeline.render.drawing import Shared, draw_picture
 from pipeline.render.png_files import png_settings
 from pipeline.render.staleness import text_chunks
@@ -57,7 +57,7 @@ def drawn(run, picture, monkeypatch):
 
 
 def of_kind(run, kind, **chosen):
-    pictures = planned_pictures(run, finished_checkpoints(run))
+    pictures = wanted_pictures(run, finished_checkpoints(run))
     return [p for p in pictures if p.kind == kind and all(getattr(p, name) == value for name, value in chosen.items())]
 
 
@@ -104,7 +104,7 @@ def test_scales_of_checkpoints_are_each_column_s_own(several, monkeypatch):
 
 
 def test_no_two_checkpoints_are_called_alike_anywhere(several, monkeypatch):
-    for picture in planned_pictures(several, finished_checkpoints(several)):
+    for picture in wanted_pictures(several, finished_checkpoints(several)):
         if picture.kind in ("positions", "epochs", "paper"):
             spy = drawn(several, picture, monkeypatch)
             assert len(set(spy.columns)) == len(spy.columns) or picture.kind == "paper", picture.path  # there the columns are images
@@ -203,7 +203,7 @@ def test_a_change_between_networks_of_unlike_sizes_is_left_out_alone(lab, severa
 
     monkeypatch.setattr(type(several), "features", lambda run, name: Other(features(run, name)))
     names = finished_checkpoints(several)
-    pictures = planned_pictures(several, names)
+    pictures = wanted_pictures(several, names)
     assert not [p for p in pictures if p.kind == "change"] and [p for p in pictures if p.kind == "epochs"]
     (note,) = undrawn(several, names, pictures)
     assert note == (

@@ -9,12 +9,12 @@ from feature_blocks import context_of, feature_block, random_net
 from scipy.stats import spearmanr
 
 from stages.cam.compute import compute_cams
-from stages.cam.products import products_of
+from stages.cam.map_keys import map_keys_of
 from stages.cam.settings import CamSettings
 from stages.stats.groups import Groups, changed_boundaries, combine, drift_block, finalize, finalize_drift, retrieval, summarise_block
 from stages.stats.settings import StatsSettings
 
-PRODUCTS = products_of(CamSettings(methods=("l2_norm", "hires_cam"), targets=("match",)))
+PRODUCTS = map_keys_of(CamSettings(methods=("l2_norm", "hires_cam"), targets=("match",)))
 SETTINGS = StatsSettings()
 BILINEAR = random_net("bilinear").architecture
 COUNT = 9
@@ -24,7 +24,7 @@ COUNT = 9
 def inputs():
     model = random_net("bilinear")
     undefined = {"reference_group": np.array([0, 1, 0, -1, 1, 0, 1, 0, 1]), "valid": np.arange(COUNT) != 4}
-    features = feature_block(model, COUNT, products=PRODUCTS, **undefined)
+    features = feature_block(model, COUNT, map_keys=PRODUCTS, **undefined)
     rng = np.random.default_rng(0)
     share = rng.random((COUNT, 8, 8)).astype(np.float32)
     features["mask_share"] = (("sample", "y", "x"), share)
@@ -59,10 +59,10 @@ def test_maps_are_averaged_over_the_groups_defined_samples(inputs):
     _, cams, groups = inputs
     found = whole(inputs)
     for number, name in enumerate(groups.name):
-        for product in PRODUCTS:
-            maps = cams[product.key].values[groups.index == number].astype(np.float64)
+        for map_key in PRODUCTS:
+            maps = cams[map_key.key].values[groups.index == number].astype(np.float64)
             maps = maps[np.isfinite(maps).all(axis=(1, 2))]
-            at = found.sel(group=name, product=product.key)
+            at = found.sel(group=name, product=map_key.key)
             assert float(at["defined"]) == len(maps)
             np.testing.assert_allclose(at["map_mean"], maps.mean(axis=0), rtol=1e-6)
             np.testing.assert_allclose(at["map_std"], maps.std(axis=0), atol=1e-6)
@@ -99,7 +99,7 @@ def test_masks_are_used_where_there_are_some(inputs):
 
 def test_drift_is_averaged_by_group(inputs):
     _, cams, groups = inputs
-    cams = cams[[product.key for product in PRODUCTS]]
+    cams = cams[[map_key.key for map_key in PRODUCTS]]
     other = cams * 2
     drift = finalize_drift(drift_block(cams, other, SETTINGS), groups, PRODUCTS, "last")
     assert set(drift) == {"cosine_to_last", "spearman_to_last", "overlap_to_last"}
@@ -147,11 +147,11 @@ def test_retrieval_in_both_directions():
 def test_trust_figures_are_those_of_their_definition():
     """Statuses, completeness, deletion and agreement, averaged over the groups; blanks where nothing is claimed."""
     model = random_net("nearest", parts=4)
-    products = products_of(CamSettings(methods=("max", "hires_cam", "grad_cam"), targets=("predicted", "match")))
-    features = feature_block(model, 6, products=products, class_index=np.array([0, 1, -1, 0, 1, 2]))
-    cams = compute_cams(features, products, context_of(model))
+    map_keys = map_keys_of(CamSettings(methods=("max", "hires_cam", "grad_cam"), targets=("predicted", "match")))
+    features = feature_block(model, 6, map_keys=map_keys, class_index=np.array([0, 1, -1, 0, 1, 2]))
+    cams = compute_cams(features, map_keys, context_of(model))
     groups = Groups.of(["test"] * 6, ["drone"] * 6, [True] * 6)
-    found = finalize(summarise_block(cams, features, groups.index, 1, model.architecture, SETTINGS), groups, products, SETTINGS).isel(group=0)
+    found = finalize(summarise_block(cams, features, groups.index, 1, model.architecture, SETTINGS), groups, map_keys, SETTINGS).isel(group=0)
     assert found["status_share"].sel(product="aligned/predicted/hires_cam", status="ok") == 1
     np.testing.assert_allclose(found["status_share"].sum("status"), 1)
     residual = found["residual"].dropna("product")
@@ -164,7 +164,7 @@ def test_trust_figures_are_those_of_their_definition():
     assert all(float(own) <= float(deletion.sel(product=name)) + 1e-12 for name in expected if name.startswith("aligned/"))
     np.testing.assert_allclose(found["insertion"], 1 - found["deletion"])
     agreement = found["agreement"]
-    np.testing.assert_allclose([agreement.sel(product=p.key, other=p.key) for p in products if p.position != "part"], 1)
+    np.testing.assert_allclose([agreement.sel(product=p.key, other=p.key) for p in map_keys if p.position != "part"], 1)
     assert np.isnan(agreement.sel(product="aligned/none/max", other="patch/none/max"))
     each = [
         spearmanr(*(cams[f"aligned/{key}"].values[sample].ravel() for key in ("none/max", "predicted/hires_cam"))).statistic for sample in range(6)
@@ -176,11 +176,11 @@ def test_trust_figures_are_those_of_their_definition():
 def test_nothing_is_called_exact_of_a_score_that_is_not_affine(kind):
     """What is left of such a score is no sum of cells; its maps are as good or bad as autograd's."""
     model = random_net(parts=4, **kind)
-    products = products_of(CamSettings(methods=("max", "hires_cam"), targets=("predicted",)))
-    features = feature_block(model, 3, products=products)
-    cams = compute_cams(features, products, context_of(model))
+    map_keys = map_keys_of(CamSettings(methods=("max", "hires_cam"), targets=("predicted",)))
+    features = feature_block(model, 3, map_keys=map_keys)
+    cams = compute_cams(features, map_keys, context_of(model))
     groups = Groups.of(["test"] * 3, ["drone"] * 3, [True] * 3)
-    found = finalize(summarise_block(cams, features, groups.index, 1, model.architecture, SETTINGS), groups, products, SETTINGS)
+    found = finalize(summarise_block(cams, features, groups.index, 1, model.architecture, SETTINGS), groups, map_keys, SETTINGS)
     for name in ("residual", "deletion", "insertion"):
         assert found[name].isnull().all(), name
     assert found["agreement"].notnull().any()

@@ -7,7 +7,7 @@ from feature_blocks import random_net
 
 from pipeline.stats.stage import stats
 from safenet.head_arrays import HEAD_ARRAYS
-from stages.cam.products import Product
+from stages.cam.map_keys import MapKey
 from stages.stats.sanity import can_be_checked, fresh_heads, sanity_figures
 
 
@@ -25,20 +25,20 @@ def test_fresh_heads_are_those_that_training_starts_from():
 
 def test_the_figure_is_the_rank_correlation_of_both_maps():
     rng = np.random.default_rng(0)
-    product, flipped = Product("aligned", "label", "grad_cam"), Product("aligned", "match.flip", "grad_cam")
-    maps = xr.Dataset({product.key: (("sample", "y", "x"), rng.standard_normal((3, 4, 4)))})
+    map_key, flipped = MapKey("aligned", "label", "grad_cam"), MapKey("aligned", "match.flip", "grad_cam")
+    maps = xr.Dataset({map_key.key: (("sample", "y", "x"), rng.standard_normal((3, 4, 4)))})
     other = maps.copy(deep=True)
-    other[product.key][1] *= -1
-    other[product.key][2] = np.nan
-    found = sanity_figures(maps, other, [product, flipped, Product("aligned", "none", "max")])
+    other[map_key.key][1] *= -1
+    other[map_key.key][2] = np.nan
+    found = sanity_figures(maps, other, [map_key, flipped, MapKey("aligned", "none", "max")])
     np.testing.assert_allclose(found[:, 0], [1, -1, np.nan], atol=1e-12)
     assert found[:, 1:].isnull().all(), "neither can be checked"
 
 
 def test_what_can_be_checked():
-    assert can_be_checked(Product("aligned", "predicted", "hires_cam"))
-    assert not can_be_checked(Product("block_0", "predicted", "hires_cam")), "it was made with the network"
-    assert not can_be_checked(Product("aligned", "none", "max")), "no head is in it"
+    assert can_be_checked(MapKey("aligned", "predicted", "hires_cam"))
+    assert not can_be_checked(MapKey("block_0", "predicted", "hires_cam")), "it was made with the network"
+    assert not can_be_checked(MapKey("aligned", "none", "max")), "no head is in it"
 
 
 def test_the_stage_keeps_it_beside_the_other_figures(lab, finished_copy, finished):

@@ -16,7 +16,7 @@ FACTS_PREFIX = "facts/"
 
 
 @dataclass(frozen=True, order=True)
-class Product:
+class MapKey:
     """One stored map per sample: where, of what, how. Its key is its path in the store."""
 
     position: str
@@ -49,7 +49,7 @@ class Product:
         """Whether `extract` made it: a gradient at a block."""
         return self.target != NO_TARGET and block_number(self.position) is not None
 
-    def checked(self) -> Product:
+    def checked(self) -> MapKey:
         """Return itself, if there is such a map; else raise a ValueError that names the nearest known word."""
         check_position(self.position, f"{self.key}: position")
         method = METHODS[known(self.method, METHODS, f"{self.key}: method")]
@@ -61,7 +61,7 @@ class Product:
         return self if self.target == NO_TARGET else replace(self, target=str(parse_target(self.target, f"{self.key}: target")))
 
     @classmethod
-    def parse(cls, key: str) -> Product:
+    def parse(cls, key: str) -> MapKey:
         """Undo `key`; a slash within a target may be written as it is."""
         position, rest = key.split("/", 1)
         target, method = rest.rsplit("/", 1)
@@ -87,20 +87,20 @@ class StoredBlocks:
     variables: frozenset[str] = frozenset()
 
 
-def products_of(settings: CamSettings, stored: StoredBlocks | None = None) -> list[Product]:
+def map_keys_of(settings: CamSettings, stored: StoredBlocks | None = None) -> list[MapKey]:
     """Cross positions, targets and methods; at blocks, what is stored of them.
 
     Class-free methods have the target "none". Without `stored`, all maps of blocks are taken to be there, and no gradient.
     """
-    return sorted({product for product in _asked_for(settings) if _why_absent(product, stored) == ""})
+    return sorted({map_key for map_key in _asked_for(settings) if _why_absent(map_key, stored) == ""})
 
 
-def left_out(settings: CamSettings, stored: StoredBlocks | None = None) -> dict[Product, str]:
+def left_out(settings: CamSettings, stored: StoredBlocks | None = None) -> dict[MapKey, str]:
     """Products that the settings ask for and these stores cannot give -> why not, and what to do."""
-    return {product: why for product in sorted(set(_asked_for(settings))) if (why := _why_absent(product, stored))}
+    return {map_key: why for map_key in sorted(set(_asked_for(settings))) if (why := _why_absent(map_key, stored))}
 
 
-def _asked_for(settings: CamSettings) -> Iterator[Product]:
+def _asked_for(settings: CamSettings) -> Iterator[MapKey]:
     for position in settings.positions:
         at_block = block_number(position) is not None
         for name in settings.methods:
@@ -108,16 +108,16 @@ def _asked_for(settings: CamSettings) -> Iterator[Product]:
             if not method.exists_at(position, at_block):
                 continue
             targets: Sequence[str] = (NO_TARGET,) if method.kind == "statistic" else settings.targets
-            yield from (Product(position, target, name) for target in targets)
+            yield from (MapKey(position, target, name) for target in targets)
 
 
-def _why_absent(product: Product, stored: StoredBlocks | None) -> str:
-    number, method = block_number(product.position), METHODS[product.method]
+def _why_absent(map_key: MapKey, stored: StoredBlocks | None) -> str:
+    number, method = block_number(map_key.position), METHODS[map_key.method]
     if number is None:
         return ""
-    if product.target != NO_TARGET:
-        held = stored.gradients.get(product.target, frozenset()) if stored else frozenset()
-        return "" if number in held else f"a gradient at a block needs the backbone: {_remedy(product.target)}"
+    if map_key.target != NO_TARGET:
+        held = stored.gradients.get(map_key.target, frozenset()) if stored else frozenset()
+        return "" if number in held else f"a gradient at a block needs the backbone: {_remedy(map_key.target)}"
     if method.reads:
         return "" if stored and method.reads in stored.variables else f"add {method.reads!r} to extract.store and extract again"
     return "" if stored is None or number in stored.maps else f"add {number} to extract.blocks and extract again"

@@ -7,6 +7,7 @@ import itertools
 import multiprocessing.connection
 import multiprocessing.forkserver
 import os
+import queue
 import signal
 import threading
 from collections import deque
@@ -186,12 +187,20 @@ def _kill(processes: Iterable[BaseProcess]) -> None:
 
 
 def _decode(files: PhotoFiles, line: Connection) -> None:
-    """In a worker: answer until nobody asks."""
+    """In a worker: answer until nobody asks. The next batch is decoded while the last one waits to be taken."""
     _prepare_worker()
+    answers: queue.SimpleQueue[tuple[int, list[Photo]]] = queue.SimpleQueue()
+    threading.Thread(target=_send, args=(line, answers), daemon=True).start()
     with suppress(EOFError, OSError):
         while True:
             number, samples = line.recv()
-            line.send((number, [files[sample] for sample in samples]))
+            answers.put((number, [files[sample] for sample in samples]))
+
+
+def _send(line: Connection, answers: queue.SimpleQueue[tuple[int, list[Photo]]]) -> None:
+    with suppress(OSError):  # nobody is there to take it
+        while True:
+            line.send(answers.get())
 
 
 def _prepare_worker() -> None:

@@ -287,11 +287,11 @@ def test_a_writer_killed_at_any_array_loses_only_open_blocks(lab, fresh, extract
     calls = [0]
     original = GroupStore.write_chunk
 
-    def killed(self, key, block, values):
+    def killed(self, *arguments):
         calls[0] += 1
         if calls[0] > writes:
             raise KeyboardInterrupt
-        return original(self, key, block, values)
+        return original(self, *arguments)
 
     run = lab.run(fresh, checkpoints=ONE)
     with monkeypatch.context() as patch:
@@ -327,7 +327,7 @@ def test_a_kill_between_data_and_record_does_the_block_again(lab, fresh, extract
 
 def test_a_full_disk_is_an_error_and_not_a_hang(lab, fresh, extracted, monkeypatch):
 
-    def full(self, key, block, values):
+    def full(self, *arguments):
         raise OSError(28, "No space left on device")
 
     started = time.monotonic()
@@ -350,11 +350,11 @@ def test_heat_maps_killed_midway_end_up_the_same(lab, extracted, tmp_path, monke
     calls = [0]
     original = GroupStore.write_chunk
 
-    def killed(self, key, block, values):
+    def killed(self, *arguments):
         calls[0] += 1
         if calls[0] > 13:
             raise KeyboardInterrupt
-        return original(self, key, block, values)
+        return original(self, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(GroupStore, "write_chunk", killed)

@@ -137,3 +137,33 @@ def test_a_decoding_process_imports_what_decodes(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, env=environment)
     assert json.loads(done.stdout) == {"decoding": ["numpy", "PIL"]}
+
+
+WORKER = """
+from pathlib import Path
+from pipeline.work import farm_worker
+from pipeline.run.directory import Run
+from pipeline.settings.all import load_settings
+from pipeline.cam.spans import CamWork
+from pipeline.extract.work import FeatureWork
+from pipeline.pixels.work import CurveWork
+from pipeline.render.stage import PictureWork
+from pipeline.stats.figures import FiguresWork
+config, directory, assignments = json.load(sys.stdin)
+run = Run(Path(directory), load_settings(Path(config), assignments), progress=False)
+works = {"cam": CamWork(run), "stats": FiguresWork(run, None), "render": PictureWork(run, None)}
+for name, work in works.items():
+    work.open(lambda count: None)
+    farm_worker._limit_threads(1)
+    note(name)
+print(json.dumps(found))
+"""
+
+
+def test_a_process_that_makes_maps_figures_or_pictures_imports_no_network(lab, finished):
+    """What it is sent names the works of all stages, and opens its own."""
+    found = loaded(WORKER, [str(lab.config), str(finished.directory), lab.assignments()])
+    assert {name: set(packages) & {*NETWORK_PACKAGES, "dask", "distributed"} for name, packages in found.items()} == {
+        "cam": set(), "stats": set(), "render": set(),
+    }  # fmt: skip
+    assert {"matplotlib", "cv2"} & {*found["cam"], *found["stats"]} == set()

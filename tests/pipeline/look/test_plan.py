@@ -617,7 +617,7 @@ def test_predicted_bytes_are_those_of_the_plan(lab, fresh, tmp_path):
 
 def test_predicting_bytes_looks_at_no_other_stage(lab, finished, monkeypatch):
     """It is asked for by `atlas doctor`: at full size the whole plan takes minutes."""
-    for name in ("listing_stamp", "stale_figures", "planned_pictures", "report_stamp"):
+    for name in ("listing_stamp", "stale_figures", "wanted_pictures", "report_stamp"):
         monkeypatch.setattr(plan_module, name, lambda *asked, name=name: pytest.fail(f"asked for {name}"))
     assert predicted_bytes(finished.directory, lab.config, lab.assignments()) == 0
 

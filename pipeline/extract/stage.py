@@ -200,6 +200,8 @@ class ExtractStage(PieceStage[_Checkpoint]):
 
     def outcome(self) -> Outcome:
         """Count blocks, and say what is special about the checkpoints."""
+        if self._named.read:
+            self._named.read.keep()  # of files, too, that had just been written when the call began
         run, jobs = self.run, list(self._jobs.values())
         computed, total = sum(len(job.state.pending) for job in jobs), sum(len(job.state.blocks) for job in jobs)
         bad = {name: found for job in jobs for name, found in bad_images_of(run.features(job.name)).items()}

@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -89,6 +90,17 @@ def test_a_file_that_was_read_is_not_opened_again(lab, fresh, monkeypatch):
     first = extract(lab.run(fresh, checkpoints="net_000.pth"))
     monkeypatch.setattr("safenet.checkpoint.read_checkpoint", lambda *arguments, **options: pytest.fail("read again"))
     assert extract(lab.run(fresh, checkpoints="net_000.pth")).fresh == first.computed
+    assert [row.state for row in plan(lab.run(fresh, checkpoints="net_000.pth")) if row.stage == "extract"] == ["fresh"]
+
+
+def test_a_file_that_was_just_written_is_noted_when_its_features_are_there(lab, fresh, monkeypatch):
+    """As in the demo, which extracts right after training."""
+    second = 10**9
+    written = (lab.checkpoints / "net_000.pth").stat().st_mtime_ns
+    moments = iter([written + second, written + 10 * second])
+    monkeypatch.setattr(checkpoint_notes, "time", SimpleNamespace(time_ns=lambda: next(moments)))
+    extract(lab.run(fresh, checkpoints="net_000.pth"))
+    monkeypatch.setattr("safenet.checkpoint.read_checkpoint", lambda *arguments, **options: pytest.fail("read again"))
     assert [row.state for row in plan(lab.run(fresh, checkpoints="net_000.pth")) if row.stage == "extract"] == ["fresh"]
 
 

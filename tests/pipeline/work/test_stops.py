@@ -17,7 +17,7 @@ from pipeline.extract.photos import LostWorkerError, PhotoFiles, PhotoReader
 from pipeline.extract.stage import extract
 from pipeline.look.verify import verify
 from pipeline.work import stops as interrupts
-from pipeline.work.stops import EXIT_STOPPED, Stopped, check_stop, stop_on_signals, telling_what_is_left
+from pipeline.work.stops import EXIT_STOPPED, Stopped, check_stop, loading, stop_on_signals, telling_what_is_left
 
 ONE = "net_000.pth"
 ROOT = Path(__file__).parents[3]
@@ -166,6 +166,38 @@ def test_the_first_signal_raises_and_is_remembered():
         raise AssertionError("the stop was forgotten")
     assert signal.getsignal(signal.SIGTERM) is before
     check_stop()  # and outside nothing is remembered
+
+
+def test_a_stop_waits_until_modules_are_imported():
+    """An exception in the middle of an import may be lost, or leave a library half there."""
+    reached = []
+    with pytest.raises(Stopped, match="SIGTERM"), stop_on_signals():
+        with loading():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+            reached.append("the end of the import")
+        raise AssertionError("the stop was forgotten")
+    assert reached
+
+
+STOPPED_EARLY = """
+import os, signal, sys
+from pipeline import __main__ as command
+from pipeline.commands import group
+original = group.import_module
+def interrupted(name):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return original(name)
+group.import_module = interrupted
+sys.argv = ["atlas", "status", "--run", "nowhere"]
+command.main()
+"""
+
+
+def test_a_signal_while_a_command_is_imported_ends_it_at_once():
+    ended = subprocess.run([sys.executable, "-c", STOPPED_EARLY], capture_output=True, text=True, timeout=60, check=False)
+    said = "atlas: stopped by SIGTERM before anything was begun. Call the same command again\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (EXIT_STOPPED, "", said)
 
 
 def test_a_second_signal_ends_at_once(monkeypatch):

@@ -193,6 +193,16 @@ def test_without_masks_nothing_is_said_of_them():
     assert not any("hottest point" in sentence for sentence in findings(figures(masks=False)))
 
 
+@pytest.mark.parametrize(("of_test", "of_train", "is_told"), [(10, 30, False), (30, 10, True)])
+def test_low_contrast_is_told_of_most_of_all_images_and_not_of_most_groups(of_test, of_train, is_told):
+    """37.5 % and 72.5 % of the images; either way 55 % is the mean of the groups."""
+    stats = figures()
+    for group, count, share in (("test drone", of_test, 0.9), ("train drone", of_train, 0.2)):
+        stats["count"].loc[{"group": group}] = count
+        stats["low_contrast"].loc[{"group": group}] = share
+    assert ("patch/none/l2_norm has low contrast on most images" in "\n".join(findings(stats))) == is_told
+
+
 def test_low_contrast_everywhere_is_said_so():
     stats = figures()
     stats["low_contrast"][...] = 1

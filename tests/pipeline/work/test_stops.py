@@ -196,7 +196,7 @@ command.main()
 
 def test_a_signal_while_a_command_is_imported_ends_it_at_once():
     ended = subprocess.run([sys.executable, "-c", STOPPED_EARLY], capture_output=True, text=True, timeout=60, check=False)
-    said = "atlas: stopped by SIGTERM before anything was begun. Call the same command again\n"
+    said = "atlas: stopped by SIGTERM before anything began. Call the same command again\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (EXIT_STOPPED, "", said)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +12,13 @@ import pandas as pd
 from pipeline.disk.places import local_folder
 from pipeline.run.directory import Run
 from pipeline.run.manifest import index_dataset
+from pipeline.work.progress import Progress
 from pipeline.work.stops import loading
 from safenet.needs_network import require_network
 from safenet.training.places import TrainingPlace
 
 if TYPE_CHECKING:
-    from safenet.training.loop import EpochResult
+    from safenet.training.loop import EpochResult, Step
 
 
 def train_run(run: Run) -> list[EpochResult]:
@@ -42,11 +45,30 @@ def train_run(run: Run) -> list[EpochResult]:
     with loading():
         from safenet.training.loop import train
     results = []
-    for result in train(places, settings.model.architecture(), settings.train, folder / "checkpoints", progress=run.progress):
-        results.append(result)
-        figures = ", ".join(f"{name} {value:.3g}" for name, value in result.metrics.items())
-        run.say(f"epoch {result.epoch}: {figures}")
+    with _shown(run.progress) as watch:
+        for result in train(places, settings.model.architecture(), settings.train, folder / "checkpoints", watch=watch):
+            results.append(result)
+            figures = ", ".join(f"{name} {value:.3g}" for name, value in result.metrics.items())
+            run.say(f"epoch {result.epoch}: {figures}")
     return results
+
+
+@contextmanager
+def _shown(shown: bool) -> Iterator[Callable[[Step], None]]:
+    """A bar an epoch, which goes with it."""
+    with ExitStack() as bars:
+        progress: Progress
+
+        def watch(step: Step) -> None:
+            nonlocal progress
+            if step.batch == 1:
+                progress = bars.enter_context(Progress(f"epoch {step.epoch}", step.batches, "batch", shown=shown, stays=False))
+            progress.add(1)
+            progress.note(f"loss={step.loss:.3f}")
+            if step.batch == step.batches:
+                bars.close()
+
+        yield watch
 
 
 def training_places(table: pd.DataFrame) -> list[TrainingPlace]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ HEAD_ARRAYS: Mapping[str, str] = MappingProxyType(
 )
 Float = NDArray[np.floating]
 HeadArrays = Mapping[str, Float]
+Output = Literal["embedding", "logit"]
 
 
 def run_head(arrays: HeadArrays, activation: HeadActivation, feature: Float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -46,11 +48,37 @@ def run_head(arrays: HeadArrays, activation: HeadActivation, feature: Float) -> 
     embedding : float64 [B, E]
     logit : float64 [B, C]
     """
+    return run_behind_bottleneck(arrays, activation, feature @ _exact(arrays)["w1"].T)
+
+
+def run_behind_bottleneck(arrays: HeadArrays, activation: HeadActivation, hidden: Float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Run what stands behind the product with w1; `hidden` [B, E] is that product, and the rest as in `run_head`."""
     exact = _exact(arrays)
-    hidden = feature.astype(np.float64) @ exact["w1"].T + exact["b1"]
-    embedding = (hidden - exact["bn_mean"]) / np.sqrt(exact["bn_var"] + BATCH_NORM_EPS) * exact["bn_weight"] + exact["bn_bias"]
-    embedding = _ACTIVATIONS[activation](embedding)
-    return embedding, embedding @ exact["w2"].T + exact["b2"]
+    embedding = _ACTIVATIONS[activation].value(_normalised(exact, hidden))
+    logit = embedding @ exact["w2"].T
+    logit += exact["b2"]
+    return embedding, logit
+
+
+def run_head_backward(arrays: HeadArrays, activation: HeadActivation, feature: Float, output: Output, gradient: Float) -> NDArray[np.float64]:
+    """Carry a gradient from an output of a head back to its input, layer by layer, in float64.
+
+    Parameters
+    ----------
+    arrays, activation, feature
+        As in `run_head`.
+    output : {"embedding", "logit"}
+    gradient : float [B, E] or [B, C]
+        With respect to that output.
+
+    Returns
+    -------
+    float64 [B, D]
+    """
+    exact = _exact(arrays)
+    of_embedding = gradient if output == "embedding" else gradient @ exact["w2"]
+    of_normalised = of_embedding * _ACTIVATIONS[activation].slope(_normalised(exact, feature @ exact["w1"].T))
+    return (of_normalised * _gain(exact)) @ exact["w1"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +110,7 @@ def fold_head(arrays: HeadArrays) -> FoldedHead:
         The arrays named in HEAD_ARRAYS, of one head.
     """
     exact = _exact(arrays)
-    gain = exact["bn_weight"] / np.sqrt(exact["bn_var"] + BATCH_NORM_EPS)
+    gain = _gain(exact)
     embed_matrix = gain[:, None] * exact["w1"]
     embed_const = gain * (exact["b1"] - exact["bn_mean"]) + exact["bn_bias"]
     return FoldedHead(embed_matrix, embed_const, exact["w2"] @ embed_matrix, exact["w2"] @ embed_const + exact["b2"])
@@ -116,9 +144,33 @@ def draw_head(network: Architecture, random: np.random.Generator) -> dict[str, N
     }
 
 
-_ACTIVATIONS: Mapping[HeadActivation, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = MappingProxyType(
-    {"none": lambda values: values, "leaky_relu": lambda values: np.where(values > 0, values, LEAKY_SLOPE * values)}
+@dataclass(frozen=True)
+class _Activation:
+    """What follows BatchNorm, and its derivative."""
+
+    value: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    slope: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+_ACTIVATIONS: Mapping[HeadActivation, _Activation] = MappingProxyType(
+    {
+        "none": _Activation(lambda values: values, np.ones_like),
+        "leaky_relu": _Activation(lambda values: np.maximum(values, LEAKY_SLOPE * values), lambda values: np.where(values > 0, 1.0, LEAKY_SLOPE)),
+    }
 )
+
+
+def _normalised(exact: Mapping[str, NDArray[np.float64]], hidden: Float) -> NDArray[np.float64]:
+    """What BatchNorm gives, from the product with w1."""
+    found = hidden + (exact["b1"] - exact["bn_mean"])
+    found *= _gain(exact)
+    found += exact["bn_bias"]
+    return found
+
+
+def _gain(exact: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """What BatchNorm multiplies each number by."""
+    return exact["bn_weight"] / np.sqrt(exact["bn_var"] + BATCH_NORM_EPS)
 
 
 def _exact(arrays: HeadArrays) -> dict[str, NDArray[np.float64]]:

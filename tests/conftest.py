@@ -51,7 +51,8 @@ class Lab:
     def atlas(self, command: str, directory: Path, *options: str, more: tuple[str, ...] = (), checkpoints: str = "net_*.pth") -> Result:
         chosen = (*self.assignments(checkpoints), *more)
         sets = [part for assignment in chosen for part in ("--set", assignment)]
-        return CliRunner().invoke(main, [command, "--config", str(self.config), "--run", str(directory), *sets, *options])
+        env = {"COLUMNS": None}  # processes that share out the tests set it, and a table would be wrapped
+        return CliRunner(env=env).invoke(main, [command, "--config", str(self.config), "--run", str(directory), *sets, *options])
 
 
 def seeded_network(seed: int, **sizes: object) -> SafeNet:

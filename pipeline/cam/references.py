@@ -23,9 +23,9 @@ from stages.cam.map_keys import MapKey
 from stages.finite import whole_or_nothing
 from stages.schema import HEAD_PREFIX
 from stages.targets.names import TargetName
+from stages.targets.part_heads import run_heads
 from stages.targets.references import UNDEFINED, ReferenceBank, ReferenceGroups, Role, reference_groups
 from stages.targets.scoring import label_index, target_context
-from stages.targets.stored_heads import run_heads
 
 _TEXTS = ("place", "view", "split", "roles")
 _GATE_BLOCKS = 16
@@ -77,7 +77,7 @@ class References:
 
     @cached_property
     def context(self) -> CamContext:
-        """Heads, class names, FAM's sampling and FPM's pooling; gradients by autograd where the gate says so."""
+        """Heads, class names, FAM's sampling and FPM's pooling; gradients layer by layer where the gate says so."""
         closed_form = self._other is not None or self.exactness.form == "closed"
         targets = target_context(self._heads, self._class_names, self._activation, closed_form=closed_form)
         precision = self._features.attributes.get("precision", "float32")

@@ -12,7 +12,7 @@ from pipeline.features.finished import block_contents, content_stamp, reference_
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.store.blocks import Block
 from pipeline.store.group_store import GroupStore
-from safenet.architecture import Sampling
+from safenet.architecture import Architecture
 from stages.cam.map_keys import MapKey
 from stages.targets.names import NO_TARGET, parse_target
 
@@ -82,17 +82,21 @@ def map_stamps(store: GroupStore, map_keys: Sequence[MapKey], version: int = VER
 
 def _stamps(beyond: _Beyond, map_keys: Sequence[MapKey], version: int) -> dict[str, str]:
     store, mark = beyond.store, beyond.store.attributes["stamp"]
-    made = {map_key: version_of(map_key, store.attributes["architecture"]["sampling"], version) for map_key in map_keys}
+    network = Architecture(**store.attributes["architecture"])
+    made = {map_key: version_of(map_key, network, version) for map_key in map_keys}
     return {p.key: stamp({"features": mark, "version": made[p], "product": p.key, **beyond.of(p)}) for p in map_keys}
 
 
-def version_of(map_key: MapKey, sampling: Sampling, version: int = VERSION) -> int:
+def version_of(map_key: MapKey, network: Architecture, version: int = VERSION) -> int:
     """Return the version of a map as `version` of the stage makes it.
 
-    Version 4 changed the last digits of what passes bilinear sampling; every other map is still that of version 3.
+    Version 4 changed the last digits of what passes bilinear sampling, and of gradients without a closed form; every other map is still that of
+    version 3.
     """
-    is_resampled = map_key.method == "l2_norm_source" or (map_key.position == "patch" and map_key.target != NO_TARGET)
-    return 3 if version == 4 and not (is_resampled and sampling == "bilinear") else version
+    has_gradient = map_key.target != NO_TARGET and not map_key.is_stored_gradient
+    is_resampled = map_key.method == "l2_norm_source" or (map_key.position == "patch" and has_gradient)
+    is_changed = (is_resampled and network.sampling == "bilinear") or (has_gradient and not network.is_linear)
+    return 3 if version == 4 and not is_changed else version
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-from pipeline.disk.objects import SCHEMES, ObjectPath, remove_objects
+from pipeline.disk.objects import SCHEMES, ObjectPath, ObjectStat, remove_objects
 
 Place = Path | ObjectPath
 Item = TypeVar("Item")
@@ -115,14 +117,49 @@ def rename(source: Place, target: Place) -> None:
 
 
 def files_in(folder: Place, pattern: str) -> list[Place]:
-    """Sorted files right in a folder whose names match."""
-    found: list[Place] = list(folder.glob(pattern))
+    """Sorted files right in a folder whose names match. Here and below, what vanishes meanwhile, if it is the folder, is not there."""
+    found: Iterable[Place] = folder.glob(pattern) if isinstance(folder, ObjectPath) else _matching(_entries(folder), pattern)
     return sorted(found, key=str)
 
 
 def files_below(folder: Place, pattern: str) -> list[Place]:
     """Sorted files at any depth of a folder whose names match; in an object store by one listing."""
-    return sorted((path for path in folder.rglob(pattern) if path.is_file()), key=str)
+    found: Iterable[Place] = folder.rglob(pattern) if isinstance(folder, ObjectPath) else _matching(_entries_below(folder), pattern)
+    return sorted(found, key=str)
+
+
+def folders_in(folder: Place) -> list[Place]:
+    """Sorted folders right in a folder."""
+    if isinstance(folder, ObjectPath):
+        return [path for path in folder.iterdir() if path.found is None]
+    return sorted(Path(entry.path) for entry in _entries(folder) if entry.is_dir())
+
+
+def status_of(path: Place) -> os.stat_result | ObjectStat | None:
+    """Size and time of a file; None where it is not there, or has just vanished. An object that was listed is not asked again."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _matching(entries: Iterable[os.DirEntry[str]], pattern: str) -> Iterator[Path]:
+    return (Path(entry.path) for entry in entries if fnmatchcase(entry.name, pattern) and entry.is_file())
+
+
+def _entries_below(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    for entry in _entries(folder):
+        yield entry
+        if entry.is_dir(follow_symlinks=False):
+            yield from _entries_below(entry.path)
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
 
 
 def name_below(path: Place, folder: Place) -> str:

@@ -58,7 +58,7 @@ class SpanExtractor:
         reader, class_index = self._reader(extractor.architecture), torch.from_numpy(self._class_index(span))
         wanted, names = requested(run), run.columns["id"]
         bad = dict(span.bad)
-        with BlockWriter(self._writer(span, bad, report)) as writer:
+        with BlockWriter(self._writer(span, bad)) as writer:
             batches = iter(reader.read([samples for found in todo.values() for samples in found]))
             for block, found in todo.items():
                 for rows, arrays in span.known.read(block):
@@ -71,7 +71,6 @@ class SpanExtractor:
                     pixels = torch.from_numpy(batch.pixels())
                     host, ready = self._copier.start(extractor(pixels.pin_memory() if self._device.type == "cuda" else pixels, class_index[samples]))
                     writer.add(block, [sample - block.start for sample in samples], host, ready, _photo_arrays(batch, wanted))
-                    report.images += len(samples)
                     self._tell(len(samples))
         mine = {name for block in todo for name in names[block.rows]}
         report.bad = {name: fault for name, fault in bad.items() if name in mine}
@@ -107,7 +106,7 @@ class SpanExtractor:
             self._readers[key] = PhotoReader(files, workers)
         return self._readers[key]
 
-    def _writer(self, span: FeatureSpan, bad: Mapping[str, BadImage], report: SpanReport) -> Callable[[Block, Arrays], None]:
+    def _writer(self, span: FeatureSpan, bad: Mapping[str, BadImage]) -> Callable[[Block, Arrays], None]:
         names, where = self._run.columns["id"], str(self._device)
 
         def write(block: Block, arrays: Arrays) -> None:
@@ -115,7 +114,6 @@ class SpanExtractor:
             images = self._run.images(block)
             span.store.write_block(block, arrays, dict.fromkeys(arrays, span.stamp), span.fence, images=images, quarantined=void, device=where)
             log(f"{span.store.path.name}/{span.store.name} {block}: {len(block)} images written")
-            report.blocks += 1
 
         return write
 

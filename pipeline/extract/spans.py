@@ -62,8 +62,6 @@ class FeatureSpan:
 
 @dataclass
 class SpanReport:
-    """What became of a span: the images that are bad now, and those that went through the network."""
+    """What became of a span: the images that are bad now."""
 
     bad: dict[str, BadImage] = field(default_factory=dict)
-    images: int = 0
-    blocks: int = 0

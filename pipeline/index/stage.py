@@ -8,13 +8,13 @@ from pathlib import Path
 from time import perf_counter
 
 import pandas as pd
-from tqdm import tqdm
 
 from pipeline.disk.places import Place
 from pipeline.run.directory import Run
 from pipeline.run.manifest import index_dataset, manifest_seal, read_manifest, write_manifest
 from pipeline.run.outcome import Outcome
 from pipeline.run.rates import note_rate
+from pipeline.work.progress import Progress
 from pipeline.work.stops import check_stop, telling_what_is_left
 from stages.index.layouts import LAYOUTS
 from stages.index.manifest import remarks_on
@@ -46,12 +46,17 @@ def index(run: Run, *, forget: bool = False) -> Outcome:
             "dataset.root is not set; name the photos' folder in the [dataset] table of the configuration, or pass --set dataset.root=FOLDER"
         )
     started = perf_counter()
-    with run.locked("manifest"), tqdm(unit="file", disable=not run.progress) as bar, telling_what_is_left(lambda: _left(bar), run.directory):
+    with (
+        run.locked("manifest"),
+        Progress("index", None, "file", shown=run.progress) as progress,
+        telling_what_is_left(lambda: _left(progress), run.directory),
+    ):
 
         def show(done: int, total: int) -> None:
             check_stop()
-            bar.total = total
-            bar.update(done - bar.n)
+            if progress.total != total:
+                progress.expect(total)
+            progress.add(done - progress.done)
 
         manifest_seal(run.manifest_path).sweep()
         known, wanted = _known(run.manifest_path), run.settings.dataset
@@ -103,8 +108,8 @@ def _about_variants(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _left(bar: tqdm) -> str:
-    return f"left to index: {(bar.total or 0) - bar.n:,} of {bar.total or 0:,} files; the manifest is as it was"
+def _left(progress: Progress) -> str:
+    return f"left to index: {progress.left:,} of {progress.total:,} files; the manifest is as it was"
 
 
 def _few(names: Sequence[str]) -> str:

@@ -71,20 +71,24 @@ class Row:
 
 def plan(run: Run) -> list[Row]:
     """Return what every stage would do, in order; nothing is written, and no photo is read."""
+    measured = rates(run.directory)
+    return [replace(row, seconds=_seconds(row, measured.get(row.stage))) for row in _rows(run, tuple(_STAGES))]
+
+
+def _rows(run: Run, stages: Sequence[str]) -> list[Row]:
     rows: list[Row] = []
-    for stage, rows_of in _STAGES.items():
+    for stage in stages:
         try:
-            found = list(rows_of(run, rows))
+            rows += list(_STAGES[stage](run, rows))
         except (MissingProductError, FileNotFoundError) as error:
-            found = [Row(stage, "", "waits", " ".join(str(error).split()))]
-        rows += [replace(row, seconds=_seconds(run, row)) for row in found]
+            rows.append(Row(stage, "", "waits", " ".join(str(error).split())))
     return rows
 
 
 def predicted_bytes(directory: Place, config: Path | None, assignments: Sequence[str]) -> int | None:
     """What `extract` and `cam` will write into a run, about; None where there is no manifest or no usable configuration yet."""
     try:
-        rows = plan(Run(directory, load_settings(config, assignments), progress=False))
+        rows = _rows(Run(directory, load_settings(config, assignments), progress=False), ("extract", "cam"))
     except (ValueError, OSError):
         return None
     return sum(row.bytes for row in rows) if (directory / "manifest.parquet").is_file() else None
@@ -119,8 +123,7 @@ def human_seconds(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _seconds(run: Run, row: Row) -> float | None:
-    rate = rates(run.directory).get(row.stage)
+def _seconds(row: Row, rate: float | None) -> float | None:
     return None if rate is None or not row.images else row.images / rate
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.cam.staleness import current_maps
 from pipeline.disk.places import FEW, each
@@ -13,16 +13,34 @@ from pipeline.features.finished import missing_blocks
 from pipeline.features.overflow import overflow_words, overflowing_images, remedy
 from pipeline.run.directory import Run
 from pipeline.store.group_store import GroupStore
-from pipeline.store.groups import JOINED, bytes_on_disk, checkpoint_order, known_groups
+from pipeline.store.groups import JOINED, DamagedStoreError, bytes_on_disk, checkpoint_order, known_groups
 from pipeline.store.tables import group_attributes
+
+Found = TypeVar("Found")
 
 
 def run_status(run: Run) -> list[dict[str, str]]:
     """Return one row per checkpoint: the share of each stage that is done, bytes, void images, values that are not finite, age."""
     stores = {name: run.features(name) for name in known_groups(run.features_path)}
-    attributes = each(run.features_path, lambda store: {} if store.seal.is_open or not store.exists else store.attributes, stores.values())
-    told = dict(zip(stores, attributes, strict=True))
-    return each(run.features_path, lambda name: _row(run, stores[name], told[name]), checkpoint_order(told), at_once=FEW)
+    attributes = each(run.features_path, lambda store: _unless_gone(store, _told), stores.values())
+    told = {name: found for name, found in zip(stores, attributes, strict=True) if found is not None}
+    order = [stores[name] for name in checkpoint_order(told)]
+    rows = each(run.features_path, lambda store: _unless_gone(store, lambda store: _row(run, store, told[store.name])), order, at_once=FEW)
+    return [row for row in rows if row is not None]
+
+
+def _unless_gone(store: GroupStore, look: Callable[[GroupStore], Found]) -> Found | None:
+    """What a look at a checkpoint finds; None where it was taken out, or is just being replaced."""
+    try:
+        return look(store)
+    except (FileNotFoundError, DamagedStoreError):
+        if store.exists:
+            raise
+        return None
+
+
+def _told(store: GroupStore) -> Mapping[str, Any]:
+    return {} if store.seal.is_open or not store.exists else store.attributes
 
 
 def run_overflow(run: Run) -> dict[str, list[str]]:
@@ -79,8 +97,8 @@ def _size(features: GroupStore, cams: GroupStore) -> int:
 def _age(features: GroupStore) -> str:
     """Time since the last block was written."""
     noted = features.ledger.whole().get("noted")
-    times = [datetime.fromisoformat(noted).timestamp()] if noted else [path.stat().st_mtime for path in features.ledger.directory.glob("[0-9]*.json")]
-    return _span(datetime.now(UTC).timestamp() - max(times)) if times else "-"
+    last = datetime.fromisoformat(noted).timestamp() if noted else features.ledger.latest()
+    return "-" if last is None else _span(datetime.now(UTC).timestamp() - last)
 
 
 def _span(seconds: float) -> str:

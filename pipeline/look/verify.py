@@ -6,10 +6,8 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
-
-from tqdm import tqdm
 
 from pipeline.disk.places import Place, files_below, files_in, name_below, remove_tree, rename
 from pipeline.disk.records import PARTIAL, DamagedRecordError, read_record
@@ -22,10 +20,11 @@ from pipeline.run.manifest import manifest_seal
 from pipeline.store.blocks import Block, checksum_of
 from pipeline.store.chunk_files import is_intact
 from pipeline.store.group_store import GroupStore
-from pipeline.store.groups import DamagedStoreError, is_whole_root, known_groups, make_root, read_json
+from pipeline.store.groups import METADATA, DamagedStoreError, is_whole_root, known_groups, make_root, read_json
 from pipeline.store.seals import Fault, Seal
 from pipeline.store.tables import dataset_seal
 from pipeline.work.executors import run_blocks
+from pipeline.work.progress import Progress
 from pipeline.work.stops import check_stop
 from stages.cam.map_keys import FACTS_PREFIX
 
@@ -55,6 +54,11 @@ class _Unit:
         """Bytes of its values."""
         return self.proof["bytes"]
 
+    @property
+    def is_marked(self) -> bool:
+        """Whether its mark still says the same: while a stage makes a block again, it does not."""
+        return bool(self.store.ledger.record_of(self.block.index).get("arrays", {}).get(self.key) == self.proof)
+
 
 @dataclass
 class _Findings:
@@ -69,6 +73,11 @@ class _Findings:
     roots: list[Place] = field(default_factory=list)
     strays: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def add(self, other: _Findings) -> None:
+        """Take over what another one has."""
+        for one in fields(self):
+            getattr(self, one.name).extend(getattr(other, one.name))
 
 
 def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verification:
@@ -104,17 +113,34 @@ def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verificati
         for store in stores:
             if store.path == run.features_path and is_swapping(run, store.name):
                 found.notes.append(f"{store}: it is being replaced; `atlas extract` finishes that")
-            elif _check_group(store, found):
-                units = list(_units(store, found))
-                drawn = {block for block in dict.fromkeys(unit.block for unit in units) if sample >= 1 or random.random() < sample}
-                chosen = [unit for unit in units if unit.block in drawn]
-                _read_units(run, store, chosen, found)
-                blocks, size = blocks + len(drawn), size + sum(unit.size for unit in chosen)
+                continue
+            units = _check_store(run, store, sample, found)
+            blocks, size = blocks + len({unit.block for unit in units}), size + sum(unit.size for unit in units)
         _check_files(run, found)
         if repair:
             _repair(run, found)
     faults = [*found.faults, *found.strays]
     return Verification(blocks, size, faults, found.notes, found.strays)
+
+
+def _check_store(run: Run, store: GroupStore, sample: float, found: _Findings) -> list[_Unit]:
+    """Check one group, and return what was read of it; of a group that another process lays out anew meanwhile nothing is said."""
+    layout, own = _content_of(store.seal.path), _Findings()
+    chosen: list[_Unit] = []
+    try:
+        units = list(_units(store, own)) if _check_group(store, own) else []
+        drawn = {block for block in dict.fromkeys(unit.block for unit in units) if sample >= 1 or random.random() < sample}
+        chosen = [unit for unit in units if unit.block in drawn]
+        _read_units(run, store, chosen, own)
+    except (OSError, ValueError, KeyError):
+        if _content_of(store.seal.path) == layout:
+            raise
+        own.faults.append(Fault(str(store), "missing", "a part of it has just vanished"))
+    if own.faults and _content_of(store.seal.path) != layout:
+        found.notes.append(f"{store}: its layout has just been changed by another process; verify it again")
+        return []
+    found.add(own)
+    return chosen
 
 
 def _check_group(store: GroupStore, found: _Findings) -> bool:
@@ -152,18 +178,20 @@ def _units(store: GroupStore, found: _Findings) -> Iterator[_Unit]:
     """Everything that a mark vouches for; and tell of files and marks that do not belong to each other."""
     blocks = {block.index: block for block in store.blocks}
     keys = [key for key in store.all_keys() if store.is_cut_in_blocks(key)]
+    stamps = {key: attributes.get("stamp") for key, attributes in store.attributes_by_array(keys).items()}
     records = dict(_records(store, blocks, found))
-    held = {key: store.held_blocks([key]) for key in keys}  # after the marks: a block that was finished in between is not missing
+    held = store.held_by_array(keys)  # after the marks: a block that was finished in between is not missing
     marked: dict[str, set[int]] = {key: set() for key in keys}
     for index, record in records.items():
         block = Block(index, *record["rows"])
         for key, made in record["arrays"].items():
-            if key not in held or store.array_attributes(key).get("stamp", made["stamp"]) != made["stamp"]:
+            if key not in held or stamps.get(key) not in (None, made["stamp"]):
                 continue  # an array that was made anew since: its old marks count for nothing
             marked[key].add(index)
+            unit = _Unit(store, block, key, made)
             if index in held[key]:
-                yield _Unit(store, block, key, made)
-            else:
+                yield unit
+            elif unit.is_marked:
                 found.faults.append(Fault(f"{store}/{key}, block {index}", "missing", f"{store.chunk_file(key, index).name} is not there"))
                 found.blocks.append((store, block, key))
     marks_are_whole = "block_arrays" in store.attributes  # a block's heat maps are marked one by one: one without a mark was just being written
@@ -195,15 +223,16 @@ def _records(store: GroupStore, blocks: Mapping[int, Block], found: _Findings) -
 
 def _tell_leftovers(store: GroupStore, keys: Sequence[str], undone: set[int], found: _Findings) -> None:
     """Unfinished work is no fault; a file that no stage writes is."""
-    left = files_below(store.root, f"*{PARTIAL}")
+    files = files_below(store.root, "*")
+    left = [path for path in files if path.name.endswith(PARTIAL)]
     found.notes += [f"{store}: {len(left)} half-written files of a killed process; its stage removes them"] if left else []
     found.notes += [f"{store}: {len(undone)} of {len(store.blocks)} blocks are not done; its stage computes them"] if undone else []
     known = {store.root / name for name in store.seal.names} | set(left)
-    unsealed = [path for path in files_below(store.root, "zarr.json") if path not in known]
+    unsealed = [path for path in files if path.name == METADATA and path not in known]
     if unsealed and store.seal.exists:
         found.notes.append(f"{store}: {len(unsealed)} arrays or groups were just being made; their stage makes them again")
     known |= {file for path in unsealed for file in files_in(path.parent, "*")}
-    for path in files_below(store.root, "*"):
+    for path in files:
         in_blocks = path.name.startswith("c.") and name_below(path.parent, store.root) in keys
         if store.seal.exists and path not in known and not in_blocks:
             found.strays.append(Fault(str(path), "foreign", "no stage wrote this file; look at it, then delete it"))
@@ -213,6 +242,9 @@ def _read_units(run: Run, store: GroupStore, units: Sequence[_Unit], found: _Fin
     """Read each array of each block, in parallel: its file as it is, and what is not plainly right as the stages read it."""
 
     def read(unit: _Unit) -> str:
+        return text if (text := compare(unit)) and unit.is_marked else ""
+
+    def compare(unit: _Unit) -> str:
         try:
             if is_intact(unit.store.chunk_file(unit.key, unit.block.index).read_bytes(), unit.proof):
                 return ""
@@ -223,12 +255,11 @@ def _read_units(run: Run, store: GroupStore, units: Sequence[_Unit], found: _Fin
             return str(error)
         return ""
 
-    compute = run.settings.compute
     total = sum(unit.size for unit in units)
-    with tqdm(total=total, desc=f"{store.path.stem}/{store.name}", unit="B", unit_scale=True, disable=not run.progress) as bar:
-        for unit, text in zip(units, run_blocks(compute, read, units), strict=True):
+    with Progress(f"{store.path.stem}/{store.name}", total, "B", shown=run.progress) as progress:
+        for unit, text in zip(units, run_blocks(run.settings.compute, read, units), strict=True):
             check_stop()
-            bar.update(unit.size)
+            progress.add(unit.size)
             if text:
                 kind = "foreign" if "are foreign" in text else "damaged"
                 found.faults.append(Fault(f"{unit.store}/{unit.key}, block {unit.block.index}", kind, text.split(". Run")[0]))
@@ -254,7 +285,7 @@ def _check_files(run: Run, found: _Findings) -> None:
     listed = _listed_pictures(run)
     found.faults += [Fault(str(path), "missing", "this mosaic does not exist") for path in listed if not path.is_file()]
     for path in files_below(run.mosaics_path, "*.png"):
-        if not is_whole_png(path.read_bytes()):
+        if (content := _content_of(path)) is not None and not is_whole_png(content):
             found.faults.append(Fault(str(path), "damaged", "a chunk of this PNG does not match its checksum"))
             found.files.append(path)
     for path in files_below(run.directory / "ledger", "*.json"):
@@ -265,6 +296,14 @@ def _check_files(run: Run, found: _Findings) -> None:
                 if not any(fault.where == str(path) for fault in found.faults):
                     found.faults.append(Fault(str(path), "damaged", str(error)))
                     found.files.append(path)
+
+
+def _content_of(path: Place) -> bytes | None:
+    """None of a file that has just vanished."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _is_of_today(run: Run, seal: Seal) -> bool:

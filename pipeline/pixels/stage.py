@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pipeline.checkpoints.names import named_files
+from pipeline.checkpoints.names import NamedFiles, named_files
 from pipeline.features.finished import finished_checkpoints
 from pipeline.pixels.images import ChosenImages, choose_images, left_out, why_nothing
 from pipeline.pixels.inputs import CurveInputs, inputs_of, is_fresh
@@ -51,17 +51,23 @@ class PixelsStage(PieceStage[CurveInputs]):
         self._stale: set[str] = set()
         self._measured: list[Measured] = []
         self._fence: Fence
+        self._named: NamedFiles
 
     def subjects(self) -> list[CurveInputs]:
         """What each checkpoint's curves are made of, on the images that can be used."""
         run = self.run
-        names, files = finished_checkpoints(run, self._partial), named_files(run).files
-        self._everything = [inputs_of(run, name, files.get(name)) for name in names]
+        names, self._named = finished_checkpoints(run, self._partial), named_files(run)
+        self._everything = [inputs_of(run, name, self._named.files.get(name)) for name in names]
         self._images = choose_images(run, self._everything)
         found = [one.on(self._images[one.name].used) for one in self._everything if self._images[one.name].used]
         if not found:
             raise ValueError(why_nothing(run, self._everything, self._images))
         return found
+
+    def inspect(self) -> None:
+        """Note what was read of the checkpoint files."""
+        if self._named.read:
+            self._named.read.keep()
 
     def prepare(self, alone: Collection[str]) -> None:
         """Sweep what stopped calls left, and compare."""

@@ -133,6 +133,6 @@ def _exactness(run: Run, name: str) -> str:
     found = cams.attributes.get("exactness") if cams.exists else None
     if not found or found["logit_error"] is None:
         return "not examined"
-    how = "closed form" if found["form"] == "closed" else "autograd on the stored maps"
+    how = "closed form" if found["form"] == "closed" else "layer by layer on the stored maps"
     text = f"{how}; stored maps and heads give the stored logits to {found['logit_error']:.1g} of the largest ({found['samples']} images)"
     return text + (f", the closed form a map to {found['gradient_error']:.1g} of its maximum" if found["gradient_error"] is not None else "")

@@ -17,7 +17,7 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from pipeline.disk.places import Place, each, remove_files
+from pipeline.disk.places import Place, each, files_in, remove_files, status_of
 from pipeline.disk.records import DamagedRecordError, read_record, sweep, write_record
 from pipeline.store.fences import Fence, lowest_numbers
 from stages.finite import finite_rows
@@ -115,11 +115,18 @@ class Ledger:
 
     def indices(self) -> list[int]:
         """Numbers of the blocks that have a mark, damaged ones included."""
-        return sorted(int(path.stem) for path in self.directory.glob("[0-9]*.json") if path.stem.isdecimal())
+        return sorted(int(path.stem) for path in self._marks())
 
     def indices_since(self, time: float) -> list[int]:
         """Numbers of the blocks that were marked at `time` (seconds since 1970) or later."""
-        return sorted(int(path.stem) for path in self.directory.glob("[0-9]*.json") if path.stem.isdecimal() and path.stat().st_mtime >= time)
+        return sorted(int(path.stem) for path in self._marks() if (status := status_of(path)) and status.st_mtime >= time)
+
+    def latest(self) -> float | None:
+        """When the last block was marked (seconds since 1970); None where none was."""
+        return max((status.st_mtime for path in self._marks() if (status := status_of(path))), default=None)
+
+    def _marks(self) -> list[Place]:
+        return [path for path in files_in(self.directory, "[0-9]*.json") if path.stem.isdecimal()]
 
     def record_of(self, index: int) -> dict[str, Any]:
         """Return the mark of the block of that number, whatever its rows; empty where there is none, or a damaged one."""

@@ -19,9 +19,9 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.disk.objects import telling
-from pipeline.disk.places import Place, each, files_below, name_below
+from pipeline.disk.places import Place, each, files_below, files_in, name_below
 from pipeline.store.blocks import Block, Ledger, blocks_of, checksum_of
-from pipeline.store.groups import METADATA, DamagedStoreError, check_version
+from pipeline.store.groups import METADATA, DamagedStoreError, check_version, read_json
 from pipeline.store.seals import BrokenSealError, Seal
 from pipeline.store.zarr_files import zarr_of
 from stages.recent import Recent
@@ -92,7 +92,7 @@ class GroupReader:
         listed = list(keys)
 
         def numbers(key: str) -> set[int]:
-            return {number for path in (self.root / key).glob("c.*") if (number := block_number(path)) is not None}
+            return {number for path in files_in(self.root / key, "c.*") if (number := block_number(path)) is not None}
 
         return dict(zip(listed, each(self.root, numbers, listed), strict=True))
 
@@ -207,7 +207,7 @@ class GroupReader:
         """Keys of all arrays, those of subgroups included."""
         sealed = set(self.seal.names) if self.seal.exists else None
         paths = [path for path in files_below(self.root, METADATA) if sealed is None or name_below(path, self.root) in sealed]
-        kinds = each(self.root, lambda path: json.loads(path.read_text())["node_type"], paths)
+        kinds = each(self.root, lambda path: (read_json(path) or {}).get("node_type"), paths)
         return sorted(name_below(path.parent, self.root) for path, kind in zip(paths, kinds, strict=True) if kind == "array")
 
     def is_cut_in_blocks(self, key: str) -> bool:

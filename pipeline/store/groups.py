@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.disk.locks import locked
-from pipeline.disk.places import Place, each, files_below
+from pipeline.disk.places import Place, each, files_below, files_in, folders_in, status_of
 from pipeline.disk.records import PARTIAL, write_atomically
 from pipeline.store.fences import FENCE
 from stages.schema import SCHEMA_VERSION
@@ -59,29 +59,27 @@ def check_version(where: str, attributes: Mapping[str, Any]) -> None:
 
 def known_groups(path: Place) -> list[str]:
     """Names of the groups that are there, and of those that have marks or a seal: one whose folder is gone is missing, not unknown."""
-    ledger = path.parent / "ledger" / path.stem
-    entries = [entry for entry in ledger.iterdir() if not entry.name.startswith(".")] if ledger.is_dir() else []
-    noted = each(ledger, lambda entry: entry.is_dir() and _holds_proofs(entry), entries)
-    return sorted({*group_names(path), *(entry.name for entry, found in zip(entries, noted, strict=True) if found)})
+    return sorted({*group_names(path), *_folders_that(_holds_proofs, path.parent / "ledger" / path.stem)})
 
 
 def _holds_proofs(folder: Place) -> bool:
     """A fence alone says that a call was about to begin."""
-    return any(path.name != FENCE for path in folder.glob("*.json"))
+    return any(path.name != FENCE for path in files_in(folder, "*.json"))
 
 
 def group_names(path: Place) -> list[str]:
     """Names of the groups right under the store's root; those that begin with a dot are being made."""
-    if not path.is_dir():
-        return []
-    entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
-    there = each(path, lambda entry: (entry / METADATA).is_file(), entries)
-    return sorted(entry.name for entry, found in zip(entries, there, strict=True) if found)
+    return _folders_that(lambda folder: (folder / METADATA).is_file(), path)
+
+
+def _folders_that(hold: Callable[[Place], bool], path: Place) -> list[str]:
+    folders = [folder for folder in folders_in(path) if not folder.name.startswith(".")]
+    return [folder.name for folder, held in zip(folders, each(path, hold, folders), strict=True) if held]
 
 
 def bytes_on_disk(path: Place) -> int:
     """Size of all files under `path`."""
-    return sum(file.stat().st_size for file in files_below(path, "*"))
+    return sum(status.st_size for file in files_below(path, "*") if (status := status_of(file)))
 
 
 def checkpoint_order(attributes: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -14,17 +14,22 @@ class Progress:
 
     Parameters
     ----------
-    stage : str
-    total : int
+    name : str
+        Of what is done, such as a stage.
+    total : int or None
+        None where it is not known yet.
     unit : str
-        What is counted, in the singular.
+        What is counted, in the singular; "B": bytes, which are shown as MB and GB.
     shown : bool
         Whether a bar is wanted.
+    stays : bool
+        Whether the bar is still to be seen when all is done.
     """
 
-    def __init__(self, stage: str, total: int, unit: str, *, shown: bool) -> None:
-        self._unit, self._total, self.done = unit, total, 0
-        self._bar = tqdm(total=total, unit=unit, desc=stage, disable=not (shown and total), smoothing=0.05)
+    def __init__(self, name: str, total: int | None, unit: str, *, shown: bool, stays: bool = True) -> None:
+        self._unit, self.total, self.done = unit, total or 0, 0
+        hidden = not shown or total == 0
+        self._bar = tqdm(total=total, unit=unit, unit_scale=unit == "B", desc=name, disable=hidden, leave=stays, smoothing=0.05)
         self._lock = threading.Lock()
         self._work: dict[str, tuple[int, float]] = defaultdict(lambda: (0, 0.0))
 
@@ -38,11 +43,7 @@ class Progress:
     @property
     def left(self) -> int:
         """How many are not done."""
-        return self._total - self.done
-
-    def name(self, text: str) -> None:
-        """Say what is worked on."""
-        self._bar.set_description(text)
+        return self.total - self.done
 
     def add(self, count: int, worker: str = "", seconds: float = 0.0) -> None:
         """Count what is done, by whom, and how long that took; several threads may call it."""
@@ -54,12 +55,19 @@ class Progress:
                 self._work[worker] = images + count, busy + seconds
                 self._bar.set_postfix_str(self.rates())
 
+    def expect(self, total: int) -> None:
+        """Say how much there is."""
+        with self._lock:
+            self.total = self._bar.total = total
+            self._bar.refresh()
+
     def leave_out(self, count: int) -> None:
         """Expect so much less: it is done already."""
-        with self._lock:
-            self._total -= count
-            self._bar.total = self._total
-            self._bar.refresh()
+        self.expect(self.total - count)
+
+    def note(self, text: str) -> None:
+        """Show something beside the bar."""
+        self._bar.set_postfix_str(text)
 
     def rates(self) -> str:
         """Workers and their rates, in words: "3 workers, 11.8 to 12.4 image/s each"."""

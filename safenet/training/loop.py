@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from safenet.architecture import Architecture
 from safenet.checkpoint import load_imagenet_backbone, save_atomically, save_checkpoint
@@ -36,12 +35,28 @@ class EpochResult:
     checkpoint: Path | None
 
 
+@dataclass(frozen=True)
+class Step:
+    """A batch that is done: its epoch, its number from 1, the number of all, and the mean loss of the epoch so far."""
+
+    epoch: int
+    batch: int
+    batches: int
+    loss: float
+
+
 def train(
-    places: Sequence[TrainingPlace], architecture: Architecture, settings: TrainSettings, directory: Path, *, progress: bool = True
+    places: Sequence[TrainingPlace],
+    architecture: Architecture,
+    settings: TrainSettings,
+    directory: Path,
+    *,
+    watch: Callable[[Step], None] = lambda step: None,
 ) -> Iterator[EpochResult]:
     """Train epoch by epoch, writing `net_init.pth` (untrained, epoch -1), then `net_000.pth`, ...; go on where a former call stopped.
 
-    Each epoch is seeded by (seed, epoch), so that an interrupted run ends with the weights of an undisturbed one.
+    Each epoch is seeded by (seed, epoch), so that an interrupted run ends with the weights of an undisturbed one. `watch` is
+    told of each batch.
 
     Raises
     ------
@@ -64,7 +79,7 @@ def train(
         state.update({key: value.to(device) for key, value in state.items() if isinstance(value, Tensor)})
     pairs = PairDataset(places, model.architecture.image_size, settings)
     for epoch in range(first, settings.epochs):
-        metrics = _run_epoch(model, optimizer, pairs, epoch, settings, device, progress)
+        metrics = _run_epoch(model, optimizer, pairs, epoch, settings, device, watch)
         written = None
         if (epoch + 1) % settings.every == 0 or epoch + 1 == settings.epochs:
             written = directory / f"net_{epoch:03d}.pth"
@@ -94,21 +109,26 @@ def learning_rate(epoch: float, settings: TrainSettings) -> float:
 
 
 def _run_epoch(
-    model: SafeNet, optimizer: torch.optim.Optimizer, pairs: PairDataset, epoch: int, settings: TrainSettings, device: torch.device, progress: bool
+    model: SafeNet,
+    optimizer: torch.optim.Optimizer,
+    pairs: PairDataset,
+    epoch: int,
+    settings: TrainSettings,
+    device: torch.device,
+    watch: Callable[[Step], None],
 ) -> dict[str, float]:
     started = time.monotonic()
     torch.manual_seed(epoch_seed(settings.seed, epoch))
     loader = pair_loader(pairs, epoch, settings)
     model.train()
     totals = np.zeros(3)
-    bar = tqdm(loader, desc=f"epoch {epoch}", unit="batch", leave=False, disable=not progress)
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
-    for step, batch in enumerate(bar):
+    for step, batch in enumerate(loader):
         rate = learning_rate(epoch + step / len(loader), settings)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
         totals += _step(model, optimizer, scaler, [value.to(device, non_blocking=True) for value in batch], settings)
-        bar.set_postfix(loss=f"{totals[0] / (step + 1):.3f}")
+        watch(Step(epoch, step + 1, len(loader), float(totals[0]) / (step + 1)))
     loss, satellite, drone = totals / max(len(loader), 1)
     metrics = {"loss": loss, "accuracy_satellite": satellite, "accuracy_drone": drone, "elapsed_s": time.monotonic() - started}
     return {name: float(value) for name, value in metrics.items()}

@@ -31,7 +31,8 @@ class Exactness:
     Attributes
     ----------
     form : {"closed", "autograd"}
-        How gradients are taken: by autograd where the heads have an activation, parts are maxima, or the closed form disagreed.
+        How gradients are taken: "autograd", backwards through pooling and heads layer by layer, where the heads have an activation, parts are
+        maxima, or the closed form disagreed.
     logit_error : float
         Largest difference between the stored logits of the parts and those of the stored map through the stored heads, over the largest logit
         (less its value at a map of zeros): what storing the map in half precision costs.

@@ -1,7 +1,7 @@
 """The gradient of a score with respect to the cells of a map, and the few sums over it that every CAM method is made of.
 
 A score that is affine in the part features, y = sum_p V_p . z_p + const with z_p = sum_n T_p[n] A[n], has the gradient g[k, n] = sum_p V_p[k] T_p[n]:
-`FactoredGradient` never forms it. `DenseGradient` holds any gradient, cell by cell: what autograd gives for max pooling. Both answer the same
+`FactoredGradient` never forms it. `DenseGradient` holds any gradient, cell by cell: what max pooling has. Both answer the same
 questions, so that a method is written once.
 
 Symbols: B samples, N cells, K channels, P parts; A the cells, [B, N, K].

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safenet.architecture import Pooling, Sampling
-from safenet.needs_network import require_network
 from safenet.rings import ring_weights
 from stages.cam.frames import carry_back, carry_forward
 from stages.cam.gradients import CellWeights, DenseGradient, FactoredGradient, Gradient
+from stages.cam.max_pooling import MaxPooled, Warp
 from stages.cam.methods import CarriedCells, Cells
 from stages.half_precision import to_single
 from stages.schema import Arrays
-from stages.targets.part_heads import Pooled, Removal
+from stages.targets.part_heads import Removal
 from stages.targets.scores import CellRemoval
 
 NEEDS_OF_SOURCE = ("patch_map", "theta")
@@ -37,7 +37,7 @@ class PositionView:
         Turns a value a cell [B, N] into a map [B, y, x].
     spoilt : bool [B]
         True where a cell is not finite; zeros stand in the place of all of the sample's cells.
-    pooled : Pooled or None
+    pooled : MaxPooled or None
         The way to the part features where they are maxima.
     """
 
@@ -45,7 +45,7 @@ class PositionView:
     weights: CellWeights | None
     paint: Callable[[NDArray[np.floating]], Float]
     spoilt: NDArray[np.bool_]
-    pooled: Pooled | None = None
+    pooled: MaxPooled | None = None
 
     def gradient(self, direction: NDArray[np.floating]) -> Gradient:
         """Gradient with respect to the cells, from that with respect to the part features [B, P, K]."""
@@ -102,7 +102,7 @@ def _patch(block: Arrays, sampling: Sampling, pooling: Pooling, with_gradient: b
     if not with_gradient:
         return view
     if pooling == "max":
-        return _behind_maxima(view, block, sampling)
+        return _behind_maxima(view, block, Warp(block["theta"], block["source_cell"], sampling))
     return _weighted(view, carry_back(ring_weights_of(block), block["theta"], block["source_cell"], sampling))
 
 
@@ -151,11 +151,6 @@ def _weighted(view: PositionView, weight: Float) -> PositionView:
     return replace(view, weights=CellWeights(weight.reshape(*weight.shape[:2], -1)))
 
 
-def _behind_maxima(view: PositionView, block: Arrays, sampling: Sampling | None) -> PositionView:
-    """`sampling` is FAM's, where the map lies before it."""
-    require_network("a gradient through max pooling")
-    from stages.targets.autograd import MaxPooled, Warp
-
-    warp = None if sampling is None else Warp(block["theta"], block["source_cell"], sampling)
+def _behind_maxima(view: PositionView, block: Arrays, warp: Warp | None) -> PositionView:
     cells, side = view.cells.values, block["source_cell"].shape[1:]
     return replace(view, pooled=MaxPooled(cells.reshape(len(cells), *side, -1), block["boundary"], warp))

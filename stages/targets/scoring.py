@@ -31,10 +31,9 @@ from stages.naming import known
 from stages.schema import HEAD_PREFIX, Arrays
 from stages.targets.head_weights import head_weights
 from stages.targets.names import TargetName, parse_target
-from stages.targets.part_heads import PartHeads
+from stages.targets.part_heads import PartHeads, part_heads
 from stages.targets.references import UNDEFINED, reference_name
 from stages.targets.scores import CosineScore, LogitScore, Score, SoftmaxScore
-from stages.targets.stored_heads import part_heads
 
 RIVALS = 3
 RIVAL_WEIGHT = 1.0
@@ -79,7 +78,7 @@ def target_context(heads: xr.Dataset, class_names: Sequence[str], activation: He
     activation : {"none", "leaky_relu"}
         What follows a head's BatchNorm.
     closed_form : bool
-        False: every gradient by autograd.
+        False: every gradient layer by layer.
     """
     arrays = {name: heads[HEAD_PREFIX + name].values[:-1] for name in HEAD_ARRAYS}
     of_each = [{name: value[part] for name, value in arrays.items()} for part in range(len(arrays["w1"]))]

@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs" / "adding-a-method.md").read_text()
 
 
 def test_one_function_one_row_and_its_name_are_enough(lab, finished_copy, tmp_path):
-    function, row, name = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    function, row, method_name = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     package = tmp_path / "package"
     for name in ("stages", "pipeline", "safenet"):
         shutil.copytree(ROOT / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -28,7 +28,7 @@ def test_one_function_one_row_and_its_name_are_enough(lab, finished_copy, tmp_pa
     text = text.replace(table, f"{table}{row},")
     source.write_text(text)
     names = package / "stages" / "cam" / "names.py"
-    names.write_text(names.read_text().replace("METHOD_NAMES = (", f"METHOD_NAMES = ({name.strip()},"))
+    names.write_text(names.read_text().replace("METHOD_NAMES = (", f"METHOD_NAMES = ({method_name.strip()},"))
     before = {path: path.stat().st_mtime_ns for path in (finished_copy / "cams.zarr").rglob("c.*")}
     settings = [*lab.assignments(checkpoints="net_000.pth"), "cam.methods=['l2_norm','grad_cam','evidence']", "render.methods=['evidence']"]
     sets = [part for assignment in settings for part in ("--set", assignment)]

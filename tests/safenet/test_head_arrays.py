@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from safenet.architecture import PRESETS
-from safenet.head_arrays import HEAD_ARRAYS, draw_head, fold_head, run_head
+from safenet.head_arrays import HEAD_ARRAYS, draw_head, fold_head, run_behind_bottleneck, run_head, run_head_backward
 from safenet.heads import Head, build_head
 
 SIZES = (16, 8, 5)  # width, embedding, classes
@@ -55,3 +55,23 @@ def test_a_drawn_head_has_the_distributions_that_training_starts_from():
             assert not np.array_equal(ours[name], expected)
         else:
             np.testing.assert_array_equal(ours[name], expected)
+
+
+@pytest.mark.parametrize("activation", ["none", "leaky_relu"])
+@pytest.mark.parametrize("output", ["embedding", "logit"])
+def test_a_gradient_goes_back_as_by_autograd(activation, output):
+    arrays = lively_head(activation).arrays()
+    value = torch.tensor(FEATURE, dtype=torch.float64, requires_grad=True)
+    given = build_head(arrays, activation, torch.float64)(value)[output == "logit"]
+    gradient = np.random.default_rng(1).standard_normal(given.shape)
+    (expected,) = torch.autograd.grad(given, value, torch.from_numpy(gradient))
+    np.testing.assert_allclose(run_head_backward(arrays, activation, FEATURE, output, gradient), expected, rtol=0, atol=1e-13)
+
+
+def test_a_head_can_be_run_from_behind_its_first_product():
+    arrays = lively_head("leaky_relu").arrays()
+    hidden = FEATURE @ arrays["w1"].T.astype(np.float64)
+    before = hidden.copy()
+    for found, expected in zip(run_behind_bottleneck(arrays, "leaky_relu", hidden), run_head(arrays, "leaky_relu", FEATURE), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(hidden, before)

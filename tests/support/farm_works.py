@@ -48,7 +48,7 @@ class DeadlyAtFirst:
 
     folder: Path
 
-    def open(self):
+    def open(self, tell):
         return self._do
 
     def _do(self, item):
@@ -94,7 +94,7 @@ class Spreading:
 
     compute: ComputeSettings
 
-    def open(self):
+    def open(self, tell):
         return self._do
 
     def _do(self, item):

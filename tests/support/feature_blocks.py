@@ -11,8 +11,8 @@ from stages.cam.compute import CamContext, needed_references
 from stages.extract.batch import FeatureExtractor
 from stages.extract.settings import ExtractSettings
 from stages.schema import FEATURES
+from stages.targets.part_heads import part_heads
 from stages.targets.scoring import TargetContext
-from stages.targets.stored_heads import part_heads
 
 IDENTITY = torch.tensor([1.0, 0, 0, 0, 1, 0])
 

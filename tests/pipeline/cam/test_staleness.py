@@ -1,32 +1,37 @@
 """A new version makes those maps again whose numbers changed, and no others."""
 
+from dataclasses import replace
+
 import pytest
 
 import pipeline
 from pipeline.cam.stage import cam
 from pipeline.cam.staleness import VERSION, map_stamps, version_of
+from safenet.architecture import PRESETS
 from stages.cam.compute import needed_features
 from stages.cam.map_keys import MapKey
 
 
 @pytest.mark.parametrize(
-    ("key", "sampling", "version"),
+    ("key", "of_bilinear", "of_others"),
     [
-        ("patch/match/grad_cam", "bilinear", 4),
-        ("aligned/none/l2_norm_source", "bilinear", 4),
-        ("patch/match/grad_cam", "nearest", 3),
-        ("aligned/none/l2_norm_source", "nearest", 3),
-        ("patch/none/l2_norm", "bilinear", 3),
-        ("aligned/match/hires_cam", "bilinear", 3),
-        ("part/match/grad_cam", "bilinear", 3),
-        ("block_0/predicted/grad_cam", "bilinear", 3),
+        ("patch/match/grad_cam", 4, 4),
+        ("aligned/none/l2_norm_source", 4, 3),
+        ("patch/none/l2_norm", 3, 3),
+        ("aligned/match/hires_cam", 3, 4),
+        ("part/match/grad_cam", 3, 4),
+        ("block_0/predicted/grad_cam", 3, 3),
     ],
 )
-def test_version_4_changed_what_passes_bilinear_sampling(key, sampling, version):
-    map_key = MapKey.parse(key)
-    assert version_of(map_key, sampling) == version
-    assert ("theta" in needed_features([map_key])) == (version_of(map_key, "bilinear") == 4), "what reads the warp is what is sampled"
-    assert [version_of(map_key, sampling, earlier) for earlier in (1, 2, 3, VERSION + 1)] == [1, 2, 3, VERSION + 1]
+def test_version_4_changed_what_passes_bilinear_sampling_or_has_no_closed_form(key, of_bilinear, of_others):
+    map_key, published = MapKey.parse(key), PRESETS["upstream"]
+    assert version_of(map_key, published) == 3, "nearest sampling, affine heads, mean pooling"
+    assert version_of(map_key, replace(published, sampling="bilinear")) == of_bilinear
+    assert ("theta" in needed_features([map_key])) == (of_bilinear == 4), "what reads the warp is what is sampled"
+    for kind in ({"head_activation": "leaky_relu"}, {"pooling": "max"}):
+        network = replace(published, **kind)
+        assert version_of(map_key, network) == of_others
+        assert [version_of(map_key, network, other) for other in (1, 2, 3, VERSION + 1)] == [1, 2, 3, VERSION + 1]
 
 
 def test_a_run_of_version_3_keeps_every_other_map(lab, finished_copy, monkeypatch):

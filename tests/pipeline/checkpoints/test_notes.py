@@ -1,6 +1,8 @@
 """Checkpoint files are read once, and again as soon as anything tells that they may be others."""
 
 import os
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +11,9 @@ from pipeline.checkpoints import notes as checkpoint_notes
 from pipeline.checkpoints.notes import CheckpointNotes
 from pipeline.disk.stamps import bytes_digest
 from pipeline.extract.stage import extract
-from pipeline.look.plan import plan
+from pipeline.look.plan import plan, predicted_bytes
+from pipeline.look.verify import verify
+from pipeline.stages import STAGES
 from pipeline.work.share import Share
 
 
@@ -107,3 +111,31 @@ def test_a_part_reads_no_file_of_another_part_s_twice(lab, fresh, digested):
         object.__setattr__(run, "part", Share(number, 3))
         extract(run)
     assert sorted(path.name for path in digested) == ["net_000.pth", "net_001.pth", "net_002.pth"]
+
+
+_opened: list[str] = []
+_watched: list[Path] = []
+
+
+def _watch(event, arguments):
+    """An audit hook, which stays for good."""
+    if _watched and event == "open" and str(arguments[0]).startswith(str(_watched[0])):
+        _opened.append(str(arguments[0]))
+
+
+def test_no_command_opens_a_checkpoint_file_that_it_knows(lab, finished_copy):
+    """At full size that is 100 GB, which every command and every part would read."""
+    sys.addaudithook(_watch)
+    _watched.append(lab.checkpoints)
+    try:
+        run = lab.run(finished_copy)
+        assert [stage.bring_up_to_date(run).computed for stage in STAGES] == [0] * len(STAGES)
+        assert {row.state for row in plan(run)} == {"fresh"}
+        assert predicted_bytes(finished_copy, lab.config, lab.assignments()) == 0
+        assert lab.atlas("status", finished_copy).exit_code == 0
+        assert verify(run).faults == []
+        assert _opened == []
+        lab.checkpoints.joinpath("net_000.pth").read_bytes()
+        assert len(_opened) == 1  # it would have been seen
+    finally:
+        _watched.clear()

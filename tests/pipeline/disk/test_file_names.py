@@ -82,5 +82,5 @@ def test_a_target_that_no_folder_can_be_called_is_refused_before_anything_runs()
     load_settings(None, [f"cam.targets=['class_{'x' * 240}']"])
     chinese = "\N{CJK UNIFIED IDEOGRAPH-5929}"
     load_settings(None, [f"cam.targets=['class_{chinese * 27}']"])
-    with pytest.raises(ValueError, match=r"cam\.targets: 'class_.{34}'\.\.\. makes a folder name of 1086 bytes, .* hold 255 .*shorter name"):
+    with pytest.raises(ValueError, match=r"cam\.targets: 'class_.{34}'\.\.\. makes a folder name of 1086 bytes, .* allow 255 .*shorter name"):
         load_settings(None, [f"cam.targets=['class_{chinese * 120}']"])

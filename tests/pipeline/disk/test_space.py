@@ -53,7 +53,7 @@ def reference(lab, indexed, tmp_path_factory):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
-@pytest.mark.parametrize("free", [40, 260, 640])
+@pytest.mark.parametrize("free", [40, 260, 700])
 def test_a_full_disk_in_any_stage(lab, indexed, small_disk, reference, monkeypatch, free):
     """The store is intact, the next call goes on when space is made, and the end is that of an undisturbed run."""
     mount, resize = small_disk

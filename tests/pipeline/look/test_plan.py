@@ -20,6 +20,7 @@ from pipeline.extract.layout import image_bytes
 from pipeline.extract.stage import extract
 from pipeline.features.bad_images import bad_images
 from pipeline.index.stage import index
+from pipeline.look import plan as plan_module
 from pipeline.look.plan import Row, human_seconds, plan, plan_json, plan_table, predicted_bytes
 from pipeline.render.listing import LISTING
 from pipeline.run.directory import Run
@@ -612,3 +613,16 @@ def test_predicted_bytes_are_those_of_the_plan(lab, fresh, tmp_path):
     assert predicted_bytes(fresh, lab.config, chosen) == 15 * one_image_bytes(lab, lab.run(fresh))
     assert predicted_bytes(tmp_path / "none", lab.config, chosen) is None
     assert predicted_bytes(fresh, lab.config, ("extract.batch_sise=3",)) is None
+
+
+def test_predicting_bytes_looks_at_no_other_stage(lab, finished, monkeypatch):
+    """It is asked for by `atlas doctor`: at full size the whole plan takes minutes."""
+    for name in ("listing_stamp", "stale_figures", "wanted_pictures", "report_stamp"):
+        monkeypatch.setattr(plan_module, name, lambda *asked, name=name: pytest.fail(f"asked for {name}"))
+    assert predicted_bytes(finished.directory, lab.config, lab.assignments()) == 0
+
+
+def test_the_rates_are_read_once(lab, finished, monkeypatch):
+    asked, original = [], plan_module.rates
+    monkeypatch.setattr(plan_module, "rates", lambda directory: asked.append(directory) or original(directory))
+    assert len(plan(finished)) > len(asked) == 1

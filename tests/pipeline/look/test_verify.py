@@ -13,8 +13,10 @@ from disk_content import content
 import pipeline
 from pipeline.disk.leases import LockedError
 from pipeline.features.finished import finished_checkpoints
+from pipeline.look import verify as verify_module
 from pipeline.look.verify import verify
 from pipeline.stages import STAGES
+from pipeline.store import seals
 
 KINDS = {  # kind of file -> where one lies; every file of a run is of one of these kinds
     "block of features": "features.zarr/net_000/patch_map/c.1.0.0.0",
@@ -49,6 +51,10 @@ KINDS = {  # kind of file -> where one lies; every file of a run is of one of th
     "seal of the manifest": "ledger/manifest.json",
     "seal of the mosaics": "ledger/mosaics.json",
     "seal of the page": "ledger/report.json",
+    "fence": "ledger/features/net_000/fence.json",
+    "fence of maps": "ledger/cams/net_000/fence.json",
+    "fence of figures": "ledger/stats/fence.json",
+    "fence of the mosaics": "ledger/mosaics/fence.json",
     "rates": "ledger/rates.json",
     "manifest": "manifest.parquet",
     "picture": "mosaics/epochs/0003-l2_norm.png",
@@ -284,3 +290,73 @@ def test_the_command_names_faults_and_exits_with_1(lab, finished_copy):
     assert "the marks of these are removed: run their stages again" in repaired.stdout
     assert lab.atlas("verify", finished_copy).exit_code == 0
     assert lab.atlas("verify", finished_copy, "--sample", "often").exit_code == 2
+
+
+# ---- while other processes write
+
+
+def test_a_group_that_is_laid_out_anew_meanwhile_is_left_for_another_time(lab, finished_copy, monkeypatch):
+    run, original = lab.run(finished_copy), verify_module._records
+
+    def records(store, *more):
+        if store.name == "net_001" and store.path == run.cams_path:
+            store.clear()
+        yield from original(store, *more)
+
+    monkeypatch.setattr(verify_module, "_records", records)
+    found = verify(run)
+    assert found.faults == []
+    assert found.notes == [f"{run.cams('net_001')}: its layout has just been changed by another process; verify it again"]
+
+
+def test_an_error_that_nobody_else_made_is_raised(lab, finished_copy, monkeypatch):
+    def records(store, *more):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(verify_module, "_records", records)
+    with pytest.raises(OSError, match="the disk is gone"):
+        verify(lab.run(finished_copy))
+
+
+def test_a_block_that_is_made_again_meanwhile_is_no_fault(lab, finished_copy, monkeypatch):
+    run, original = lab.run(finished_copy), verify_module.is_intact
+    store, key = run.features("net_001"), "patch_map"
+    block = store.blocks[1]
+    store.chunk_file(key, 1).write_bytes(b"other values")
+
+    def is_intact(content, proof):
+        if content == b"other values":
+            store.ledger.forget(block)
+        return original(content, proof)
+
+    monkeypatch.setattr(verify_module, "is_intact", is_intact)
+    assert verify(run).faults == []
+
+
+def test_a_file_that_is_begun_meanwhile_is_no_stray(lab, finished_copy, monkeypatch):
+    """What lies in a store is listed once: two listings would tell of each other's files."""
+    run, original = lab.run(finished_copy), verify_module.files_below
+    begun = iter(range(10**6))
+
+    def files_below(folder, pattern):
+        if folder.is_dir():
+            (folder / f"zarr.json.host-{next(begun)}.partial").touch()
+        return original(folder, pattern)
+
+    monkeypatch.setattr(verify_module, "files_below", files_below)
+    assert verify(run).faults == []
+
+
+def test_seals_are_read_no_more_often_for_more_blocks(lab, indexed, tmp_path, monkeypatch):
+    """At full size a checkpoint has 1,563 blocks of hundreds of arrays."""
+    counted = {}
+    for size in (8, 1):
+        run = lab.run(Path(shutil.copytree(indexed, tmp_path / f"{size}")), f"extract.block_samples={size}", checkpoints="net_000.pth")
+        for stage in STAGES[1:3]:
+            stage.bring_up_to_date(run)
+        read, original = Counter(), seals.read_record
+        with monkeypatch.context() as patched:
+            patched.setattr(seals, "read_record", lambda path, read=read, original=original: read.update([path.parent.name]) or original(path))
+            assert verify(run).faults == []
+        counted[size] = read["net_000"]
+    assert counted[1] == counted[8]

@@ -36,7 +36,7 @@ def places(tmp_path_factory):
 
 
 def run(places, directory, settings=QUICK, architecture=TINY):
-    return list(train(places, architecture, settings, directory, progress=False))
+    return list(train(places, architecture, settings, directory))
 
 
 def state(path):
@@ -56,7 +56,7 @@ def test_every_epoch_leaves_a_checkpoint_with_its_metrics(places, tmp_path):
 
 def test_an_interrupted_run_ends_as_an_undisturbed_one(places, tmp_path):
     run(places, tmp_path / "whole", QUICK.model_copy(update={"epochs": 3}))
-    stopped = train(places, TINY, QUICK.model_copy(update={"epochs": 3}), tmp_path / "parts", progress=False)
+    stopped = train(places, TINY, QUICK.model_copy(update={"epochs": 3}), tmp_path / "parts")
     next(stopped)
     stopped.close()
     assert [result.epoch for result in run(places, tmp_path / "parts", QUICK.model_copy(update={"epochs": 3}))] == [1, 2]

@@ -130,7 +130,7 @@ def test_rollout_of_each_block_is_the_product_so_far():
         ({"gradient_targets": ("match",)}, "'match' is a similarity: it needs the embeddings of other images"),
         ({"gradient_targets": ("predictd",)}, "extract.gradient_targets: 'predictd' is unknown. Did you mean 'predicted'"),
         ({"gradient_blocks": (0,)}, "extract.gradient_blocks: no class scores to trace back to them"),
-        ({"gradient_targets": ("predicted",), "gradient_blocks": (-1,)}, "extract.gradient_blocks: -1 is no block"),
+        ({"gradient_targets": ("predicted",), "gradient_blocks": (-1,)}, "extract.gradient_blocks: -1 is not a block"),
     ],
 )
 def test_wrong_settings_are_refused(settings, text):

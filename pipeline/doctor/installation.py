@@ -40,6 +40,7 @@ def check_required(asked: Asked) -> Finding:
         return fail(f"{PACKAGE} is not installed, so its requirements are unknown", "Run `pip install .` in its folder")
     extras = ("",) if missing_network_packages() else ("", "network")
     required = [row for row in required if row.marker is None or any(row.marker.evaluate({"extra": extra}) for extra in extras)]
+    required.sort(key=lambda row: row.name)  # the network is an extra, and would come last
     found = {row: installed_version(row.name) for row in required}
     faults = [row for row, version in found.items() if version is None or not row.specifier.contains(version, prereleases=True)]
     if not faults:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from pipeline.disk.places import Place, local_folder
@@ -13,6 +15,7 @@ from pipeline.stages import STAGES
 from pipeline.stats.staleness import open_stats
 from pipeline.text_tables import format_table, terminal_width
 from pipeline.training import train_run
+from pipeline.work.cores import cores
 from safenet.needs_network import require_network
 from safenet.scenes.dataset import write_scenes
 from stages.report.page import epoch_tables
@@ -33,7 +36,8 @@ def demo(run: Run) -> Path:
     root = local_folder(run.directory, "atlas demo") / "scenes"
     run.say(f"scenes: {run.settings.scenes.places} places in {root}")
     root.parent.mkdir(parents=True, exist_ok=True)
-    write_scenes(root, run.settings.scenes)
+    with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:  # whose processes start when there is a scene to paint
+        write_scenes(root, run.settings.scenes, pool.map)
     train_run(run)
     for stage in STAGES:
         run.say(str(stage.bring_up_to_date(run)))

@@ -1,4 +1,4 @@
-"""Half precision to single, several times faster than NumPy's own conversion: maps are stored as halves and read often."""
+"""Half precision to single, about twice as fast as NumPy's own conversion: maps are stored as halves and read often."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from pipeline.disk.places import Place, files_below, files_in, name_below, remove_tree, rename
+from pipeline.disk.places import Place, each, files_below, files_in, name_below, remove_tree, rename
 from pipeline.disk.records import PARTIAL, DamagedRecordError, read_record
 from pipeline.features.replacing import is_swapping
 from pipeline.render.listing import LISTING, listing_seal
@@ -205,11 +205,10 @@ def _units(store: GroupStore, found: _Findings) -> Iterator[_Unit]:
 
 def _records(store: GroupStore, blocks: Mapping[int, Block], found: _Findings) -> Iterator[tuple[int, dict[str, Any]]]:
     """Marks that vouch for something: whole blocks, and what the last block was before the dataset grew."""
-    for index in store.ledger.indices():
-        try:
-            record = store.ledger.read_strictly(index)
-        except DamagedRecordError as error:
-            found.faults.append(Fault(f"{store}, block {index}", "damaged", str(error)))
+    indices = store.ledger.indices()
+    for index, record in zip(indices, store.ledger.records_or_errors(indices), strict=True):
+        if isinstance(record, DamagedRecordError):
+            found.faults.append(Fault(f"{store}, block {index}", "damaged", str(record)))
             found.files.append(store.ledger.directory / f"{index:06d}.json")
             continue
         block = blocks.get(index)
@@ -283,19 +282,29 @@ def _check_files(run: Run, found: _Findings) -> None:
         found.faults += faults
         found.seals += [seal] if faults else []
     listed = _listed_pictures(run)
-    found.faults += [Fault(str(path), "missing", "this mosaic does not exist") for path in listed if not path.is_file()]
-    for path in files_below(run.mosaics_path, "*.png"):
-        if (content := _content_of(path)) is not None and not is_whole_png(content):
-            found.faults.append(Fault(str(path), "damaged", "a chunk of this PNG does not match its checksum"))
+    there = each(run.mosaics_path, lambda path: path.is_file(), listed)
+    found.faults += [Fault(str(path), "missing", "this mosaic does not exist") for path, exists in zip(listed, there, strict=True) if not exists]
+    pictures = files_below(run.mosaics_path, "*.png")
+    records = [path for path in files_below(run.directory / "ledger", "*.json") if not path.name[0].isdigit() and path.name != "layout.json"]
+    damage = [*each(run.mosaics_path, _damage_of_picture, pictures), *each(run.directory, _damage_of_record, records)]
+    known = {fault.where for fault in found.faults}
+    for path, text in zip([*pictures, *records], damage, strict=True):
+        if text and str(path) not in known:
+            found.faults.append(Fault(str(path), "damaged", text))
             found.files.append(path)
-    for path in files_below(run.directory / "ledger", "*.json"):
-        if not path.name[0].isdigit() and path.name != "layout.json":
-            try:
-                read_record(path)
-            except DamagedRecordError as error:
-                if not any(fault.where == str(path) for fault in found.faults):
-                    found.faults.append(Fault(str(path), "damaged", str(error)))
-                    found.files.append(path)
+
+
+def _damage_of_picture(path: Place) -> str:
+    content = _content_of(path)
+    return "" if content is None or is_whole_png(content) else "a chunk of this PNG does not match its checksum"
+
+
+def _damage_of_record(path: Place) -> str:
+    try:
+        read_record(path)
+    except DamagedRecordError as error:
+        return str(error)
+    return ""
 
 
 def _content_of(path: Place) -> bytes | None:

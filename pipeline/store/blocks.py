@@ -134,23 +134,24 @@ class Ledger:
 
     def records_of(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return the marks of several blocks, as `record_of` does."""
+        return [{} if isinstance(mark, DamagedRecordError) else mark for mark in self.records_or_errors(indices)]
 
-        def read(index: int) -> dict[str, Any]:
+    def records_or_errors(self, indices: Sequence[int]) -> list[dict[str, Any] | DamagedRecordError]:
+        """Return the marks of several blocks, whatever their rows: empty where there is none, or one that came after its block was swept.
+
+        In the place of a damaged one stands what is wrong with it.
+        """
+
+        def read(index: int) -> dict[str, Any] | DamagedRecordError:
             try:
                 return read_record(self._path_of(index))
-            except DamagedRecordError:
-                return {}
+            except DamagedRecordError as error:
+                return error
 
-        return self._that_count(indices, each(self.directory, read, indices))
-
-    def read_strictly(self, index: int) -> dict[str, Any]:
-        """Return a mark; raise a DamagedRecordError where `record` would take a damaged one for none."""
-        return self._that_count([index], [read_record(self._path_of(index))])[0]
-
-    def _that_count(self, indices: Sequence[int], marks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Empty in the place of marks that came after their block was swept."""
+        marks = each(self.directory, read, indices)
         lowest = lowest_numbers(self.directory) if any(marks) else {}
-        return [mark if mark.get("fence", 0) >= lowest.get(index, 0) else {} for index, mark in zip(indices, marks, strict=True)]
+        late = (isinstance(mark, dict) and mark.get("fence", 0) < lowest.get(index, 0) for index, mark in zip(indices, marks, strict=True))
+        return [{} if came_late else mark for mark, came_late in zip(marks, late, strict=True)]
 
     # ---- who may write
 

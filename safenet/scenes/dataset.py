@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -102,7 +103,7 @@ def draw_view(place: int, view: View, settings: SceneSettings) -> tuple[np.ndarr
     return _develop(canvas.pixels, view, settings.size_px)
 
 
-def write_scenes(root: Path, settings: SceneSettings) -> None:
+def write_scenes(root: Path, settings: SceneSettings, each: Callable[..., Iterable[None]] = map) -> None:
     """Write all views and their masks under `root`, or do nothing where these settings' scenes already are.
 
     Parameters
@@ -112,6 +113,8 @@ def write_scenes(root: Path, settings: SceneSettings) -> None:
         under `masks` the same names ending in .png, 255 on the building. `scenes.json` holds the settings.
     settings : SceneSettings
         What is drawn.
+    each : callable
+        Does what `map` does with the places, which do not depend on each other; such as the `map` of a pool of processes.
 
     Raises
     ------
@@ -126,8 +129,8 @@ def write_scenes(root: Path, settings: SceneSettings) -> None:
     if unfinished.exists():
         shutil.rmtree(unfinished)
     unfinished.mkdir(parents=True)
-    for place in range(settings.places):
-        _write_place(unfinished, settings, place)
+    for _ in each(partial(_write_place, unfinished, settings), range(settings.places)):
+        pass
     (unfinished / MARKER).write_text(_marker_text(settings))
     unfinished.replace(root)
 

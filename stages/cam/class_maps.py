@@ -52,12 +52,12 @@ def _grad_cam(cells: Float, weights: Float, matrices: Float) -> Float:
 
 def _hires_cam(cells: Float, weights: Float, matrices: Float) -> Float:
     """sum_p T_p (M_p A): on the aligned grid every cell has one part, so that each part's product is of its own cells alone."""
-    found = np.zeros((len(cells), matrices.shape[1], cells.shape[1]), np.float32)
+    found = np.zeros((*cells.shape[:2], matrices.shape[1]), np.float32)
     for sample, (values, of_parts) in enumerate(zip(cells, weights, strict=True)):
         for matrix, weight in zip(matrices, of_parts, strict=True):
             seen = np.flatnonzero(weight)
-            found[sample, :, seen] += weight[seen, None] * (values[seen] @ matrix.T)  # an index between slices puts the cells first
-    return found
+            found[sample, seen] += weight[seen, None] * (values[seen] @ matrix.T)
+    return found.swapaxes(1, 2)
 
 
 CLASS_METHODS: Mapping[str, Callable[[Float, Float, Float], Float]] = MappingProxyType({"grad_cam": _grad_cam, "hires_cam": _hires_cam})

@@ -1,10 +1,15 @@
 """A call is killed and called again while a worker of the first is still writing: the second neither believes nor suffers it."""
 
+import signal
+import subprocess
+import sys
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 from disk_content import content
+from distributed import Client, LocalCluster
 
 from pipeline.cam.spans import CamBlocks, CamWork
 from pipeline.cam.stage import cam
@@ -74,6 +79,68 @@ def test_a_worker_that_marks_after_the_second_call_has_swept_is_not_believed(lab
     extract(lab.run(fresh, checkpoints=ONE))
     assert not worker.is_alive()
     assert "another call has begun to write this since this work was given out" in str(worker.error)
+    assert content(fresh) == content(extracted)
+    assert verify(lab.run(fresh, checkpoints=ONE)).faults == []
+
+
+def wait_for(path):
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise TimeoutError(path)
+
+
+@pytest.mark.faults
+def test_a_client_is_killed_and_its_worker_goes_on(lab, fresh, extracted, tmp_path, monkeypatch):
+    """The same with processes: a Dask worker outlives the `atlas extract` that gave it work, and marks its block in the midst of the next one."""
+    renamed, goes_on, ended = (tmp_path / name for name in ("renamed", "goes_on", "ended"))
+
+    def hold_up():
+        import time
+
+        from pipeline.store.blocks import Ledger
+
+        mark = Ledger.mark
+
+        def held_up(ledger, *arguments, **notes):
+            Ledger.mark = mark
+            renamed.touch()
+            while not goes_on.exists():
+                time.sleep(0.05)
+            try:
+                return mark(ledger, *arguments, **notes)
+            except OSError as error:
+                ended.with_suffix(".partial").write_text(str(error))
+                raise
+            finally:
+                ended.with_suffix(".partial").touch()
+                ended.with_suffix(".partial").replace(ended)
+
+        Ledger.mark = held_up
+
+    sweep = GroupStore.sweep_unmarked
+
+    def sweep_and_let_it_go_on(*arguments):
+        sweep(*arguments)
+        goes_on.touch()
+        wait_for(ended)
+
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as helper,
+    ):
+        helper.run(hold_up)
+        where = ("compute.executor='scheduler'", f"compute.address='{cluster.scheduler_address}'", "extract.precision='float32'")
+        sets = [part for assignment in (*lab.assignments(ONE), *where) for part in ("--set", assignment)]
+        command = [sys.executable, "-m", "pipeline", "extract", "--config", str(lab.config), "--run", str(fresh), *sets]
+        client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(renamed)
+        client.send_signal(signal.SIGKILL)
+        client.wait()
+        monkeypatch.setattr(GroupStore, "sweep_unmarked", sweep_and_let_it_go_on)
+        extract(lab.run(fresh, checkpoints=ONE))
+    assert "another call has begun to write this since this work was given out" in ended.read_text()
     assert content(fresh) == content(extracted)
     assert verify(lab.run(fresh, checkpoints=ONE)).faults == []
 

@@ -13,6 +13,7 @@ from pipeline.features.bad_images import bad_images_of
 from pipeline.features.finished import mark_features_whole, missing_blocks
 from pipeline.features.state import feature_state, layout_notes
 from pipeline.index.stage import index
+from pipeline.look.verify import verify
 from pipeline.store.group_store import GroupStore
 from pipeline.store.layout import array_layout
 from stages.schema import Variable
@@ -113,3 +114,12 @@ def test_a_checkpoint_that_is_whole_is_known_by_a_few_answers(run):
     with far_away() as requests:
         assert missing_blocks(run.features("net_000")) == (0, 15)
     assert len(requests.sent) <= 10
+
+
+def test_a_run_is_verified_within_few_answers_but_for_its_bytes(run):
+    """What is read of the blocks themselves goes by as many threads as there are cores."""
+    with far_away() as requests:
+        found = verify(run)
+    assert found.faults == []
+    assert requests.counts["head"] <= 400
+    assert requests.in_a_row <= 120

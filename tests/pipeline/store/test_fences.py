@@ -121,7 +121,7 @@ def test_a_mark_that_comes_after_the_sweep_does_not_count(store, monkeypatch):
         patch.setattr(Fence, "check", lambda self: None)
         write(store, 1, earlier)
     assert marked(store) == [0]
-    assert store.ledger.records(store.blocks)[1] == store.ledger.read_strictly(1) == store.ledger.shorter_record(store.blocks[1]) == {}
+    assert store.ledger.records(store.blocks)[1] == store.ledger.record_of(1) == store.ledger.shorter_record(store.blocks[1]) == {}
     write(store, 1, store.fence)
     assert marked(store) == [0, 1]
     with monkeypatch.context() as patch:

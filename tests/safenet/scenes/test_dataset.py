@@ -1,11 +1,14 @@
 """The procedural scenes: same settings, same bytes; the building alone tells a place apart; the masks fit."""
 
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 
 import cv2
 import numpy as np
 import pytest
 
+from safenet.scenes import dataset
 from safenet.scenes.buildings import FOOTPRINTS, ROOF_PATTERNS, Wing, design_building, outer_walls
 from safenet.scenes.canvas import open_canvas, sweep
 from safenet.scenes.dataset import draw_view, plan_views, write_scenes
@@ -44,9 +47,20 @@ def test_query_and_gallery_hold_the_same_bytes(written):
     assert all(files[name] == files[name.replace("query_", "gallery_")] for name in queries)
 
 
-def test_same_settings_give_the_same_bytes(written, tmp_path):
-    write_scenes(tmp_path / "again", SMALL)
+def test_same_settings_give_the_same_bytes_whoever_draws_them(written, tmp_path):
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        write_scenes(tmp_path / "again", SMALL, pool.map)
     assert _files(tmp_path / "again") == _files(written)
+
+
+def test_a_scene_that_cannot_be_drawn_leaves_nothing_finished(tmp_path, monkeypatch):
+    def no_room(path, content):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(dataset, "_write_bytes", no_room)
+    with ThreadPoolExecutor(2) as pool, pytest.raises(OSError, match="no space left"):
+        write_scenes(tmp_path / "scenes", SMALL, pool.map)
+    assert not (tmp_path / "scenes").exists()
 
 
 def test_another_seed_gives_other_photos_and_buildings():

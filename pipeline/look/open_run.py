@@ -105,7 +105,7 @@ def open_run(directory: str | Place, *, partial: bool = False) -> OpenRun:
     facts_keys = {key: f"{FACTS_PREFIX}{key}" for key in shared}
     there = each(run.cams_path, lambda store: store.present(facts_keys.values()), maps)
     noted = {key: name for key, name in facts_keys.items() if all(name in found for found in there)}
-    columns = min((store.array(name).shape[1] for store in maps for name in noted.values()), default=0)  # earlier versions had the first ones
+    columns = min((store.described(name).shape[1] for store in maps for name in noted.values()), default=0)  # earlier versions had the first ones
     facts = {key: _side_by_side(maps, name, _described(maps[0], name, ("sample", "fact")))[..., :columns] for key, name in noted.items()}
     return OpenRun(
         run.manifest,
@@ -192,9 +192,9 @@ def _figures(run: Run, stores: Sequence[GroupStore], partial: bool) -> xr.Datase
 
 
 def _described(store: GroupStore, key: str, dims: tuple[str, ...]) -> xr.DataArray:
-    array = store.array(key)
+    array = store.described(key)
     lazy = dask.array.zeros(array.shape, dtype=array.dtype, chunks=array.shape)
-    attributes = {key: value for key, value in array.attrs.items() if key != "stamp"}  # each checkpoint's map has its own
+    attributes = {key: value for key, value in array.attributes.items() if key != "stamp"}  # each checkpoint's map has its own
     return xr.DataArray(lazy, dims=dims, attrs=attributes)
 
 

@@ -226,14 +226,15 @@ def _tell_leftovers(store: GroupStore, keys: Sequence[str], undone: set[int], fo
     left = [path for path in files if path.name.endswith(PARTIAL)]
     found.notes += [f"{store}: {len(left)} half-written files of a killed process; its stage removes them"] if left else []
     found.notes += [f"{store}: {len(undone)} of {len(store.blocks)} blocks are not done; its stage computes them"] if undone else []
+    is_sealed = store.seal.exists
     known = {store.root / name for name in store.seal.names} | set(left)
     unsealed = [path for path in files if path.name == METADATA and path not in known]
-    if unsealed and store.seal.exists:
+    if unsealed and is_sealed:
         found.notes.append(f"{store}: {len(unsealed)} arrays or groups were just being made; their stage makes them again")
     known |= {file for path in unsealed for file in files_in(path.parent, "*")}
     for path in files:
         in_blocks = path.name.startswith("c.") and name_below(path.parent, store.root) in keys
-        if store.seal.exists and path not in known and not in_blocks:
+        if is_sealed and path not in known and not in_blocks:
             found.strays.append(Fault(str(path), "foreign", "no stage wrote this file; look at it, then delete it"))
 
 

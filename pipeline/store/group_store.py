@@ -108,17 +108,14 @@ class GroupStore(GroupReader):
         if _CONSOLIDATED in json.loads((self.root / METADATA).read_bytes()):
             return  # it is whole: what changes an array takes it out before
         names = [name for name in self.seal.names if name.rpartition("/")[2] == METADATA]
-        each(self.root, self._check_metadata, names)
-        contents = each(self.root, lambda name: (self.root / name).read_bytes(), names)
-        made = FilesInMemory(dict(zip(names, contents, strict=True)))
+        made = FilesInMemory(self._checked(names))
         made.consolidate()
         self.seal.replace(METADATA, made.files[METADATA])
         self._forget_open()
 
     def unconsolidate(self) -> None:
         """Take out what `consolidate` wrote: to be done before an array is made, changed or removed, so that it never tells of another."""
-        self._check_metadata(METADATA)  # what is written anew is sealed anew
-        content = json.loads((self.root / METADATA).read_bytes())
+        content = json.loads(self._checked([METADATA])[METADATA])  # what is written anew is sealed anew
         if content.pop(_CONSOLIDATED, None) is not None:
             self.seal.replace(METADATA, _json(content))
             self._forget_open()
@@ -181,12 +178,11 @@ class GroupStore(GroupReader):
 
     def write_chunk(self, key: str, block: Block, values: NDArray[Any], check: Callable[[], None] = unchecked) -> dict[str, int]:
         """Write one array's file of a block; return the proof of its values. `check` as in `write_atomically`."""
-        array = self._array(key)
-        length = array.shape[0]
-        block_samples = (array.shards or array.chunks)[0]
+        array = self.described(key)
+        length, block_samples = array.shape[0], array.file_samples
         if block.start % block_samples or len(values) != len(block) or (len(block) != block_samples and block.stop != length):
             raise ValueError(f"{self}/{key}: rows {block.start}:{block.stop} are not a whole block of {block_samples} samples, or not as many values")
-        encoded = encode_block(values, block_samples, array.chunks[0], array.dtype)
+        encoded = encode_block(values, block_samples, array.chunk_samples, array.dtype)
         replace_file(self._file(key, block.index), encoded.parts, check)
         return encoded.proof
 

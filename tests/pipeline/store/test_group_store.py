@@ -336,7 +336,7 @@ def test_damaged_metadata_is_neither_copied_nor_sealed_anew(nested):
 def test_a_group_makes_room_for_more_samples(nested):
     nested.extend(12)
     assert nested.attributes["samples"] == 12
-    assert nested.array("patch/none/max").shape == (12, 3, 3)
+    assert nested.described("patch/none/max").shape == (12, 3, 3)
     np.testing.assert_array_equal(nested.read(["patch/none/max"], slice(0, 8))["patch/none/max"], HEAT[:8])
     assert nested.seal.faults() == []
 

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.cam.explain import Explainer
-from pipeline.cam.staleness import current_maps
+from pipeline.cam.staleness import current_maps, refuse_swapping
 from pipeline.disk.places import FEW, Place, each, place_of
 from pipeline.features.finished import content_stamp, finished_checkpoints
 from pipeline.features.reading import open_features, read_features
@@ -23,6 +23,7 @@ from pipeline.run.directory import MissingProductError, Run
 from pipeline.settings.all import Settings
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import JOINED
+from pipeline.store.replacing import is_swapping
 from pipeline.store.tables import group_attributes, read_dataset
 from stages.cam.facts import FACTS
 from stages.cam.map_keys import FACTS_PREFIX
@@ -201,12 +202,13 @@ def _described(store: GroupStore, key: str, dims: tuple[str, ...]) -> xr.DataArr
 def _finished_maps(run: Run, name: str, partial: bool) -> set[str] | None:
     """Keys of a checkpoint's maps that are complete and made of its features as they are; None where there are none and that is allowed."""
     cams, features = run.cams(name), run.features(name)
-    if not cams.exists:
+    if not cams.exists or (partial and is_swapping(cams)):
         if partial or not run.cams_path.is_dir():
             return None
         raise MissingProductError(f"{cams}: no heat maps; run `atlas cam`, or pass partial=True to leave it out")
     if not cams.seal.exists and cams.attributes.get("schema_version", 1) == 1:
         return set(cams.all_keys())
+    refuse_swapping(cams)
     current = current_maps(features, cams)
     if not partial and (not current or current < set(cams.ledger.whole()["products"])):
         raise MissingProductError(f"{cams}: unfinished, or older than the features; run `atlas cam`, or pass partial=True to leave these maps out")

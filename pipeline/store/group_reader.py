@@ -293,7 +293,8 @@ class GroupReader:
         except BrokenSealError as error:
             raise DamagedStoreError(f"{error} Run `atlas verify --repair` and then the stage that writes it, or restore it") from None
 
-    def _forget_open(self) -> None:
+    def forget_open(self) -> None:
+        """Read the metadata anew when they are next asked for: they have changed."""
         self._described = {}
         self.__dict__.pop("attributes", None)
         self.__dict__.pop("_metadata", None)

@@ -52,7 +52,7 @@ class GroupStore(GroupReader):
         if arrays:
             made.consolidate()
         write_files(self.root, made.files)
-        self._forget_open()
+        self.forget_open()
         self.seal.close(self._sealable(layout.key for layout in arrays if layout.values is not None))
 
     def clear(self) -> None:
@@ -61,7 +61,7 @@ class GroupStore(GroupReader):
         self.seal.remove()
         (self.root / METADATA).unlink(missing_ok=True)  # before the arrays that it may tell of
         remove_tree(self.root)
-        self._forget_open()
+        self.forget_open()
 
     def add_arrays(self, layouts: Sequence[ArrayLayout]) -> None:
         """Make arrays in a group, replacing those of their keys; they count when they are sealed."""
@@ -78,7 +78,7 @@ class GroupStore(GroupReader):
         del files[METADATA]
         arrays = {f"{layout.key}/{METADATA}" for layout in layouts}
         write_files(self.root, {name: content for name, content in files.items() if name in arrays or not (self.root / name).is_file()})
-        self._forget_open()
+        self.forget_open()
         self.seal.add(sorted([METADATA, *files]))
 
     def _remove_array(self, key: str) -> None:
@@ -101,7 +101,7 @@ class GroupStore(GroupReader):
         content = json.loads((self.root / METADATA).read_text())
         content["attributes"] |= attributes
         self.seal.replace(METADATA, _json(content))
-        self._forget_open()
+        self.forget_open()
 
     def consolidate(self) -> None:
         """Copy the metadata of all arrays into the group's own file, where they are found without a listing; the group's lock must be held."""
@@ -111,14 +111,14 @@ class GroupStore(GroupReader):
         made = FilesInMemory(self._checked(names))
         made.consolidate()
         self.seal.replace(METADATA, made.files[METADATA])
-        self._forget_open()
+        self.forget_open()
 
     def unconsolidate(self) -> None:
         """Take out what `consolidate` wrote: to be done before an array is made, changed or removed, so that it never tells of another."""
         content = json.loads(self._checked([METADATA])[METADATA])  # what is written anew is sealed anew
         if content.pop(_CONSOLIDATED, None) is not None:
             self.seal.replace(METADATA, _json(content))
-            self._forget_open()
+            self.forget_open()
 
     def sweep_unmarked(self, blocks: Iterable[Block], keys: Iterable[str]) -> None:
         """Delete what killed writers left of blocks that have no mark; the group's lock must be held."""

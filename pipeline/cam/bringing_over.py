@@ -14,6 +14,7 @@ from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import DamagedStoreError
 from pipeline.store.replacing import replacement_of, swap_in
 from pipeline.work.stops import check_stop
+from stages.cam.facts import FACTS
 from stages.cam.map_keys import FACTS_PREFIX, MapKey
 
 
@@ -23,26 +24,30 @@ def bring_over(features: GroupStore, cams: GroupStore, block_samples: int) -> No
     The new group is made beside the old one and takes its place when it is complete. What no mark proves, and what was made of other features, is
     left out: the stage computes it.
     """
-    map_keys = [MapKey.parse(key) for key in cams.all_keys() if not key.startswith(FACTS_PREFIX)]
-    map_keys = [map_key for map_key in map_keys if cams.has(map_key.facts_key)]
-    stamps = {key: str(found.get("stamp")) for key, found in cams.attributes_by_array(map_key.key for map_key in map_keys).items()}
-    following, noted = replacement_of(cams), cams.ledger.whole()
+    stamps = {key: str(found.get("stamp")) for key, found in cams.attributes_by_array(_keys_of_maps(cams)).items()}
+    samples, following, noted = cams.attributes["samples"], replacement_of(cams), cams.ledger.whole()
+    made_of = origins(features, blocks_of(samples, block_samples))
+    proven = _proven(features, cams, [MapKey.parse(key) for key in stamps], stamps)
+    chosen = {block: _of_all([found for old, found in proven.items() if old.start < block.stop and old.stop > block.start]) for block in made_of}
     following.clear()
-    lay_out_group(features, following, cams.attributes["samples"], block_samples, cams.attributes.get("exactness"))
-    following.add_arrays(layouts_of(features, following, map_keys, stamps))
-    left_out: set[MapKey] = set()
-    proven = _proven(features, cams, map_keys, stamps)
-    blocks = blocks_of(cams.attributes["samples"], block_samples)
-    for block, origin in origins(features, blocks).items():
-        check_stop()
-        covered = [found for old, found in proven.items() if old.start < block.stop and old.stop > block.start]
-        whole = set.intersection(*covered) if covered else set()
-        brought = _bring_block(cams, following, block, origin, sorted(whole, key=lambda map_key: map_key.key), stamps)
-        left_out |= set(map_keys) - brought
+    lay_out_group(features, following, samples, block_samples, cams.attributes.get("exactness"))
+    following.add_arrays(layouts_of(features, following, sorted(set().union(*chosen.values())), stamps))
+    brought = [_bring_block(cams, following, block, origin, sorted(chosen[block]), stamps) for block, origin in made_of.items()]
     if noted:
-        kept = {map_key.key for map_key in map_keys} - {map_key.key for map_key in left_out}
+        kept = {map_key.key for map_key in _of_all(brought)}
         following.ledger.mark_whole({**noted, "products": {key: made for key, made in noted["products"].items() if key in kept}})
     swap_in(cams)
+
+
+def _keys_of_maps(cams: GroupStore) -> list[str]:
+    """Of those whose facts are there, too, and are today's: earlier versions had fewer."""
+    keys = cams.all_keys()
+    with_facts = [key for key in keys if f"{FACTS_PREFIX}{key}" in keys]
+    return [key for key in with_facts if cams.described(f"{FACTS_PREFIX}{key}").shape[1] == len(FACTS)]
+
+
+def _of_all(found: Sequence[set[MapKey]]) -> set[MapKey]:
+    return set.intersection(*found) if found else set()
 
 
 def _proven(features: GroupStore, cams: GroupStore, map_keys: Sequence[MapKey], stamps: Mapping[str, str]) -> dict[Block, set[MapKey]]:
@@ -69,6 +74,7 @@ def _bring_block(
     cams: GroupStore, following: GroupStore, block: Block, origin: Origin, map_keys: Sequence[MapKey], stamps: Mapping[str, str]
 ) -> set[MapKey]:
     """Copy one block; return which maps were sound."""
+    check_stop()
     arrays: dict[str, NDArray[Any]] = {}
     brought = set()
     for map_key in map_keys:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cam.blocks import Origin, slices_of
-from pipeline.store.blocks import Block, checksum_of
+from pipeline.cam.blocks import slices_of
+from pipeline.cam.pending import Pending
+from pipeline.store.blocks import checksum_of
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import DamagedStoreError
 
@@ -37,33 +38,36 @@ class KnownRows:
     values: Mapping[str, NDArray[np.float32]]
 
     @classmethod
-    def of(cls, features: GroupStore, cams: GroupStore, block: Block, origin: Origin, stamps: Mapping[str, str]) -> KnownRows:
-        """Look at what the mark of the block says of its former rows; nothing is known of a block that is one block of features."""
+    def of(cls, features: GroupStore, cams: GroupStore, pending: Pending, stamps: Mapping[str, str]) -> KnownRows:
+        """Look at what the mark of the block says of its former rows; nothing is known of a block that is one block of features.
+
+        `stamps` are those that the maps must have, by the keys of their arrays.
+        """
+        block, origin = pending.block, pending.origin
         slices, record = slices_of(features, block), cams.ledger.record_of(block.index)
         was = record.get("made_of")
         if not isinstance(was, list) or not isinstance(origin, list) or record["rows"][0] != block.start:
             return cls(slices, block.start, frozenset(), {})
         same = frozenset(rows.start for rows, before, now in zip(slices, was, origin, strict=False) if before == now)
-        values = _values(cams, record, stamps) if same else {}
-        return cls(slices, block.start, same if values else frozenset(), values)
+        found: dict[str, NDArray[np.float32]] = {}
+        for map_key in pending.map_keys if same else ():
+            found |= _former(cams, record, {key: stamps[key] for key in (map_key.key, map_key.facts_key)})
+        return cls(slices, block.start, same, found)
 
     def read(self, rows: slice) -> dict[str, NDArray[np.float32]]:
-        """Maps of a slice; empty where they are not known."""
+        """Maps and facts of a slice, those that are known."""
         if rows.start not in self.same:
             return {}
         return {key: values[rows.start - self.start : rows.stop - self.start] for key, values in self.values.items()}
 
 
-def _values(cams: GroupStore, record: Mapping[str, Any], stamps: Mapping[str, str]) -> dict[str, NDArray[np.float32]]:
-    """The former rows of a block, if all arrays asked for have them, undamaged."""
-    made, found = record["arrays"], {}
-    for key, stamp in stamps.items():
-        if made.get(key, {}).get("stamp") != stamp:
-            return {}
-        try:
-            found[key] = cams.values(key, slice(*record["rows"]))
-        except DamagedStoreError:
-            return {}
-        if checksum_of(found[key]) != made[key]["crc32c"]:
-            return {}
-    return found
+def _former(cams: GroupStore, record: Mapping[str, Any], stamps: Mapping[str, str]) -> dict[str, NDArray[np.float32]]:
+    """The former rows of a map and its facts; nothing where one of them was made under another stamp, or is damaged."""
+    made = record["arrays"]
+    if any(made.get(key, {}).get("stamp") != stamp for key, stamp in stamps.items()):
+        return {}
+    try:
+        found = {key: cams.values(key, slice(*record["rows"])) for key in stamps}
+    except DamagedStoreError:
+        return {}
+    return found if all(checksum_of(values) == made[key]["crc32c"] for key, values in found.items()) else {}

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cam.blocks import Origin
 from pipeline.cam.known_rows import KnownRows
+from pipeline.cam.pending import Pending
 from pipeline.cam.references import References
 from pipeline.cam.staleness import map_stamps
 from pipeline.features.reading import read_features
 from pipeline.run.directory import Run
-from pipeline.store.blocks import Block
 from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.work.log import log
@@ -23,15 +22,6 @@ from pipeline.work.stops import check_stop
 from stages.cam.compute import compute_cams, needed_features
 from stages.cam.map_keys import MapKey
 from stages.recent import Recent
-
-
-@dataclass(frozen=True)
-class Pending:
-    """Maps that a block lacks, and what they are made of."""
-
-    block: Block
-    map_keys: tuple[MapKey, ...]
-    origin: Origin
 
 
 @dataclass(frozen=True)
@@ -98,7 +88,9 @@ class CamBlocks:
         pending = piece.pending
         making = self._making_of(pending, checkpoint)
         if not making.is_done:
-            making.put(piece.rows, making.known.read(piece.rows) or checkpoint.compute(piece.rows, pending.map_keys))
+            known = making.known.read(piece.rows)
+            unknown = tuple(map_key for map_key in pending.map_keys if map_key.key not in known)
+            making.put(piece.rows, {**known, **(checkpoint.compute(piece.rows, unknown) if unknown else {})})
         with self._lock:
             if not making.close(piece.rows):
                 return
@@ -161,7 +153,7 @@ class _Making:
         stamps = {key: mark for map_key, mark in wanted for key in (map_key.key, map_key.facts_key)}
         is_done = cams.ledger.is_done(block, stamps, made_of=pending.origin) and cams.holds(block, stamps)
         arrays = {} if is_done else {key: np.empty((len(block), *cams.described(key).shape[1:]), np.float32) for key in stamps}
-        known = KnownRows.of(features, cams, block, pending.origin, stamps)
+        known = KnownRows.of(features, cams, pending, stamps)
         return cls(block.start, arrays, stamps, known, is_done, {rows.start for rows in known.slices})
 
     def put(self, rows: slice, made: Mapping[str, NDArray[np.float32]]) -> None:

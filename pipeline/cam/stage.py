@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pipeline.cam.blocks import slices_of, wanted_block_samples
 from pipeline.cam.bringing_over import bring_over
 from pipeline.cam.layout import lay_out_maps
+from pipeline.cam.pending import Pending
 from pipeline.cam.references import References
-from pipeline.cam.spans import CamSlice, CamSpan, CamWork, Pending
+from pipeline.cam.spans import CamSlice, CamSpan, CamWork
 from pipeline.cam.staleness import CamState, cam_state, current_maps, map_stamps
 from pipeline.cam.target_checks import check_targets
 from pipeline.cam.wanted import check_positions, notes_on_left_out, wanted_map_keys

@@ -273,10 +273,12 @@ class GroupReader:
     def _describe(self, keys: Iterable[str]) -> None:
         """Read the metadata of arrays, checked; several at a time."""
         new = [key for key in keys if key not in self._described]
+        if not new:
+            return
         if (consolidated := self._consolidated) is not None:
             found = {key: consolidated[key] for key in new}
         else:
-            contents = self._checked([f"{key}/{METADATA}" for key in new]) if new else {}
+            contents = self._checked([f"{key}/{METADATA}" for key in new])
             found = {key: json.loads(content) for key, content in zip(new, contents.values(), strict=True)}
         self._described |= {key: StoredArray.of(f"{self}/{key}", metadata) for key, metadata in found.items()}
 

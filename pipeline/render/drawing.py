@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from types import MappingProxyType
 
 import numpy as np
@@ -15,7 +16,8 @@ from pipeline.cam.wanted import wanted_map_keys
 from pipeline.features.overflow import overflow_of_sample
 from pipeline.render.best_images import BestImages
 from pipeline.render.captions import image_label, scope_of
-from pipeline.render.catalogue import Picture
+from pipeline.render.catalogue import Picture, content_of
+from pipeline.render.opened_run import OpenedRun
 from pipeline.render.views import read_photo, read_view, why_no_pair, why_undefined
 from pipeline.run.directory import Run
 from pipeline.stats.staleness import open_stats
@@ -35,15 +37,15 @@ from stages.targets.names import NO_TARGET
 _APART = 3  # least distance, in cells, of the cells that a pair's picture asks about
 
 
-def draw_picture(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
+def draw_picture(picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     """Return a picture, uint8 [H, W, 3]."""
-    return _DRAW[picture.kind](run, picture, shared)
+    return _DRAW[picture.kind](shared.run, picture, shared)
 
 
 class Scales:
     """Scales that reach beyond a picture, from the figures; read when the first is asked for."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: OpenedRun) -> None:
         self._run = run
         self._stats: xr.Dataset | None = None
 
@@ -70,8 +72,11 @@ class Shared:
     """
 
     def __init__(self, run: Run) -> None:
-        self.scales = Scales(run)
-        self.best = BestImages(run)
+        self.run = OpenedRun.of(run)
+        self.scales = Scales(self.run)
+        self.best = BestImages(self.run)
+        self.explainer = Explainer(self.run)
+        self.content = cache(partial(content_of, self.run))  # digests of blocks: many pictures show the same images
 
 
 def _scale_of(low: float, high: float, scope: Scope, kind: str) -> Scale:
@@ -83,28 +88,28 @@ def _scale_of(low: float, high: float, scope: Scope, kind: str) -> Scale:
     return Scale(low, high, scope)
 
 
-def _views(run: Run, picture: Picture, name: str, map_keys: Sequence[MapKey], shared: Shared) -> list[SampleView]:
+def _views(run: OpenedRun, picture: Picture, name: str, map_keys: Sequence[MapKey], shared: Shared) -> list[SampleView]:
     """The picture's images as one checkpoint sees them, with the image that ranks first where a map explains that."""
     images = _images(picture)
     notes = shared.best.words(name, picture.target, [int(row["sample"]) for row in images])
     return [read_view(run, row, name, map_keys, note) for row, note in zip(images, notes, strict=True)]
 
 
-def _style(run: Run, picture: Picture) -> MapStyle:
+def _style(run: OpenedRun, picture: Picture) -> MapStyle:
     return _style_of(run, picture.method, picture.target)
 
 
-def _style_of(run: Run, method: str, target: str) -> MapStyle:
+def _style_of(run: OpenedRun, method: str, target: str) -> MapStyle:
     return MapStyle(method, target, _kind(run, method), METHODS[method].drawn)
 
 
-def _kind(run: Run, method: str) -> MapKind:
+def _kind(run: OpenedRun, method: str) -> MapKind:
     if METHODS[method].kind == "statistic":
         return "statistic"
     return "signed" if run.settings.render.signed else "relu"
 
 
-def _draw_settings(run: Run, kind: MosaicKind) -> DrawSettings:
+def _draw_settings(run: OpenedRun, kind: MosaicKind) -> DrawSettings:
     asked = run.settings.render
     chosen = asked.model_dump(include={"panel_px", "alpha", "colour_map", "signed_colour_map"})
     return DrawSettings(
@@ -115,7 +120,7 @@ def _draw_settings(run: Run, kind: MosaicKind) -> DrawSettings:
     )
 
 
-def _draw_positions(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
+def _draw_positions(run: OpenedRun, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     name, style = picture.checkpoints[0], _style(run, picture)
     map_keys = [p for p in wanted_map_keys(run, name) if (p.method, p.target) == picture.style]
     views = _views(run, picture, name, map_keys, shared)
@@ -123,7 +128,7 @@ def _draw_positions(run: Run, picture: Picture, shared: Shared) -> NDArray[np.ui
     return positions_mosaic(views, style, _draw_settings(run, picture.kind), _title(picture, f"checkpoint {name}"), _all_or_none(found))
 
 
-def _draw_paper(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
+def _draw_paper(run: OpenedRun, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     name, style, position = picture.checkpoints[0], _style(run, picture), run.settings.render.position
     map_key = MapKey(position, picture.target, picture.method)
     views = _views(run, picture, name, [map_key], shared)
@@ -131,7 +136,7 @@ def _draw_paper(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]
     return paper_mosaic(views, style, position, _draw_settings(run, picture.kind), _title(picture, f"checkpoint {name}"), scale)
 
 
-def _draw_epochs(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
+def _draw_epochs(run: OpenedRun, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     style, position = _style(run, picture), run.settings.render.position
     map_key = MapKey(position, picture.target, picture.method)
     columns = [_views(run, picture, name, [map_key], shared) for name in picture.checkpoints]
@@ -149,7 +154,7 @@ def _epoch_map(view: SampleView, position: str) -> EpochMap:
     return EpochMap(view.maps.get(position), view.reasons.get(position, ""), view.rounding.get(position, 0.0), view.note)
 
 
-def _draw_methods(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
+def _draw_methods(run: OpenedRun, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     name, image = picture.checkpoints[0], _images(picture)[0]
     (note,) = shared.best.words(name, picture.target, [int(image["sample"])])
     chosen = [map_key for map_key in wanted_map_keys(run, name) if map_key.target in (picture.target, NO_TARGET)]
@@ -165,16 +170,16 @@ def _draw_methods(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint
     return methods_mosaic(rows, _draw_settings(run, picture.kind), title, picture.target)
 
 
-def _draw_depth(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
+def _draw_depth(run: OpenedRun, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     name = picture.checkpoints[0]
     map_keys = [map_key for map_key in wanted_map_keys(run, name) if (map_key.method, map_key.target) == picture.style]
     views = _views(run, picture, name, map_keys, shared)
     return depth_mosaic(views, _style(run, picture), _draw_settings(run, picture.kind), _title(picture, f"checkpoint {name}, by depth"))
 
 
-def _draw_pair(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
+def _draw_pair(run: OpenedRun, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     name, images = picture.checkpoints[0], _images(picture)
-    found = Explainer(run).pair(name, *(int(row["sample"]) for row in images))
+    found = shared.explainer.pair(name, *(int(row["sample"]) for row in images))
     sides = []
     for row, partner, own, other in zip(images, images[::-1], ("first", "second"), ("second", "first"), strict=True):
         heat, alike = found[f"{own}_map"].values, found[f"{other}_like_{own}"].values
@@ -185,11 +190,11 @@ def _draw_pair(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     return pair_mosaic(sides[0], sides[1], _kind(run, "hires_cam"), _draw_settings(run, picture.kind), title, _cosine(run, name, images))
 
 
-def _draw_change(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
+def _draw_change(run: OpenedRun, picture: Picture, shared: Shared) -> NDArray[np.uint8]:
     """Split at the patch map, whose cells are the photo's for every checkpoint, however its FAM warps."""
     images, (before, after) = _images(picture), picture.checkpoints
     key = MapKey("patch", picture.target, picture.method).key
-    split = Explainer(run).split_change(before, after, key, [int(row["sample"]) for row in images])
+    split = shared.explainer.split_change(before, after, key, [int(row["sample"]) for row in images])
     rows = []
     for number, row in enumerate(images):
         maps = {str(name): found.values[number] for name, found in split.data_vars.items()}
@@ -200,12 +205,12 @@ def _draw_change(run: Run, picture: Picture, shared: Shared) -> NDArray[np.uint8
     return change_mosaic(rows, (first, last), _style(run, picture), _draw_settings(run, picture.kind), title, "patch")
 
 
-def _why_no_change(run: Run, row: pd.Series, checkpoints: Sequence[str]) -> str:
+def _why_no_change(run: OpenedRun, row: pd.Series, checkpoints: Sequence[str]) -> str:
     odd = [name for name in checkpoints if overflow_of_sample(run.features(name), int(row["sample"]))]
     return why_undefined(run, row, (*odd, checkpoints[-1])[0])
 
 
-def _cosine(run: Run, name: str, images: Sequence[pd.Series]) -> float | None:
+def _cosine(run: OpenedRun, name: str, images: Sequence[pd.Series]) -> float | None:
     """Return the mean over the parts of the cosine of a pair; None where it is not defined."""
     read = [run.features(name).read(["embedding"], slice(int(row["sample"]), int(row["sample"]) + 1)) for row in images]
     parts = [found["embedding"].values[0, :-1].astype(np.float64) for found in read]
@@ -215,7 +220,7 @@ def _cosine(run: Run, name: str, images: Sequence[pd.Series]) -> float | None:
     return float((one * other).sum(axis=1).mean())
 
 
-_DRAW: Mapping[MosaicKind, Callable[[Run, Picture, Shared], NDArray[np.uint8]]] = MappingProxyType(
+_DRAW: Mapping[MosaicKind, Callable[[OpenedRun, Picture, Shared], NDArray[np.uint8]]] = MappingProxyType(
     {
         "positions": _draw_positions,
         "epochs": _draw_epochs,

@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin
 from pipeline.disk.places import Place
 from pipeline.disk.records import write_atomically
 
+_COMPRESSION = 1  # the quickest: a quarter of the time of zlib's default, and a tenth more bytes
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -24,7 +25,7 @@ def write_png(path: Place, picture: NDArray[np.uint8], settings: Mapping[str, An
     for key, value in settings.items():
         chunks.add_itxt(key, str(value))
     content = BytesIO()
-    Image.fromarray(picture).save(content, format="PNG", pnginfo=chunks)
+    Image.fromarray(picture).save(content, format="PNG", pnginfo=chunks, compress_level=_COMPRESSION)
     write_atomically(path, content.getvalue())
 
 

@@ -43,7 +43,7 @@ def render(run: Run, *, partial: bool = False) -> Outcome:
 
 @dataclass(frozen=True)
 class _Pictures:
-    """Pictures of the same checkpoints."""
+    """Pictures of the same place."""
 
     name: str
     pictures: Sequence[Picture]
@@ -64,12 +64,12 @@ class RenderStage(PieceStage[_Pictures]):
         self._fence: Fence
 
     def subjects(self) -> list[_Pictures]:
-        """Pictures that the settings ask for, those of the same checkpoints together."""
+        """Pictures that the settings ask for, those of a place together, so that its photos are read by one process."""
         self._names = finished_checkpoints(self.run, self._partial)
         self._planned = wanted_pictures(self.run, self._names)
         found: dict[str, list[Picture]] = {}
         for picture in self._planned:
-            found.setdefault(", ".join(picture.checkpoints), []).append(picture)
+            found.setdefault(picture.place, []).append(picture)
         return [_Pictures(name, pictures) for name, pictures in found.items()]
 
     def units(self, subject: _Pictures) -> Sequence[Picture]:
@@ -98,7 +98,8 @@ class RenderStage(PieceStage[_Pictures]):
 
     def join(self) -> None:
         """List the pictures; of parts the one that finds them all drawn."""
-        if self.run.share.is_whole or not stale_pictures(self.run, self._planned):
+        drawn = {picture.path for pictures in self.shared.values() for picture in pictures}  # by this process, or found to be as they should
+        if not stale_pictures(self.run, [picture for picture in self._planned if picture.path not in drawn]):
             write_listing(self.run, self._planned)
 
     def left(self) -> str:
@@ -134,9 +135,9 @@ class PictureWork:
 
         def draw(picture: Picture) -> None:
             with one_at_a_time:
-                drawn = draw_picture(self.run, picture, shared)
-                self.fence.check()
-                write_png(self.run.mosaics_path / picture.path, drawn, text_chunks(self.run, picture))
+                drawn, chunks = draw_picture(picture, shared), text_chunks(shared.run, picture, shared.content)
+            self.fence.check()
+            write_png(self.run.mosaics_path / picture.path, drawn, chunks)  # meanwhile another thread draws
             tell(1)
 
         return draw

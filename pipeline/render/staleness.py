@@ -73,8 +73,8 @@ def _heads(run: Run, picture: Picture) -> list[str | None]:
     return [series, *(picture.heads or distinct_labels(checkpoint_names(run, picture.checkpoints))), *left_out]
 
 
-def text_chunks(run: Run, picture: Picture) -> dict[str, Any]:
-    """What a picture's file notes of it: keyword -> text."""
+def text_chunks(run: Run, picture: Picture, content: Callable[[str, int], str]) -> dict[str, Any]:
+    """What a picture's file notes of it: keyword -> text. `content` gives the digest of a checkpoint's features of an image."""
     settings = run.settings.render
     return {
         "Software": f"safenet-atlas {version('safenet-atlas')}",
@@ -88,7 +88,7 @@ def text_chunks(run: Run, picture: Picture) -> dict[str, Any]:
         "colour_map": ", ".join(drawn_colour_maps(run, picture)),
         "alpha": settings.alpha,
         "settings": settings.model_dump_json(),
-        "stamp": _stamp(run, picture, partial(content_of, run)),
+        "stamp": _stamp(run, picture, content),
         **_boxes(picture),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import cv2
@@ -113,6 +113,7 @@ class Panel:
     caption: str = ""
     reason: str = ""
     rounding: float = 0.0
+    verdicts: dict[DrawSettings, Verdict] = field(default_factory=dict, init=False, compare=False, repr=False)  # what `judge_panel` found before
 
     def __post_init__(self) -> None:
         check_photo(self.photo)
@@ -139,6 +140,12 @@ class Verdict:
 
 def judge_panel(panel: Panel, settings: DrawSettings) -> Verdict:
     """Return whether the panel's map is drawn. One that is not leaves the dimmed photo with `text` on it; one of low contrast says so below."""
+    if settings not in panel.verdicts:
+        panel.verdicts[settings] = _judge(panel, settings)
+    return panel.verdicts[settings]
+
+
+def _judge(panel: Panel, settings: DrawSettings) -> Verdict:
     if panel.heat is None and not panel.reason:
         return Verdict("photo", "", False)
     status = map_status(panel.heat, panel.kind, settings.low_contrast_below, panel.rounding)

@@ -15,6 +15,7 @@ from pipeline.cam.explain import Explainer
 from pipeline.cam.wanted import wanted_map_keys
 from pipeline.look.open_run import open_run
 from pipeline.look.status import run_status
+from pipeline.render.opened_run import OpenedRun
 from pipeline.render.views import read_view, why_no_pair
 from pipeline.stages import STAGES
 from stages.cam.compute import compute_cams
@@ -245,9 +246,10 @@ def test_one_poisoned_image_leaves_all_others_as_they_are(lab, intact, tmp_path,
     maps, expected = (one.cams(checkpoint).read([key for p in map_keys for key in (p.key, p.facts_key)]) for one in (run, reference))
     for key in maps:
         np.testing.assert_array_equal(maps[key].values[rest], expected[key].values[rest], err_msg=str(key))
+    of_match = [p for p in map_keys if p.method == "hires_cam" and p.target == "match"]
+    opened = [OpenedRun.of(each) for each in (run, reference)]
     for row in (run.manifest.iloc[number] for number in rest):
-        one, other = (read_view(each, row, checkpoint, [p for p in map_keys if p.method == "hires_cam" and p.target == "match"], "match")
-                      for each in (run, reference))  # fmt: skip
+        one, other = (read_view(each, row, checkpoint, of_match, "match") for each in opened)
         assert one.reasons == other.reasons and one.rounding == other.rounding and one.label == other.label
         for position in one.maps:
             np.testing.assert_array_equal(one.maps[position], other.maps[position])
@@ -284,14 +286,15 @@ def test_a_poisoned_image_is_named_in_status_report_and_panels(lab, intact, tmp_
     assert f"{checkpoint}: 1 value in 1 image is not finite, first in embedding of {identity}, head part1; " in page
     assert "1 gallery image left out for the same reason" in page
     map_keys = [p for p in wanted_map_keys(run, checkpoint) if p.method == "hires_cam" and p.target == "match"]
-    own, other = (read_view(run, run.manifest.iloc[number], checkpoint, map_keys) for number in (sample, _drone_of(run, run.manifest.iloc[sample])))
+    seen = OpenedRun.of(run)
+    own, other = (read_view(seen, run.manifest.iloc[number], checkpoint, map_keys) for number in (sample, _drone_of(run, run.manifest.iloc[sample])))
     assert own.reasons["aligned"].startswith("not finite: embedding; the network's own values overflow")
     assert other.reasons["aligned"] == "no map: the images of this place in the other view are void or not finite"
     (norm,) = [p for p in wanted_map_keys(run, checkpoint) if p.key == "patch/none/l2_norm"]
-    assert read_view(run, run.manifest.iloc[sample], checkpoint, [norm]).reasons == {}, "it is not made of the embedding"
+    assert read_view(seen, run.manifest.iloc[sample], checkpoint, [norm]).reasons == {}, "it is not made of the embedding"
     partner = run.manifest.iloc[_drone_of(run, run.manifest.iloc[sample])]
-    assert why_no_pair(run, partner, run.manifest.iloc[sample], checkpoint).startswith("the other image is not finite: embedding; the network's")
-    assert why_no_pair(run, run.manifest.iloc[sample], partner, checkpoint).startswith("not finite: embedding; the network's")
+    assert why_no_pair(seen, partner, run.manifest.iloc[sample], checkpoint).startswith("the other image is not finite: embedding; the network's")
+    assert why_no_pair(seen, run.manifest.iloc[sample], partner, checkpoint).startswith("not finite: embedding; the network's")
     opened = open_run(directory)
     facts = opened.facts["aligned/match/hires_cam"].isel(checkpoint=0, sample=sample)
     assert STATUS[int(facts.sel(fact="status"))].name == "not finite"

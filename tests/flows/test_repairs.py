@@ -23,6 +23,7 @@ from pipeline.look.status import run_status
 from pipeline.look.verify import verify
 from pipeline.render import stage as render_stage
 from pipeline.render import views as picture_views
+from pipeline.render.opened_run import OpenedRun
 from pipeline.render.stage import render
 from pipeline.run.directory import MissingProductError, StaleStoreError
 from pipeline.stages import STAGES
@@ -180,12 +181,12 @@ def test_another_photo_at_the_same_path_is_not_drawn(lab, finished_copy, tmp_pat
     from PIL import Image
 
     photos = Path(shutil.copytree(lab.photos, tmp_path / "photos"))
-    run = lab.run(finished_copy, photos=photos)
+    run, later = (OpenedRun.of(lab.run(finished_copy, photos=photos)) for _ in range(2))
     row = run.manifest.iloc[0]
     expected = picture_views.read_photo(run, row, "net_000")
-    run.manifest.attrs["root"] = str(photos)
+    later.manifest.attrs["root"] = str(photos)
     Image.new("RGB", (48, 48), "red").save(photos / row["path"])
-    drawn = picture_views.read_photo(run, row, "net_000")
+    drawn = picture_views.read_photo(later, row, "net_000")
     assert drawn.shape == (32, 32, 3)
     assert np.abs(drawn.mean(axis=(0, 1)) - expected.mean(axis=(0, 1))).max() < 3
 

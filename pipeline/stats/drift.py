@@ -10,15 +10,18 @@ import xarray as xr
 
 from pipeline.features.finished import images_stamp
 from pipeline.run.directory import Run
+from pipeline.stats.blocks import Sources, figures_of_block
 from pipeline.stats.staleness import FigureInputs
-from pipeline.store.blocks import Block
 from pipeline.store.fences import Fence
 from pipeline.store.groups import JOINED
 from pipeline.store.tables import read_dataset, without_attributes, write_dataset
 from pipeline.work.executors import run_batches, run_blocks
 from pipeline.work.pieces import Batch
 from stages.labels import CheckpointName, series_of
-from stages.stats.groups import changed_boundaries, drift_block, finalize_drift
+from stages.stats.drift import boundary_changed
+from stages.stats.groups import labelled
+from stages.stats.images import reduced_drifts
+from stages.stats.reductions import mean
 
 
 def write_joined(run: Run, inputs: Sequence[FigureInputs], mark: str, fence: Fence) -> None:
@@ -82,18 +85,15 @@ def _drift(run: Run, before: FigureInputs | None, after: FigureInputs, suffix: s
     """Drift between two checkpoints; nothing where there is no earlier one, or its samples or grid differ."""
     if before is None or not _comparable(run, before, after):
         return xr.Dataset()
-    keys = [map_key.key for map_key in after.map_keys]
-    first, second = (run.cams(one.name) for one in (before, after))
-
-    def work(block: Block) -> xr.Dataset:
-        return drift_block(first.read(keys, block.rows), second.read(keys, block.rows), run.settings.stats)
-
-    blocks = list(run_blocks(run.settings.compute, work, after.blocks)) if keys else []
-    found = finalize_drift(xr.concat(blocks, dim="sample"), after.groups, after.map_keys, suffix) if blocks else xr.Dataset()
-    boundaries = [run.features(one.name).read(["boundary", "saliency"]) for one in (before, after)]
-    if boundaries[0].sizes == boundaries[1].sizes:
-        found[f"boundary_changed_to_{suffix}"] = changed_boundaries(boundaries[0], boundaries[1], after.groups)
-    return found
+    sources = Sources(run.features(after.name), run.cams(after.name), after.map_keys, {suffix: run.cams(before.name)})
+    wanted, members = frozenset(f"{suffix}/{key.key}" for key in after.map_keys), after.groups.members
+    blocks = list(run_blocks(run.settings.compute, lambda block: figures_of_block(sources, block, wanted, run.settings.stats), sources.cams.blocks))
+    found = reduced_drifts(lambda key: np.concatenate([block[key] for block in blocks]), members, after.map_keys, suffix)
+    features = [run.features(one.name).arrays(["boundary", "saliency"]) for one in (before, after)]
+    if features[0]["boundary"].shape == features[1]["boundary"].shape:
+        changed = boundary_changed(features[0], features[1])
+        found[f"boundary_changed_to_{suffix}"] = (("group",), np.array([mean(changed[chosen], {}) for chosen in members]))
+    return labelled(found, after.groups, after.map_keys)
 
 
 def _comparable(run: Run, before: FigureInputs, after: FigureInputs) -> bool:

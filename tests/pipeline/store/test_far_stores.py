@@ -121,6 +121,8 @@ def test_a_run_is_verified_within_few_answers_but_for_its_bytes(run):
     with far_away() as requests:
         found = verify(run)
     assert found.faults == []
-    files = sum(len(store.blocks) * len(store.attributes.get("block_arrays", store.all_keys())) for store in (run.features("net_000"), run.cams("net_000")))
+    files = sum(
+        len(store.blocks) * len(store.attributes.get("block_arrays", store.all_keys())) for store in (run.features("net_000"), run.cams("net_000"))
+    )
     assert requests.counts["head"] <= 60
     assert requests.in_a_row <= files + 80

@@ -55,7 +55,7 @@ def forget_checkpoints(run: Run, names: Sequence[str]) -> Forgotten:
             held.enter_context(run.locked(product))
         for name in chosen:
             finish_swap(run, name)
-        stores = [store for name in chosen for store in (run.cams(name), replacement_of(run, name), run.features(name))]
+        stores = [store for name in chosen for store in (run.figures(name), run.cams(name), replacement_of(run, name), run.features(name))]
         for store in stores:
             store.ledger.clear()
         pictures = _forget_pictures(run, chosen)
@@ -65,7 +65,7 @@ def forget_checkpoints(run: Run, names: Sequence[str]) -> Forgotten:
 
 def _names(run: Run) -> set[str]:
     """Of everything that is there of any checkpoint, if only an empty folder in the ledger."""
-    stores = (run.features_path, run.cams_path, run.stats_path, run.pixels_path)
+    stores = (run.features_path, run.cams_path, run.figures_path, run.stats_path, run.pixels_path)
     folders = (folder for path in stores for folder in (path, run.directory / "ledger" / path.stem) if folder.is_dir())
     found = {entry.name for folder in folders for entry in folder.iterdir() if entry.is_dir()}
     return {name for name in found if not name.startswith(".")} - {JOINED}

@@ -1,52 +1,65 @@
-"""The figures of one checkpoint. They are reduced where its blocks are read, so only one group is written."""
+"""What one process of the stats stage does: it computes and writes the figures of the images of a block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import xarray as xr
 
 from pipeline.run.directory import Run
-from pipeline.stats.blocks import Sources, figures_of_block
-from pipeline.stats.reduce import gallery_of, reduce_figures, reduce_retrieval
-from pipeline.stats.sanity import sanity_of
-from pipeline.stats.staleness import FigureInputs
+from pipeline.stats.blocks import figures_of_block
+from pipeline.stats.state import sources_of
+from pipeline.store.blocks import Block
 from pipeline.store.fences import Fence
-from pipeline.store.tables import write_dataset
-from pipeline.work.executors import run_blocks
 from pipeline.work.log import log
-from stages.stats.images import keys_of
+from pipeline.work.stops import check_stop
+from stages.cam.map_keys import MapKey
+
+
+@dataclass(frozen=True)
+class FigurePiece:
+    """Figures that one block lacks.
+
+    Attributes
+    ----------
+    name, map_keys, others
+        As in FigureInputs.
+    stamps : mapping
+        Key of an array -> what its figures are made of: see `pipeline.stats.state.figure_stamps`.
+    fence : Fence
+        Under which the piece is given out.
+    """
+
+    name: str
+    map_keys: Sequence[MapKey]
+    others: Mapping[str, str]
+    block: Block
+    stamps: dict[str, str]
+    fence: Fence
+
+    def __len__(self) -> int:
+        """Images."""
+        return len(self.block)
 
 
 @dataclass(frozen=True)
 class FiguresWork:
-    """Figures of one checkpoint after the other, as `pipeline.work.executors` takes it."""
+    """Figures of one block after the other, as `pipeline.work.executors` takes it."""
 
     run: Run
-    fence: Fence
 
-    def open(self, tell: Callable[[int], None]) -> Callable[[FigureInputs], None]:
+    def open(self, tell: Callable[[int], None]) -> Callable[[FigurePiece], None]:
         """Once in each process."""
 
-        def write(one: FigureInputs) -> None:
-            self.fence.check()  # before anything is computed in vain
-            about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": one.epoch}
-            write_dataset(self.run.stats_path, one.name, figures_of(self.run, one), about, self.fence)
-            log(f"{self.run.stats_path.name}/{one.name}: figures written")
-            tell(1)
+        def write(piece: FigurePiece) -> None:
+            check_stop()
+            piece.fence.check()  # before anything is computed in vain
+            figures = self.run.figures(piece.name)
+            if not (figures.ledger.is_done(piece.block, piece.stamps) and figures.holds(piece.block, piece.stamps)):
+                found = figures_of_block(sources_of(self.run, piece), piece.block, frozenset(piece.stamps), self.run.settings.stats)
+                figures.write_block(piece.block, {key: values.astype(np.float32) for key, values in found.items()}, piece.stamps, piece.fence)
+                log(f"{figures} {piece.block}: {len(found)} arrays of figures written")
+            tell(len(piece))
 
         return write
-
-
-def figures_of(run: Run, one: FigureInputs) -> xr.Dataset:
-    """Compute the figures of a checkpoint's images, block by block, and reduce them, dims (group, product, ...)."""
-    features, cams = run.features(one.name), run.cams(one.name)
-    sources = Sources(features, cams, one.map_keys)
-    wanted = frozenset(keys_of(one.map_keys))
-    blocks = list(run_blocks(run.settings.compute, lambda block: figures_of_block(sources, block, wanted, run.settings.stats), cams.blocks))
-    found = reduce_figures(run, one, sources, lambda key: np.concatenate([block[key] for block in blocks]))
-    gallery = gallery_of(one, features)
-    retrieval = reduce_retrieval(run, one, gallery, gallery.figures(), features)
-    return found.merge(sanity_of(run, one)).merge(retrieval)  # the maps keep their order

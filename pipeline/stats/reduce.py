@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -10,35 +11,81 @@ from numpy.typing import NDArray
 
 from pipeline.features.variants import stored_variants
 from pipeline.run.directory import Run
-from pipeline.stats.blocks import Sources
+from pipeline.stats.sanity import sanity_of
 from pipeline.stats.staleness import FigureInputs
+from pipeline.stats.state import RETRIEVAL, lacks_retrieval, retrieval_stamp, sources_of
 from pipeline.store.blocks import Block
+from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
+from pipeline.store.tables import write_dataset
 from pipeline.work.executors import run_blocks
+from pipeline.work.log import log
 from stages.cam.map_keys import MapKey
 from stages.stats.agreement import by_position
+from stages.stats.drift import boundary_changed
 from stages.stats.gallery import Gallery
 from stages.stats.groups import labelled
-from stages.stats.images import Variables, reduced_images
+from stages.stats.images import PREVIOUS, Variables, reduced_drifts, reduced_images
 from stages.stats.mean_maps import MapSums
+from stages.stats.reductions import mean
 from stages.stats.variants import retrieval_by_variant
 
 
-def reduce_figures(run: Run, one: FigureInputs, sources: Sources, read: Callable[[str], NDArray[np.floating]]) -> xr.Dataset:
-    """Return the figures of a checkpoint, dims (group, product, ...).
+@dataclass(frozen=True)
+class ReduceWork:
+    """Figures of one checkpoint after the other from those of its images, as `pipeline.work.executors` takes it."""
 
-    Parameters
-    ----------
-    run : Run
-    one : FigureInputs
-    sources : Sources
-    read : callable
-        Key of an array of figures -> its values, float [sample, column].
-    """
-    found = reduced_images(read, one.groups, one.map_keys, sources.network, masks=sources.has_masks, kinds=sources.others)
+    run: Run
+    fence: Fence
+
+    def open(self, tell: Callable[[int], None]) -> Callable[[FigureInputs], None]:
+        """Once in each process."""
+
+        def write(one: FigureInputs) -> None:
+            self.fence.check()  # before anything is computed in vain
+            about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": one.epoch}
+            write_dataset(self.run.stats_path, one.name, _figures_of(self.run, one), about, self.fence)
+            log(f"{self.run.stats_path.name}/{one.name}: figures written")
+
+        return write
+
+
+def _figures_of(run: Run, one: FigureInputs) -> xr.Dataset:
+    """Return the figures of a checkpoint, dims (group, product, ...)."""
+    sources, figures = sources_of(run, one), run.figures(one.name)
+    found = reduced_images(figures.values, one.groups, one.map_keys, sources.network, masks=sources.has_masks)
     if one.map_keys:
         found |= _mean_maps(run, one, sources.cams)
+    gallery = gallery_of(one, sources.features)
+    retrieval = gallery.reduced(_queries(run, one, gallery)).merge(
+        retrieval_by_variant(gallery, stored_variants(run, sources.features), one.variants)
+    )
+    of_maps = labelled(found, one.groups, one.map_keys).merge(drift_to(run, one, PREVIOUS))
+    return of_maps.merge(sanity_of(run, one)).merge(retrieval)  # the maps keep their order
+
+
+def drift_to(run: Run, one: FigureInputs, kind: str) -> xr.Dataset:
+    """Drift from the previous checkpoint, or to the last; nothing where there is none to compare with."""
+    if kind not in one.others:
+        return xr.Dataset()
+    found = reduced_drifts(run.figures(one.name).values, one.groups.members, one.map_keys, kind)
+    features = [run.features(name).arrays(["boundary", "saliency"]) for name in (one.others[kind], one.name)]
+    if features[0]["boundary"].shape == features[1]["boundary"].shape:
+        changed = boundary_changed(features[0], features[1])
+        found[f"boundary_changed_to_{kind}"] = (("group",), np.array([mean(changed[chosen], {}) for chosen in one.groups.members]))
     return labelled(found, one.groups, one.map_keys)
+
+
+def _queries(run: Run, one: FigureInputs, gallery: Gallery) -> NDArray[np.floating]:
+    """Figures of every query; they are stored where they are not."""
+    figures = run.figures(one.name)
+    if not lacks_retrieval(run, one):
+        return figures.values(RETRIEVAL)
+    mark = retrieval_stamp(run, one)
+    found = gallery.figures().astype(np.float32)
+    for block in figures.blocks:
+        figures.write_block(block, {RETRIEVAL: found[block.rows]}, {RETRIEVAL: mark})
+    return found
 
 
 def _mean_maps(run: Run, one: FigureInputs, cams: GroupStore) -> Variables:
@@ -81,8 +128,3 @@ def _rows_of(features: GroupStore, keys: Sequence[str], rows: NDArray[np.intp], 
     start = int(rows[0]) // size * size
     read = features.arrays(keys, slice(start, min(start + size, features.attributes["samples"])))
     return {key: values[rows - start] for key, values in read.items()}
-
-
-def reduce_retrieval(run: Run, one: FigureInputs, gallery: Gallery, figures: NDArray[np.floating], features: GroupStore) -> xr.Dataset:
-    """Of all images that are looked at, and by flight height where there are several."""
-    return gallery.reduced(figures).merge(retrieval_by_variant(gallery, stored_variants(run, features), one.variants))

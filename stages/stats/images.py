@@ -115,7 +115,6 @@ def reduced_images(
     network: Architecture,
     *,
     masks: bool,
-    kinds: Iterable[str],
 ) -> Variables:
     """Reduce the figures of all images to those of groups; one array of figures at a time is in memory.
 
@@ -128,8 +127,6 @@ def reduced_images(
     network : Architecture
     masks : bool
         Whether there are figures that need a mask.
-    kinds : iterable of str
-        As `keys_of` takes them.
 
     Returns
     -------
@@ -141,8 +138,6 @@ def reduced_images(
     found["count"] = (("group",), groups.sizes)
     if map_keys:
         found |= _by_map([reduced(table, read(f"{MAPS}/{key.key}"), members, sizes) for key in map_keys])
-        for kind in kinds:
-            found |= reduced_drifts(read, members, map_keys, kind)
         agreements = {position: read(f"{AGREEMENT}/{position}") for position in by_position(map_keys)}
         found["agreement"] = (("group", "product", "other"), reduced_agreement(agreements, map_keys, members))
     return found

@@ -12,7 +12,7 @@ from stages.stats.figures import DRIFT_FIGURES, MAP_FIGURES
 from stages.stats.gallery import Gallery, in_memory
 from stages.stats.groups import labelled
 from stages.stats.heat import Heat, Masks
-from stages.stats.images import image_figures, keys_of, reduced_images
+from stages.stats.images import image_figures, keys_of, reduced_drifts, reduced_images
 from stages.stats.images import map_figures as all_map_figures
 from stages.stats.mean_maps import MapSums
 from stages.stats.modules import MODULE_FEATURES
@@ -57,7 +57,13 @@ def figures_of_images(cams, features, network, settings, others=()):
 def reduced(parts, cams, groups, network, *, masks=True, kinds=()):
     """Reduce the figures of consecutive images, and the maps themselves, to those of groups."""
     map_keys = map_keys_in(cams)
-    found = reduced_images(lambda key: np.concatenate([part[key] for part in parts]), groups, map_keys, network, masks=masks, kinds=kinds)
+
+    def read(key):
+        return np.concatenate([part[key] for part in parts])
+
+    found = reduced_images(read, groups, map_keys, network, masks=masks)
+    for kind in kinds:
+        found |= reduced_drifts(read, groups.members, map_keys, kind)
     if map_keys:
         sums = MapSums.of([whole_or_nothing(cams[key.key].values) for key in map_keys], groups.index, len(groups.name))
         found |= {name: (("group", "product", "y", "x")[: values.ndim], values) for name, values in sums.statistics().items()}

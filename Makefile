@@ -81,6 +81,7 @@ bench: $(DEV)  ## Benchmarks (side-by-side ratios)
 	$(VENV)/bin/python benchmarks/bench_extract.py
 	$(VENV)/bin/python benchmarks/bench_store.py
 	$(VENV)/bin/python benchmarks/bench_layout.py
+	$(VENV)/bin/python benchmarks/bench_map_layout.py
 	$(VENV)/bin/python benchmarks/bench_cam.py
 	$(VENV)/bin/python benchmarks/bench_scale.py
 

@@ -15,11 +15,12 @@ from typing import Any
 
 from pipeline.disk.places import Place, files_below, name_below, remove_tree
 from pipeline.disk.records import DamagedRecordError
-from pipeline.features.replacing import finish_swap, replacement_of
 from pipeline.render.listing import LISTING, listing_seal
 from pipeline.render.png_files import png_settings
 from pipeline.run.directory import Run
+from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import JOINED, METADATA, bytes_on_disk, read_json
+from pipeline.store.replacing import finish_swap, replacement_of
 from pipeline.store.seals import Seal
 from pipeline.store.tables import dataset_seal
 from stages.naming import known
@@ -54,13 +55,19 @@ def forget_checkpoints(run: Run, names: Sequence[str]) -> Forgotten:
         for product in ("stats", "pixels", "mosaics", *(f"{stage}/{name}" for stage in ("cams", "features") for name in chosen)):
             held.enter_context(run.locked(product))
         for name in chosen:
-            finish_swap(run, name)
-        stores = [store for name in chosen for store in (run.figures(name), run.cams(name), replacement_of(run, name), run.features(name))]
+            for store in (run.cams(name), run.features(name)):
+                finish_swap(store)
+        stores = [store for name in chosen for store in _stores(run, name)]
         for store in stores:
             store.ledger.clear()
         pictures = _forget_pictures(run, chosen)
         seals = [*_seals_of_figures(run, chosen), *(dataset_seal(run.pixels_path, name) for name in chosen), *(store.seal for store in stores)]
         return Forgotten(chosen, sum(_delete(seal) for seal in seals), pictures)
+
+
+def _stores(run: Run, name: str) -> list[GroupStore]:
+    cams, features = run.cams(name), run.features(name)
+    return [run.figures(name), replacement_of(cams), cams, replacement_of(features), features]
 
 
 def _names(run: Run) -> set[str]:

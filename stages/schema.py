@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 2  # of features and figures
+CAMS_SCHEMA_VERSION = 3  # heat maps lie in blocks of their own length
+LATEST_SCHEMA_VERSION = CAMS_SCHEMA_VERSION
 Arrays: TypeAlias = "Mapping[str, NDArray]"  # a block of features in memory: name of a variable -> its values
 
 

@@ -1,13 +1,16 @@
-"""The cam stage: features.zarr -> cams.zarr, one array per product, each with its own stamp; no model, no checkpoint file."""
+"""The cam stage: features.zarr -> cams.zarr, one array a map key, each with its own stamp; no model, no checkpoint file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.cam.blocks import slices_of, wanted_block_samples
+from pipeline.cam.bringing_over import bring_over
 from pipeline.cam.layout import lay_out_maps
+from pipeline.cam.pending import Pending
 from pipeline.cam.references import References
-from pipeline.cam.spans import CamSpan, CamWork, Piece
+from pipeline.cam.spans import CamSlice, CamSpan, CamWork
 from pipeline.cam.staleness import CamState, cam_state, current_maps, map_stamps
 from pipeline.cam.target_checks import check_targets
 from pipeline.cam.wanted import check_positions, notes_on_left_out, wanted_map_keys
@@ -17,7 +20,9 @@ from pipeline.features.schema_versions import refuse_later
 from pipeline.run.bring_up import PieceStage, bring_up_to_date
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.run.outcome import Outcome
-from pipeline.store.blocks import Block
+from pipeline.store.blocks import Block, blocks_of
+from pipeline.store.group_store import GroupStore
+from pipeline.store.replacing import finish_swap
 from pipeline.work.executors import runs_here
 from stages.cam.map_keys import MapKey
 from stages.targets.names import NO_TARGET
@@ -86,7 +91,8 @@ class CamStage(PieceStage[_Checkpoint]):
 
     def units(self, subject: _Checkpoint) -> list[Block]:
         """Blocks."""
-        return self.run.features(subject.name).blocks
+        features = self.run.features(subject.name)
+        return blocks_of(features.attributes["samples"], wanted_block_samples(self.run, features))
 
     def size(self, item: Block | CamSpan) -> int:
         """Images."""
@@ -97,24 +103,40 @@ class CamStage(PieceStage[_Checkpoint]):
         features, cams = self.run.features(subject.name), self.run.cams(subject.name)
         subject.content = content_stamp(features)
         if alone:
-            cams.sweep()
-            refuse_later(cams)
+            self._prepare_group(features, cams)
             if not cams.is_laid_out or cam_state(self.run, subject.name, subject.map_keys).pending:
                 cams.take_over()
-            lay_out_maps(features, cams, subject.map_keys, map_stamps(features, subject.map_keys))
+            lay_out_maps(features, cams, wanted_block_samples(self.run, features), subject.map_keys, map_stamps(features, subject.map_keys))
         state, mine = cam_state(self.run, subject.name, subject.map_keys), {block.index for block in self.shared[subject.name]}
         if state.pending and alone:
             self._forget_whole(subject, state)
-        pieces = [Piece(block, tuple(missing), state.origins[block]) for block, missing in state.pending if block.index in mine]
-        subject.computed = len({product for piece in pieces for product in piece.map_keys})
+        pending = [Pending(block, tuple(missing), state.origins[block]) for block, missing in state.pending if block.index in mine]
+        subject.computed = len({map_key for one in pending for map_key in one.map_keys})
+        slices = [[CamSlice(one, rows) for rows in slices_of(features, one.block)] for one in pending]
+        return [CamSpan(subject.name, tuple(some), cams.fence) for some in self._spans(slices, cams.attributes["block_samples"])]
+
+    def _spans(self, slices: Sequence[Sequence[CamSlice]], block_samples: int) -> list[list[CamSlice]]:
+        """Here slice by slice, which threads share; for other processes complete blocks."""
         compute = self.run.settings.compute
-        size = 1 if runs_here(compute) else max(1, compute.span_samples // cams.attributes["block_samples"])
-        return [CamSpan(subject.name, tuple(pieces[start : start + size]), cams.fence) for start in range(0, len(pieces), size)]
+        if runs_here(compute):
+            return [[one] for of_block in slices for one in of_block]
+        size = max(1, compute.span_samples // block_samples)
+        return [[one for of_block in slices[start : start + size] for one in of_block] for start in range(0, len(slices), size)]
+
+    def _prepare_group(self, features: GroupStore, cams: GroupStore) -> None:
+        """Go on with what a killed process began, and bring an earlier layout over."""
+        finish_swap(cams)
+        cams.sweep()
+        refuse_later(cams)
+        wanted = wanted_block_samples(self.run, features)
+        if cams.is_laid_out and cams.attributes["block_samples"] != wanted:
+            cams.take_over()
+            bring_over(features, cams, wanted)
 
     def _forget_whole(self, subject: _Checkpoint, state: CamState) -> None:
         """Take the maps that some block lacks from the note of the whole, and note how exact the closed form is."""
         features, cams = self.run.features(subject.name), self.run.cams(subject.name)
-        kept = current_maps(features, cams) - {product.key for _, missing in state.pending for product in missing}
+        kept = current_maps(features, cams) - {map_key.key for _, missing in state.pending for map_key in missing}
         noted = cams.ledger.whole()
         cams.ledger.mark_whole({"features": subject.content, "products": {key: noted["products"][key] for key in kept}})
         exactness = References(features).exactness.as_dict()

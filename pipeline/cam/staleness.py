@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from pipeline.cam.blocks import Origin, map_blocks, origins
 from pipeline.disk.stamps import stamp
-from pipeline.features.finished import block_contents, content_stamp, reference_stamp
+from pipeline.features.finished import content_stamp, reference_stamp
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.store.blocks import Block
 from pipeline.store.group_store import GroupStore
+from pipeline.store.replacing import is_swapping
 from safenet.architecture import Architecture
 from stages.cam.map_keys import MapKey
 from stages.targets.names import NO_TARGET, parse_target
@@ -26,15 +28,15 @@ class CamState:
     Attributes
     ----------
     stamps : mapping
-        Product key -> stamp that it must have.
+        Map key -> stamp that it must have.
     origins : mapping
-        Block -> digest of the features that its maps must be made of; empty where nothing is pending.
-    pending : list of (Block, list of Product)
+        Block -> what its maps must be made of; empty where nothing is pending.
+    pending : list of (Block, list of MapKey)
         What no mark proves.
     """
 
     stamps: Mapping[str, str]
-    origins: Mapping[Block, str]
+    origins: Mapping[Block, Origin]
     pending: Sequence[tuple[Block, Sequence[MapKey]]]
 
 
@@ -42,19 +44,19 @@ def cam_state(run: Run, name: str, map_keys: Sequence[MapKey]) -> CamState:
     """Compare a checkpoint's stored heat maps with its features and the settings; nothing is written."""
     features, cams = run.features(name), run.cams(name)
     stamps = map_stamps(features, map_keys)
-    held = _held(cams, map_keys)
-    if all(len(blocks) == len(features.blocks) for blocks in held.values()) and _are_noted_whole(features, cams, stamps):
+    blocks, held = map_blocks(run, features, cams), _held(cams, map_keys)
+    if all(len(numbers) == len(blocks) for numbers in held.values()) and _are_noted_whole(features, cams, stamps):
         return CamState(stamps, {}, [])
-    origins, pending = _origins(features), []
-    for (block, origin), made in zip(origins.items(), cams.ledger.records(list(origins)), strict=True):
+    made_of, pending = origins(features, blocks), []
+    for (block, origin), made in zip(made_of.items(), cams.ledger.records(blocks), strict=True):
         arrays = made.get("arrays", {}) if made.get("made_of") == origin else {}
         missing = [p for p in map_keys if block.index not in held[p] or not _is_marked(arrays, p, stamps[p.key])]
         pending += [(block, missing)] if missing else []
-    return CamState(stamps, origins, pending)
+    return CamState(stamps, made_of, pending)
 
 
 def _held(cams: GroupStore, map_keys: Sequence[MapKey]) -> dict[MapKey, set[int]]:
-    """Numbers of the blocks whose files are there, of both arrays of a product; none where an array is not."""
+    """Numbers of the blocks whose files are there, of both arrays of a map; none where an array is not."""
     held = cams.held_by_array(cams.present(key for p in map_keys for key in (p.key, p.facts_key)))
     return {p: held.get(p.key, set()) & held.get(p.facts_key, set()) for p in map_keys}
 
@@ -62,6 +64,14 @@ def _held(cams: GroupStore, map_keys: Sequence[MapKey]) -> dict[MapKey, set[int]
 def _is_marked(arrays: Mapping[str, Mapping[str, Any]], map_key: MapKey, mark: str) -> bool:
     """Whether maps and facts are both proven."""
     return all(arrays.get(key, {}).get("stamp") == mark for key in (map_key.key, map_key.facts_key))
+
+
+def refuse_swapping(cams: GroupStore) -> None:
+    """Raise a MissingProductError while maps are put in the place of those of an earlier layout, or where the process that did was killed."""
+    if is_swapping(cams):
+        raise MissingProductError(
+            f"{cams}: its heat maps are being put into blocks of another length, or were when a process was killed; run `atlas cam`"
+        )
 
 
 def current_maps(features: GroupStore, cams: GroupStore) -> set[str]:
@@ -76,7 +86,7 @@ def current_maps(features: GroupStore, cams: GroupStore) -> set[str]:
 
 
 def map_stamps(store: GroupStore, map_keys: Sequence[MapKey], version: int = VERSION) -> dict[str, str]:
-    """Product key -> stamp it must have, given the features in `store`."""
+    """Map key -> stamp it must have, given the features in `store`."""
     return _stamps(_Beyond(store), map_keys, version)
 
 
@@ -128,14 +138,8 @@ class _Beyond:
         return reference_stamp(self.store)
 
 
-def _origins(features: GroupStore) -> dict[Block, str]:
-    places = features.values("place").tolist()
-    blocks = features.blocks
-    return {block: stamp([content, places[block.rows]]) for block, content in zip(blocks, block_contents(features, blocks), strict=True)}
-
-
 def finished_stamps(run: Run, name: str, map_keys: Sequence[MapKey]) -> dict[str, str]:
-    """Return `product_stamps` of a checkpoint whose heat maps are all there.
+    """Return `map_stamps` of a checkpoint whose heat maps are all there.
 
     Raises
     ------
@@ -143,6 +147,7 @@ def finished_stamps(run: Run, name: str, map_keys: Sequence[MapKey]) -> dict[str
         If some are missing, or were made of other features.
     """
     features, cams = run.features(name), run.cams(name)
+    refuse_swapping(cams)
     stamps = map_stamps(features, map_keys)
     if _are_noted_whole(features, cams, stamps):
         return stamps
@@ -156,5 +161,5 @@ def finished_stamps(run: Run, name: str, map_keys: Sequence[MapKey]) -> dict[str
 def _are_noted_whole(features: GroupStore, cams: GroupStore, stamps: Mapping[str, str]) -> bool:
     """Whether the note of the whole speaks for all these maps, so that not each mark has to be read."""
     whole = cams.ledger.whole()
-    same_features = whole.get("features") == content_stamp(features) and len(cams.ledger.indices()) == len(features.blocks)
-    return same_features and stamps.items() <= whole["products"].items()
+    same_features = whole.get("features") == content_stamp(features)
+    return same_features and len(cams.ledger.indices()) == len(cams.blocks) and stamps.items() <= whole["products"].items()

@@ -149,6 +149,13 @@ class ObjectPath:
         with telling(self):
             return bytes(_library().get(self.store, self.key).bytes())
 
+    def read_range(self, start: int, length: int) -> bytes:
+        """Some bytes; a negative start counts from the end, and `length` reaches it."""
+        with telling(self):
+            if start < 0:
+                return bytes(_library().get(self.store, self.key, options={"range": {"suffix": -start}}).bytes())
+            return bytes(_library().get_range(self.store, self.key, start=start, length=length))
+
     def read_text(self) -> str:
         """Whole content."""
         return self.read_bytes().decode()

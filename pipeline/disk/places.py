@@ -162,6 +162,15 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
         return []
 
 
+def read_range(file: Place, start: int, length: int) -> bytes:
+    """Read some bytes of a file; a negative start counts from its end."""
+    if isinstance(file, ObjectPath):
+        return file.read_range(start, length)
+    with file.open("rb", buffering=0) as opened:
+        opened.seek(start if start >= 0 else max(0, opened.seek(0, os.SEEK_END) + start))
+        return opened.read(length)
+
+
 def name_below(path: Place, folder: Place) -> str:
     """Name relative to a folder, with slashes."""
     return str(path).removeprefix(f"{folder}/")

@@ -20,13 +20,13 @@ from pipeline.extract.work import FeatureWork
 from pipeline.features.bad_images import bad_images_of, check_bad_share, listed_bad_images
 from pipeline.features.finished import mark_features_whole
 from pipeline.features.overflow import overflow_words
-from pipeline.features.replacing import finish_swap, replacement_of, swap_in
 from pipeline.features.state import feature_state, layout_notes
 from pipeline.index.missing_views import missing_views
 from pipeline.run.bring_up import PieceStage, bring_up_to_date
 from pipeline.run.directory import MissingProductError, Run, StaleStoreError
 from pipeline.run.outcome import Outcome
 from pipeline.store.blocks import Block, blocks_of
+from pipeline.store.replacing import finish_swap, replacement_of, swap_in
 from pipeline.work.executors import check_precision, runs_here
 from safenet.checkpoint_info import CheckpointInfo
 from safenet.needs_network import require_network
@@ -130,7 +130,7 @@ class ExtractStage(PieceStage[_Checkpoint]):
     def _job(self, one: _Checkpoint, alone: bool) -> ExtractJob:
         run, name, info = self.run, one.name, self._infos[one.name]
         if alone:
-            finish_swap(run, name)
+            finish_swap(run.features(name))
         store, made_with = run.features(name), ingredients(run, one.file.digest)
         if alone:
             store.sweep()
@@ -145,7 +145,7 @@ class ExtractStage(PieceStage[_Checkpoint]):
             raise StaleStoreError(
                 f"{store}: {state.reason}. Name another --run directory to keep both, or pass --replace to compute this store again"
             )
-        old, store = store, replacement_of(run, name)
+        old, store = store, replacement_of(store)
         store.sweep()
         state = feature_state(run, store, made_with)
         if state.kind == "stale":  # left from another replacement
@@ -182,7 +182,7 @@ class ExtractStage(PieceStage[_Checkpoint]):
         if (missing := mark_features_whole(job.store)) and self.run.share.is_whole:
             raise MissingProductError(f"{job.store}: {missing} blocks that were written are gone, or another call wrote over them; call again")
         if job.store.name != job.name:
-            swap_in(self.run, job.name)
+            swap_in(self.run.features(job.name))
 
     def left(self) -> str:
         """Blocks that are not written, and the room that they need."""
@@ -208,7 +208,7 @@ class ExtractStage(PieceStage[_Checkpoint]):
         size = sum(run.features(job.name).ledger.whole().get("bytes", 0) for job in jobs)
         notes = [f"{len(jobs)} checkpoints, {len(run.manifest):,} images, {human_bytes(size)} in {run.features_path}"]
         notes += [f"{len(bad)} bad images are void: `atlas status --bad` lists them"] if bad else []
-        beside = [job.name for job in jobs if replacement_of(run, job.name).root.is_dir()]
+        beside = [job.name for job in jobs if replacement_of(run.features(job.name)).root.is_dir()]
         notes += [f"an unfinished replacement of {name} is kept: go on with --replace and its settings, or delete .{name}.next" for name in beside]
         notes += [f"{job.name}: {words}" for job in jobs if (words := overflow_words(run.features(job.name)))]
         notes += [f"{job.name}: {job.info.path.name}: {job.info.taken}" for job in jobs if not job.info.taken.is_plain]

@@ -9,11 +9,11 @@ from typing import Any
 from pipeline.disk.places import FEW, each
 from pipeline.disk.stamps import stamp
 from pipeline.features.overflow import describe_overflow
-from pipeline.features.replacing import is_swapping
 from pipeline.run.directory import MissingProductError, Run, StaleStoreError
 from pipeline.store.blocks import Block, blocks_of, proves, runs_of
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import checkpoint_order, known_groups
+from pipeline.store.replacing import is_swapping
 
 
 def finished_checkpoints(run: Run, partial: bool = False) -> list[str]:
@@ -25,7 +25,7 @@ def finished_checkpoints(run: Run, partial: bool = False) -> list[str]:
         If there are none, or one is unfinished (and `partial` is not set).
     """
     stores, attributes = [run.features(name) for name in known_groups(run.features_path)], {}
-    counted = each(run.features_path, lambda store: (1, 1) if is_swapping(run, store.name) else missing_blocks(store), stores, at_once=FEW)
+    counted = each(run.features_path, lambda store: (1, 1) if is_swapping(store) else missing_blocks(store), stores, at_once=FEW)
     for store, (missing, total) in zip(stores, counted, strict=True):
         if missing and not partial:
             raise MissingProductError(

@@ -35,13 +35,12 @@ def is_unsealed(store: GroupStore) -> bool:
 def notes_of_unsealed(store: GroupStore) -> dict[str, Any]:
     """What its seal would note, from the attributes and from how its files are cut."""
     attributes = store.attributes
-    array = store.array(attributes["block_arrays"][0])
-    block_samples = (array.shards or array.chunks)[0]
+    array = store.described(attributes["block_arrays"][0])
     return {
         "made_with": attributes["made_with"],
         "samples": attributes["samples"],
-        "block_samples": block_samples,
-        "chunk_samples": array.chunks[0] if array.shards else 0,
+        "block_samples": array.file_samples,
+        "chunk_samples": array.chunk_samples if array.is_sharded else 0,
         "block_arrays": attributes["block_arrays"],
         "texts": "",
     }

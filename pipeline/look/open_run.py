@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.cam.explain import Explainer
-from pipeline.cam.staleness import current_maps
+from pipeline.cam.staleness import current_maps, refuse_swapping
 from pipeline.disk.places import FEW, Place, each, place_of
 from pipeline.features.finished import content_stamp, finished_checkpoints
 from pipeline.features.reading import open_features, read_features
@@ -23,6 +23,7 @@ from pipeline.run.directory import MissingProductError, Run
 from pipeline.settings.all import Settings
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import JOINED
+from pipeline.store.replacing import is_swapping
 from pipeline.store.tables import group_attributes, read_dataset
 from stages.cam.facts import FACTS
 from stages.cam.map_keys import FACTS_PREFIX
@@ -105,7 +106,7 @@ def open_run(directory: str | Place, *, partial: bool = False) -> OpenRun:
     facts_keys = {key: f"{FACTS_PREFIX}{key}" for key in shared}
     there = each(run.cams_path, lambda store: store.present(facts_keys.values()), maps)
     noted = {key: name for key, name in facts_keys.items() if all(name in found for found in there)}
-    columns = min((store.array(name).shape[1] for store in maps for name in noted.values()), default=0)  # earlier versions had the first ones
+    columns = min((store.described(name).shape[1] for store in maps for name in noted.values()), default=0)  # earlier versions had the first ones
     facts = {key: _side_by_side(maps, name, _described(maps[0], name, ("sample", "fact")))[..., :columns] for key, name in noted.items()}
     return OpenRun(
         run.manifest,
@@ -192,21 +193,22 @@ def _figures(run: Run, stores: Sequence[GroupStore], partial: bool) -> xr.Datase
 
 
 def _described(store: GroupStore, key: str, dims: tuple[str, ...]) -> xr.DataArray:
-    array = store.array(key)
+    array = store.described(key)
     lazy = dask.array.zeros(array.shape, dtype=array.dtype, chunks=array.shape)
-    attributes = {key: value for key, value in array.attrs.items() if key != "stamp"}  # each checkpoint's map has its own
+    attributes = {key: value for key, value in array.attributes.items() if key != "stamp"}  # each checkpoint's map has its own
     return xr.DataArray(lazy, dims=dims, attrs=attributes)
 
 
 def _finished_maps(run: Run, name: str, partial: bool) -> set[str] | None:
     """Keys of a checkpoint's maps that are complete and made of its features as they are; None where there are none and that is allowed."""
     cams, features = run.cams(name), run.features(name)
-    if not cams.exists:
+    if not cams.exists or (partial and is_swapping(cams)):
         if partial or not run.cams_path.is_dir():
             return None
         raise MissingProductError(f"{cams}: no heat maps; run `atlas cam`, or pass partial=True to leave it out")
     if not cams.seal.exists and cams.attributes.get("schema_version", 1) == 1:
         return set(cams.all_keys())
+    refuse_swapping(cams)
     current = current_maps(features, cams)
     if not partial and (not current or current < set(cams.ledger.whole()["products"])):
         raise MissingProductError(f"{cams}: unfinished, or older than the features; run `atlas cam`, or pass partial=True to leave these maps out")

@@ -22,7 +22,6 @@ from pipeline.disk.stamps import difference
 from pipeline.extract.known_rows import replaced_rows
 from pipeline.extract.layout import image_bytes, ingredients
 from pipeline.features.finished import finished_checkpoints, missing_blocks
-from pipeline.features.replacing import replacement_of
 from pipeline.features.state import feature_state
 from pipeline.render.catalogue import wanted_pictures
 from pipeline.render.png_files import png_settings
@@ -34,6 +33,7 @@ from pipeline.run.rates import rates
 from pipeline.settings.all import load_settings
 from pipeline.stats.state import stale_figures
 from pipeline.store.groups import group_names, known_groups
+from pipeline.store.replacing import is_swapping, replacement_of
 from safenet.checkpoint_info import CheckpointInfo
 from safenet.needs_network import NetworkNotInstalledError
 from stages.cam.map_keys import map_keys_of
@@ -175,7 +175,7 @@ def _extract_one(run: Run, name: str, file: CheckpointFile, info: CheckpointInfo
     state = feature_state(run, store, made_with)
     if state.kind != "stale":
         return Row("extract", name, state.kind, state.reason, state.pending_images, state.pending_images * image_bytes(run, info))
-    beside = feature_state(run, replacement_of(run, name), made_with)  # what an interrupted --replace has made
+    beside = feature_state(run, replacement_of(store), made_with)  # what an interrupted --replace has made
     target = beside if beside.kind != "stale" else state
     known = replaced_rows(run, store, made_with)
     images = sum(len(block) - len(known.rows(block)) for block in target.pending)
@@ -190,6 +190,9 @@ def _cam(run: Run, rows: Sequence[Row]) -> Iterator[Row]:
     for name in sorted(finished | waiting):
         if name in waiting:
             yield Row("cam", name, "waits", "for extract", len(run.manifest) * len(map_keys_of(run.settings.cam)))
+            continue
+        if is_swapping(run.cams(name)):
+            yield Row("cam", name, "partial", "a process was killed while it put the maps into blocks of another length")
             continue
         map_keys = wanted_map_keys(run, name)
         state = cam_state(run, name, map_keys)

@@ -11,7 +11,6 @@ from typing import Any
 
 from pipeline.disk.places import Place, each, files_below, files_in, name_below, remove_tree, rename
 from pipeline.disk.records import PARTIAL, DamagedRecordError, read_record
-from pipeline.features.replacing import is_swapping
 from pipeline.render.listing import LISTING, listing_seal
 from pipeline.render.png_files import is_whole_png
 from pipeline.report.stage import page_seal
@@ -21,6 +20,7 @@ from pipeline.store.blocks import Block, checksum_of
 from pipeline.store.chunk_files import is_intact
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import METADATA, DamagedStoreError, is_whole_root, known_groups, make_root, read_json
+from pipeline.store.replacing import is_swapping
 from pipeline.store.seals import Fault, Seal
 from pipeline.store.tables import dataset_seal
 from pipeline.work.executors import run_blocks
@@ -111,8 +111,8 @@ def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verificati
         for map_key in (*(f"{store.path.stem}/{store.name}" for store in stores), *others) if repair else ():
             held.enter_context(run.locked(map_key))
         for store in stores:
-            if store.path == run.features_path and is_swapping(run, store.name):
-                found.notes.append(f"{store}: it is being replaced; `atlas extract` finishes that")
+            if is_swapping(store):
+                found.notes.append(f"{store}: it is being replaced; `atlas {_command_of(store)}` finishes that")
                 continue
             units = _check_store(run, store, sample, found)
             blocks, size = blocks + len({unit.block for unit in units}), size + sum(unit.size for unit in units)
@@ -157,14 +157,17 @@ def _check_group(store: GroupStore, found: _Findings) -> bool:
     except DamagedRecordError as error:
         faults = [Fault(str(store.seal.path), "damaged", str(error))]
     if not store.seal.exists and store.attributes.get("schema_version", 1) == 1:
-        command = "cam" if store.path.stem == "cams" else "extract"
-        found.notes.append(f"{store}: schema version 1: its metadata has no checksums; `atlas {command}` brings it up to date")
+        found.notes.append(f"{store}: schema version 1: its metadata has no checksums; `atlas {_command_of(store)}` brings it up to date")
     elif not store.seal.exists:
         faults = [Fault(str(store.seal.path), "missing", "the seal of the metadata does not exist")]
     if faults:
         found.faults += faults
         found.layouts.append(store)
     return not faults
+
+
+def _command_of(store: GroupStore) -> str:
+    return {"features": "extract", "cams": "cam", "figures": "stats"}[store.path.stem]
 
 
 def _is_open(store: GroupStore) -> bool:

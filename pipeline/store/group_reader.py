@@ -23,10 +23,9 @@ from pipeline.disk.places import Place, each, files_below, files_in, name_below
 from pipeline.store.blocks import Block, Ledger, blocks_of, checksum_of
 from pipeline.store.groups import METADATA, DamagedStoreError, check_version, read_json
 from pipeline.store.seals import BrokenSealError, Seal
+from pipeline.store.stored_arrays import StoredArray, decoded, read_rows
 from pipeline.store.zarr_files import zarr_of
 from stages.recent import Recent
-
-_FEW = 4  # files that are asked for one by one, and not by a listing
 
 
 class GroupReader:
@@ -46,8 +45,7 @@ class GroupReader:
         self.root = path / name
         self.ledger = Ledger(path.parent / "ledger" / path.stem / name)
         self.seal = Seal(self.ledger.directory / "layout.json", self.root)
-        self._group: zarr.Group | None = None
-        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._described: dict[str, StoredArray] = {}
 
     def __str__(self) -> str:
         return f"{self.path}/{self.name}"
@@ -76,8 +74,14 @@ class GroupReader:
     @cached_property
     def attributes(self) -> dict[str, Any]:
         """Attributes of the group."""
-        found: dict[str, Any] = json.loads(self._checked(METADATA))["attributes"]  # a tenth of the time that zarr takes to open it
+        found: dict[str, Any] = self._metadata["attributes"]
         check_version(str(self), found)
+        return found
+
+    @cached_property
+    def _metadata(self) -> dict[str, Any]:
+        """Of the group, and of its arrays where they are consolidated."""
+        found: dict[str, Any] = json.loads(self._checked([METADATA])[METADATA])
         return found
 
     @property
@@ -143,35 +147,54 @@ class GroupReader:
                 ) from error
 
         with suppress(ValueError, KeyError):  # what is wrong is told of each key
-            self._open()  # once, and not by each of those that read at the same time
+            self._describe(keys)  # at once, and not by each of those that read at the same time
         return each(self.root, read_one, keys)
 
     def _read_array(self, key: str, rows: slice, mark_of: Callable[[Block], dict[str, Any]]) -> tuple[tuple[str, ...], NDArray[Any]]:
-        array = self._array(key)
-        dims = _dims(array)
-        chosen = rows if dims[0] == "sample" else slice(None)
-        self._refuse_missing_files(key, array, chosen)
-        if not _is_cut_in_blocks(array):
-            self.seal.check(name_below(self._file(key, 0), self.root))
-        with telling(self):
-            values = np.asarray(array[chosen])
-        if _is_cut_in_blocks(array):
-            self._compare_with_marks(key, values, chosen.indices(array.shape[0])[0], mark_of)
-        return dims, values
+        array = self.described(key)
+        chosen = rows if array.dims[0] == "sample" else slice(None)
+        if not array.is_cut_in_blocks:
+            return array.dims, self._read_whole(key, array)[chosen]
+        start, stop, _ = chosen.indices(array.shape[0])
+        values = self._read_rows(key, array, start, stop)
+        self._compare_with_marks(key, values, start, mark_of)
+        return array.dims, values
 
-    def _refuse_missing_files(self, key: str, array: zarr.Array[Any], rows: slice) -> None:
-        """Zarr reads a file that is not there as the fill value; here every chunk was written, so that it is a loss."""
-        length = (array.shards or array.chunks)[0]
-        start, stop, _ = rows.indices(array.shape[0])
-        numbers = range(start // length, -(-stop // length))
-        if len(numbers) > _FEW:
-            held = self.held_by_array([key])[key]
-        else:
-            there = each(self.root, lambda number: self._file(key, number).is_file(), numbers)
-            held = {number for number, found in zip(numbers, there, strict=True) if found}
-        for number in numbers:
+    def _read_whole(self, key: str, array: StoredArray) -> NDArray[Any]:
+        """An array that is one file, which is sealed."""
+        name = f"{key}/{array.file_name(0)}"
+        content = self._checked([name])[name]
+        if array.is_plain and array.shape[0] <= array.file_samples:
+            return decoded(content, array)[: array.shape[0]].copy()
+        return self._read_with_zarr(key, slice(None))
+
+    def _read_rows(self, key: str, array: StoredArray, start: int, stop: int) -> NDArray[Any]:
+        """Read what is cut in blocks. Every file was written: one that is not there is a loss."""
+        found = np.empty((max(0, stop - start), *array.shape[1:]), array.dtype)
+        length = array.file_samples
+
+        def read(number: int) -> None:
+            low, high = max(start, number * length), min(stop, (number + 1) * length)
+            file = self.root / key / array.file_name(number)
+            try:
+                found[low - start : high - start] = read_rows(file, array, low - number * length, high - number * length)
+            except FileNotFoundError:
+                raise ValueError(f"the file of samples {number * length} and following is not there") from None
+
+        if array.is_plain:
+            each(self.root, read, array.files_of(start, stop))
+            return found
+        held = self.held_by_array([key])[key]
+        for number in array.files_of(start, stop):
             if number not in held:
                 raise ValueError(f"the file of samples {number * length} and following is not there")
+        return self._read_with_zarr(key, slice(start, stop))
+
+    def _read_with_zarr(self, key: str, rows: slice) -> NDArray[Any]:
+        """Read what `atlas` does not write, or wrote otherwise in an earlier version."""
+        with telling(self):
+            array = zarr.open_array(zarr_of(self.root / key), mode="r", zarr_format=3)
+            return np.asarray(array[rows])
 
     def _compare_with_marks(self, key: str, values: NDArray[Any], start: int, mark_of: Callable[[Block], dict[str, Any]]) -> None:
         """Whole blocks must be those that were marked: a file with good checksums may still be another run's."""
@@ -206,7 +229,7 @@ class GroupReader:
 
     def keys(self) -> list[str]:
         """Keys of the group's own arrays (not of its subgroups)."""
-        return sorted(self._open().array_keys())
+        return [key for key in self.all_keys() if "/" not in key]
 
     def all_keys(self) -> list[str]:
         """Keys of all arrays, those of subgroups included."""
@@ -217,7 +240,7 @@ class GroupReader:
 
     def is_cut_in_blocks(self, key: str) -> bool:
         """Whether an array is written block by block; the others are whole, and sealed."""
-        return _is_cut_in_blocks(self._array(key))
+        return self.described(key).is_cut_in_blocks
 
     def chunk_file(self, key: str, number: int) -> Place:
         """Place of the file with the samples of one block."""
@@ -230,69 +253,64 @@ class GroupReader:
     def attributes_by_array(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Key of an array -> its attributes, of those that there are."""
         there = sorted(self.present(keys))
-        return dict(zip(there, each(self.root, lambda key: dict(self._array(key).attrs), there), strict=True))
+        self._describe(there)
+        return {key: dict(self.described(key).attributes) for key in there}
 
     def lazy(self) -> xr.Dataset:
         """Open with xarray, one dask chunk per file; by the group's own metadata, which the seal vouches for."""
-        consolidated = self._open().metadata.consolidated_metadata is not None  # not in schema version 1
-        return xr.open_zarr(zarr_of(self.root), consolidated=consolidated, chunks={})
+        consolidated = self._consolidated is not None  # not in schema version 1
+        with telling(self):
+            return xr.open_zarr(zarr_of(self.root), consolidated=consolidated, chunks={})
 
-    def array(self, key: str) -> zarr.Array[Any]:
-        """One array, opened; its values are read where they are indexed."""
-        return self._array(key)
+    def described(self, key: str) -> StoredArray:
+        """What the metadata say of an array.
 
-    def _open(self) -> zarr.Group:
-        if self._group is None:
-            check_version(str(self), self.attributes)
-            with telling(self):
-                self._group = zarr.open_group(zarr_of(self.path), path=self.name, mode="r", zarr_format=3)
-        return self._group
+        Raises
+        ------
+        KeyError
+            If there is none of that key.
+        DamagedStoreError
+            If its metadata are not those that were sealed.
+        """
+        self._describe([key])
+        return self._described[key]
 
-    def _array(self, key: str) -> zarr.Array[Any]:
-        if key not in self._arrays:
-            group = self._open()
-            if group.metadata.consolidated_metadata is None:
-                self._check_metadata(f"{key}/{METADATA}")
-            with telling(self):
-                array = group[key]
-            if not isinstance(array, zarr.Array):
-                raise KeyError(f"{self}/{key}: a group; expected an array")
-            self._arrays[key] = array
-        return self._arrays[key]
+    def _describe(self, keys: Iterable[str]) -> None:
+        """Read the metadata of arrays, checked; several at a time."""
+        new = [key for key in keys if key not in self._described]
+        if not new:
+            return
+        if (consolidated := self._consolidated) is not None:
+            found = {key: consolidated[key] for key in new}
+        else:
+            contents = self._checked([f"{key}/{METADATA}" for key in new])
+            found = {key: json.loads(content) for key, content in zip(new, contents.values(), strict=True)}
+        self._described |= {key: StoredArray.of(f"{self}/{key}", metadata) for key, metadata in found.items()}
 
-    def _check_metadata(self, name: str) -> None:
-        self._checked(name)
+    @property
+    def _consolidated(self) -> dict[str, Any] | None:
+        """Key of an array or group -> its metadata."""
+        _ = self.attributes  # of a version that this one knows
+        return dict(self._metadata.get("consolidated_metadata") or {}).get("metadata")
 
-    def _checked(self, name: str) -> bytes:
-        """The content of a small file, which must be the sealed one."""
+    def _checked(self, names: Sequence[str]) -> dict[str, bytes]:
+        """The contents of small files, which must be the sealed ones."""
         try:
-            return self.seal.content(name)
+            return self.seal.contents_of(names)
         except BrokenSealError as error:
             raise DamagedStoreError(f"{error} Run `atlas verify --repair` and then the stage that writes it, or restore it") from None
 
-    def _forget_open(self) -> None:
-        self._group = None
-        self._arrays = {}
+    def forget_open(self) -> None:
+        """Read the metadata anew when they are next asked for: they have changed."""
+        self._described = {}
         self.__dict__.pop("attributes", None)
+        self.__dict__.pop("_metadata", None)
 
     def _file(self, key: str, number: int) -> Place:
-        """Arrays are cut along their first dim alone."""
-        rest = ["0"] * (self._array(key).ndim - 1)
-        return self.root / key / ".".join(["c", str(number), *rest])
+        return self.root / key / self.described(key).file_name(number)
 
 
 def block_number(path: Place) -> int | None:
     """Number of the block that a file holds; None for any other file."""
     found = re.fullmatch(r"c\.(\d+)(\.0)*", path.name)
     return int(found[1]) if found else None
-
-
-def _is_cut_in_blocks(array: zarr.Array[Any]) -> bool:
-    return _dims(array)[0] == "sample" and array.dtype.kind in "biuf"
-
-
-def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
-    names: Any = getattr(array.metadata, "dimension_names", None)
-    if names is None:
-        raise ValueError(f"{array.store_path}: has no dimension names; it was not written by `atlas`")
-    return tuple(names)

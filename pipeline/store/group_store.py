@@ -52,7 +52,7 @@ class GroupStore(GroupReader):
         if arrays:
             made.consolidate()
         write_files(self.root, made.files)
-        self._forget_open()
+        self.forget_open()
         self.seal.close(self._sealable(layout.key for layout in arrays if layout.values is not None))
 
     def clear(self) -> None:
@@ -61,7 +61,7 @@ class GroupStore(GroupReader):
         self.seal.remove()
         (self.root / METADATA).unlink(missing_ok=True)  # before the arrays that it may tell of
         remove_tree(self.root)
-        self._forget_open()
+        self.forget_open()
 
     def add_arrays(self, layouts: Sequence[ArrayLayout]) -> None:
         """Make arrays in a group, replacing those of their keys; they count when they are sealed."""
@@ -78,7 +78,7 @@ class GroupStore(GroupReader):
         del files[METADATA]
         arrays = {f"{layout.key}/{METADATA}" for layout in layouts}
         write_files(self.root, {name: content for name, content in files.items() if name in arrays or not (self.root / name).is_file()})
-        self._forget_open()
+        self.forget_open()
         self.seal.add(sorted([METADATA, *files]))
 
     def _remove_array(self, key: str) -> None:
@@ -101,27 +101,24 @@ class GroupStore(GroupReader):
         content = json.loads((self.root / METADATA).read_text())
         content["attributes"] |= attributes
         self.seal.replace(METADATA, _json(content))
-        self._forget_open()
+        self.forget_open()
 
     def consolidate(self) -> None:
         """Copy the metadata of all arrays into the group's own file, where they are found without a listing; the group's lock must be held."""
         if _CONSOLIDATED in json.loads((self.root / METADATA).read_bytes()):
             return  # it is whole: what changes an array takes it out before
         names = [name for name in self.seal.names if name.rpartition("/")[2] == METADATA]
-        each(self.root, self._check_metadata, names)
-        contents = each(self.root, lambda name: (self.root / name).read_bytes(), names)
-        made = FilesInMemory(dict(zip(names, contents, strict=True)))
+        made = FilesInMemory(self._checked(names))
         made.consolidate()
         self.seal.replace(METADATA, made.files[METADATA])
-        self._forget_open()
+        self.forget_open()
 
     def unconsolidate(self) -> None:
         """Take out what `consolidate` wrote: to be done before an array is made, changed or removed, so that it never tells of another."""
-        self._check_metadata(METADATA)  # what is written anew is sealed anew
-        content = json.loads((self.root / METADATA).read_bytes())
+        content = json.loads(self._checked([METADATA])[METADATA])  # what is written anew is sealed anew
         if content.pop(_CONSOLIDATED, None) is not None:
             self.seal.replace(METADATA, _json(content))
-            self._forget_open()
+            self.forget_open()
 
     def sweep_unmarked(self, blocks: Iterable[Block], keys: Iterable[str]) -> None:
         """Delete what killed writers left of blocks that have no mark; the group's lock must be held."""
@@ -181,12 +178,11 @@ class GroupStore(GroupReader):
 
     def write_chunk(self, key: str, block: Block, values: NDArray[Any], check: Callable[[], None] = unchecked) -> dict[str, int]:
         """Write one array's file of a block; return the proof of its values. `check` as in `write_atomically`."""
-        array = self._array(key)
-        length = array.shape[0]
-        block_samples = (array.shards or array.chunks)[0]
+        array = self.described(key)
+        length, block_samples = array.shape[0], array.file_samples
         if block.start % block_samples or len(values) != len(block) or (len(block) != block_samples and block.stop != length):
             raise ValueError(f"{self}/{key}: rows {block.start}:{block.stop} are not a whole block of {block_samples} samples, or not as many values")
-        encoded = encode_block(values, block_samples, array.chunks[0], array.dtype)
+        encoded = encode_block(values, block_samples, array.chunk_samples, array.dtype)
         replace_file(self._file(key, block.index), encoded.parts, check)
         return encoded.proof
 

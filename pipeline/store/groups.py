@@ -10,7 +10,7 @@ from pipeline.disk.locks import locked
 from pipeline.disk.places import Place, each, files_below, files_in, folders_in, status_of
 from pipeline.disk.records import PARTIAL, write_atomically
 from pipeline.store.fences import FENCE
-from stages.schema import SCHEMA_VERSION
+from stages.schema import LATEST_SCHEMA_VERSION
 
 METADATA = "zarr.json"
 JOINED = "all_checkpoints"  # the group of figures that joins those of every checkpoint
@@ -53,8 +53,8 @@ def read_attributes(group: Place) -> dict[str, Any]:
 def check_version(where: str, attributes: Mapping[str, Any]) -> None:
     """Raise a ValueError if a store was written by a later version of the schema than this one knows."""
     found = attributes.get("schema_version", 1)
-    if found > SCHEMA_VERSION:
-        raise ValueError(f"{where}: written with schema version {found}; this safenet-atlas reads versions up to {SCHEMA_VERSION}. Update it")
+    if found > LATEST_SCHEMA_VERSION:
+        raise ValueError(f"{where}: written with schema version {found}; this safenet-atlas reads versions up to {LATEST_SCHEMA_VERSION}. Update it")
 
 
 def known_groups(path: Place) -> list[str]:

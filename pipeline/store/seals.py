@@ -126,17 +126,20 @@ class Seal:
 
     def content(self, name: str) -> bytes:
         """Read a file; raise a BrokenSealError if it is not the sealed one. While the seal is open, or where there is none, nothing is compared."""
+        return self.contents_of([name])[name]
+
+    def contents_of(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Read several files as `content` does, and the record once."""
         record = read_record(self.path)
         if not record or record.get("open"):
-            return (self.root / name).read_bytes()
-        if (found := self._unlisted(name, record)) is None:
-            content = self._content(name, record)
-            if isinstance(content, bytes):
-                return content
-            found = content
-        if read_record(self.path) != record:  # as in `_faults`
-            return self.content(name)
-        raise BrokenSealError(f"{found.where}: {found.kind}: {found.text}.")
+            return dict(zip(names, each(self.root, lambda name: (self.root / name).read_bytes(), names), strict=True))
+        found = each(self.root, lambda name: self._unlisted(name, record) or self._content(name, record), names)
+        faults = [one for one in found if isinstance(one, Fault)]
+        if faults and read_record(self.path) != record:  # as in `_faults`
+            return self.contents_of(names)
+        if faults:
+            raise BrokenSealError(f"{faults[0].where}: {faults[0].kind}: {faults[0].text}.")
+        return {name: content for name, content in zip(names, found, strict=True) if isinstance(content, bytes)}
 
     def listed(self, names: Iterable[str]) -> list[str]:
         """Those of some files that were sealed; all of them where nothing ever was."""

@@ -28,6 +28,8 @@ class CamSettings(BaseModel):
         ),
     )
 
+    block_samples: int = Field(2048, ge=1, description="number of images per file of heat maps, in complete blocks of the features")
+
     @field_validator("methods")
     @classmethod
     def _known_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:

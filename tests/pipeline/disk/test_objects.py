@@ -23,11 +23,11 @@ from pipeline.disk.locks import locked
 from pipeline.disk.objects import ObjectPath, ObjectStoreError, _opened
 from pipeline.disk.places import place_of
 from pipeline.extract.stage import extract
-from pipeline.features.replacing import finish_swap, is_swapping
 from pipeline.index.stage import index
 from pipeline.look.verify import verify
 from pipeline.stages import STAGES
 from pipeline.store.group_store import GroupStore
+from pipeline.store.replacing import finish_swap, is_swapping
 
 TWO = "net_00[01].pth"
 ONE = "net_000.pth"
@@ -183,7 +183,7 @@ def test_a_swap_that_was_killed_goes_on(lab, extracted, monkeypatch, after):
         original = getattr(ObjectPath, name)
 
         def method(self, *arguments):
-            if is_swapping(wide, "net_000"):
+            if is_swapping(wide.features("net_000")):
                 left[0] -= 1
                 if left[0] < 0:
                     raise KeyboardInterrupt
@@ -194,7 +194,7 @@ def test_a_swap_that_was_killed_goes_on(lab, extracted, monkeypatch, after):
     def one_by_one(paths, **options):
         for path in paths:
             remove([path], **options)
-            if is_swapping(wide, "net_000"):
+            if is_swapping(wide.features("net_000")):
                 left[0] -= 1
                 if left[0] < 0:
                     raise KeyboardInterrupt
@@ -208,7 +208,7 @@ def test_a_swap_that_was_killed_goes_on(lab, extracted, monkeypatch, after):
             caught.enter_context(pytest.raises(KeyboardInterrupt))
             extract(wide, replace=True)
             raise KeyboardInterrupt  # the swap took fewer requests than that
-    finish_swap(wide, "net_000")
+    finish_swap(wide.features("net_000"))
     assert extract(wide, replace=True).computed == 0
     assert verify(wide).faults == []
 

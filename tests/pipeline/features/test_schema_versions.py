@@ -54,8 +54,10 @@ from pipeline.stats.staleness import open_stats
 from pipeline.store import blocks, seals
 from pipeline.store.groups import DamagedStoreError
 from safenet.model import SafeNet
+from stages.cam.facts import FACTS
+from stages.cam.map_keys import FACTS_PREFIX
 from stages.extract.batch import FeatureExtractor
-from stages.schema import SCHEMA_VERSION
+from stages.schema import LATEST_SCHEMA_VERSION, SCHEMA_VERSION
 
 VERSIONS = (1, 2)
 STORES = Path(__file__).parents[2] / "stores"
@@ -231,6 +233,15 @@ def test_all_later_stages_read_it(old, no_network):
         assert stage.bring_up_to_date(run_here()).computed > 0
     assert open_stats(run_here())["checkpoint"].values.tolist() == ["net_000"]
     assert Path("run/report/index.html").stat().st_size > 1000
+
+
+def test_its_maps_are_made_again_in_long_blocks(old, no_network):
+    """They had fewer facts."""
+    assert cam(run_here("cam.block_samples=2048")).computed == 2
+    store = run_here().cams("net_000")
+    assert [len(block) for block in store.blocks] == [15]
+    assert store.values(f"{FACTS_PREFIX}{MAPS[0]}").shape == (15, len(FACTS))
+    assert verify(run_here()).faults == []
 
 
 def test_the_manifest_of_version_1_knew_no_times(first):
@@ -462,7 +473,7 @@ def later(here):
     run_here().features("net_000").update_attributes({"schema_version": 99})
 
 
-LATER = rf"features\.zarr/net_000: written with schema version 99; this safenet-atlas reads versions up to {SCHEMA_VERSION}\. Update it"
+LATER = rf"features\.zarr/net_000: written with schema version 99; this safenet-atlas reads versions up to {LATEST_SCHEMA_VERSION}\. Update it"
 
 
 @pytest.mark.parametrize("command", ["extract", "cam", "stats", "render", "status", "plan", "verify"])

@@ -24,7 +24,7 @@ def test_a_checkpoint_that_is_taken_out_meanwhile_is_left_out(lab, finished_copy
     def ask(features, *more):
         if features.name == "net_001" and features.exists:
             take_out(run, "net_001")
-            features._forget_open()
+            features.forget_open()
         return original(features, *more)
 
     monkeypatch.setattr(status_module, while_asked_for, ask)

@@ -19,7 +19,7 @@ from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import DamagedStoreError, bytes_on_disk, group_names
 from pipeline.store.layout import array_layout
 from pipeline.store.tables import dataset_seal, group_attributes, read_dataset, write_dataset
-from stages.schema import SCHEMA_VERSION, Variable
+from stages.schema import LATEST_SCHEMA_VERSION, SCHEMA_VERSION, Variable
 
 SIZES = {"sample": 10, "y": 3, "x": 3, "head": 2}
 MAP = Variable("heat", ("sample", "y", "x"), "float32", "heat of a cell", units="K", frame="patch")
@@ -336,7 +336,7 @@ def test_damaged_metadata_is_neither_copied_nor_sealed_anew(nested):
 def test_a_group_makes_room_for_more_samples(nested):
     nested.extend(12)
     assert nested.attributes["samples"] == 12
-    assert nested.array("patch/none/max").shape == (12, 3, 3)
+    assert nested.described("patch/none/max").shape == (12, 3, 3)
     np.testing.assert_array_equal(nested.read(["patch/none/max"], slice(0, 8))["patch/none/max"], HEAT[:8])
     assert nested.seal.faults() == []
 
@@ -350,13 +350,13 @@ def test_attributes_change_under_the_seal(full):
 
 @pytest.mark.parametrize("what", ["group", "dataset"])
 def test_a_store_of_a_newer_version_is_refused(full, what):
-    said = rf"schema version {SCHEMA_VERSION + 1}; this safenet-atlas reads versions up to {SCHEMA_VERSION}\. Update it"
+    said = rf"schema version {LATEST_SCHEMA_VERSION + 1}; this safenet-atlas reads versions up to {LATEST_SCHEMA_VERSION}\. Update it"
     if what == "group":
-        full.update_attributes({"schema_version": SCHEMA_VERSION + 1})
+        full.update_attributes({"schema_version": LATEST_SCHEMA_VERSION + 1})
         with pytest.raises(ValueError, match=said):
             full.attributes  # noqa: B018  (reading it is the test)
     else:
-        write_dataset(full.path.parent / "s.zarr", "a", xr.Dataset({"one": ("group", [1.0])}), {"schema_version": SCHEMA_VERSION + 1})
+        write_dataset(full.path.parent / "s.zarr", "a", xr.Dataset({"one": ("group", [1.0])}), {"schema_version": LATEST_SCHEMA_VERSION + 1})
         with pytest.raises(ValueError, match=said):
             group_attributes(full.path.parent / "s.zarr", "a")
 

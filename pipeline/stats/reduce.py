@@ -25,7 +25,7 @@ from stages.stats.agreement import by_position
 from stages.stats.drift import boundary_changed
 from stages.stats.gallery import Gallery
 from stages.stats.groups import labelled
-from stages.stats.images import PREVIOUS, Variables, reduced_drifts, reduced_images
+from stages.stats.images import Variables, reduced_drifts, reduced_images
 from stages.stats.mean_maps import MapSums
 from stages.stats.reductions import mean
 from stages.stats.variants import retrieval_by_variant
@@ -60,8 +60,7 @@ def _figures_of(run: Run, one: FigureInputs) -> xr.Dataset:
     retrieval = gallery.reduced(_queries(run, one, gallery)).merge(
         retrieval_by_variant(gallery, stored_variants(run, sources.features), one.variants)
     )
-    of_maps = labelled(found, one.groups, one.map_keys).merge(drift_to(run, one, PREVIOUS))
-    return of_maps.merge(sanity_of(run, one)).merge(retrieval)  # the maps keep their order
+    return labelled(found, one.groups, one.map_keys).merge(sanity_of(run, one)).merge(retrieval)  # the maps keep their order
 
 
 def drift_to(run: Run, one: FigureInputs, kind: str) -> xr.Dataset:

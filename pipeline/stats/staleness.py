@@ -38,8 +38,8 @@ class FigureInputs:
         Of the features.
     others : mapping
         PREVIOUS and LAST -> name of the checkpoint of its series that it is compared with, where there is one of the same images and grid.
-    last : str
-        Digest of the last checkpoint's maps, if it is compared with one. It is not part of `made_with`: drift to the last is joined later.
+    compared : str
+        Digest of the maps of these. It is not part of `made_with`: drift is added where the checkpoints are joined.
     """
 
     name: str
@@ -51,7 +51,7 @@ class FigureInputs:
     epoch: int | None
     series: str
     others: Mapping[str, str] = field(default_factory=dict)
-    last: str = ""
+    compared: str = ""
 
     @property
     def stamp(self) -> str:
@@ -74,9 +74,8 @@ def _with_neighbours(run: Run, inputs: Sequence[FigureInputs]) -> list[FigureInp
             others = {PREVIOUS: inputs[numbers[place - 1]] if place else None, LAST: last}
             there = {kind: other for kind, other in others.items() if other is not None and grids[other.name] == grids[one.name]}
             maps = {kind: stamp([other.made_with[key] for key in ("heat_maps", "features")]) for kind, other in there.items()}
-            made_with = {**one.made_with, "previous": maps.get(PREVIOUS, "")}
             names = {kind: other.name for kind, other in there.items()}
-            found[number] = replace(one, made_with=made_with, others=names, last=maps.get(LAST, ""))
+            found[number] = replace(one, others=names, compared=stamp(maps))
     return found
 
 

@@ -21,7 +21,7 @@ from stages.schema import MASKS, Variable
 from stages.stats.agreement import by_position, pairs_of
 from stages.stats.figures import DRIFT_FIGURES, IMAGE_FIGURES, MAP_FIGURES, columns_of, wanted_figures
 from stages.stats.heats import exact_beside
-from stages.stats.images import AGREEMENT, IMAGES, LAST, MAPS, keys_of, sizes_of
+from stages.stats.images import AGREEMENT, IMAGES, LAST, MAPS, PREVIOUS, keys_of, sizes_of
 from stages.stats.modules import MODULE_FEATURES
 from stages.stats.retrieval import QUERY_FIGURES
 
@@ -56,8 +56,8 @@ def sources_of(run: Run, one: Named) -> Sources:
 def whole_stamp(run: Run, one: FigureInputs) -> str:
     """Digest of what all figures of a checkpoint's images are made of."""
     settings = {key: value for key, value in run.settings.stats.model_dump(mode="json").items() if key != "sanity_samples"}
-    own = {key: one.made_with[key] for key in ("heat_maps", "features", "variants", "previous")}
-    return stamp([own, one.last, settings, FIGURES_VERSION])
+    own = {key: one.made_with[key] for key in ("heat_maps", "features", "variants")}
+    return stamp([own, one.compared, settings, FIGURES_VERSION])
 
 
 def pending_figures(run: Run, one: FigureInputs) -> Pending:
@@ -180,12 +180,14 @@ def stale_figures(run: Run, names: Sequence[str]) -> dict[str, str]:
     found = {one.name: why for one, why in zip(inputs, reasons, strict=True) if why}
     if not is_fresh(run, JOINED, joined_stamp(inputs)):
         found[JOINED] = "a checkpoint's figures change" if found else "the checkpoints changed, or its files are damaged"
+    elif any(each(run.figures_path, lambda one: pending_figures(run, one), inputs, at_once=FEW)):
+        found.setdefault(JOINED, "a checkpoint's figures change" if found else "the drift of images between checkpoints is missing")
     return found
 
 
 def own_pending(pending: Pending) -> Pending:
-    """Leave out the drift to the last checkpoint: it changes with every new one, and a checkpoint's own figures do not."""
-    return [(block, keys) for block, keys in pending if any(not key.startswith(f"{LAST}/") for key in keys)]
+    """Leave out the drift between checkpoints: it changes with their order, and with every new one, and a checkpoint's own figures do not."""
+    return [(block, keys) for block, keys in pending if any(key.split("/")[0] not in (PREVIOUS, LAST) for key in keys)]
 
 
 def _why_stale(run: Run, one: FigureInputs, *, is_stale: bool) -> str:

@@ -97,6 +97,9 @@ IMAGE_FIGURES: Mapping[str, Figure] = MappingProxyType(  # of an image, whatever
         ),
     }
 )  # fmt: skip
+GROUP_FIGURES: Mapping[str, tuple[str, str]] = MappingProxyType(  # of all maps of a group together: unit and label; see mean_maps.py
+    {"alike": ("1", "correlation with the mean map"), "map_mean": ("as the map", "mean map"), "map_std": ("as the map", "standard deviation map")}
+)
 _WHICH: Mapping[Which, Callable[[Heat], bool]] = MappingProxyType(
     {
         "all": lambda heat: True,
@@ -112,13 +115,24 @@ def wanted_figures(table: Mapping[str, Figure], *, masks: bool) -> dict[str, Fig
     return {name: row for name, row in table.items() if masks or row.which != "with a mask"}
 
 
+def label_of(name: str) -> str:
+    """What the report calls a figure of maps."""
+    return MAP_FIGURES[name].label if name in MAP_FIGURES else GROUP_FIGURES[name][1]
+
+
+def unit_of(name: str) -> str:
+    """Unit of a figure of maps."""
+    return MAP_FIGURES[name].unit if name in MAP_FIGURES else GROUP_FIGURES[name][0]
+
+
 def columns_of(table: Mapping[str, Figure], sizes: Mapping[str, int]) -> list[str]:
-    """Name the columns in which the figures of an image stand: one a figure, or several, counted from 1, as `ring_share_1`."""
+    """Name the columns in which the figures of an image stand: one a figure, or several, as `warp_scale_x`, or counted from 1, as `ring_share_1`."""
     return [column for name, row in table.items() for column in _columns(name, row, sizes)]
 
 
 def _columns(name: str, row: Figure, sizes: Mapping[str, int]) -> list[str]:
-    return [f"{name}_{number + 1}" for number in range(_width(row, sizes))] if row.dims else [name]
+    named = modules.WARP_FIGURES if row.dims == ("warp",) else range(1, _width(row, sizes) + 1)
+    return [f"{name}_{one}" for one in named] if row.dims else [name]
 
 
 def _width(row: Figure, sizes: Mapping[str, int]) -> int:

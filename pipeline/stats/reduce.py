@@ -44,20 +44,20 @@ class ReduceWork:
         def write(one: FigureInputs) -> None:
             self.fence.check()  # before anything is computed in vain
             about = {"stamp": one.stamp, "made_with": one.made_with, "epoch": one.epoch}
-            write_dataset(self.run.stats_path, one.name, _figures_of(self.run, one), about, self.fence)
+            write_dataset(self.run.stats_path, one.name, _figures_of(self.run, one, self.fence), about, self.fence)
             log(f"{self.run.stats_path.name}/{one.name}: figures written")
 
         return write
 
 
-def _figures_of(run: Run, one: FigureInputs) -> xr.Dataset:
+def _figures_of(run: Run, one: FigureInputs, fence: Fence) -> xr.Dataset:
     """Return the figures of a checkpoint, dims (group, product, ...)."""
     sources, figures = sources_of(run, one), run.figures(one.name)
     found = reduced_images(figures.values, one.groups, one.map_keys, sources.network, masks=sources.has_masks)
     if one.map_keys:
         found |= _mean_maps(run, one, sources.cams)
     gallery = gallery_of(one, sources.features)
-    retrieval = gallery.reduced(_queries(run, one, gallery)).merge(
+    retrieval = gallery.reduced(_queries(run, one, gallery, fence)).merge(
         retrieval_by_variant(gallery, stored_variants(run, sources.features), one.variants)
     )
     return labelled(found, one.groups, one.map_keys).merge(sanity_of(run, one)).merge(retrieval)  # the maps keep their order
@@ -75,13 +75,14 @@ def drift_to(run: Run, one: FigureInputs, kind: str) -> xr.Dataset:
     return labelled(found, one.groups, one.map_keys)
 
 
-def _queries(run: Run, one: FigureInputs, gallery: Gallery) -> NDArray[np.floating]:
+def _queries(run: Run, one: FigureInputs, gallery: Gallery, fence: Fence) -> NDArray[np.floating]:
     """Figures of every query; they are stored where they are not."""
     figures = run.figures(one.name)
     if not lacks_retrieval(run, one):
         return figures.values(RETRIEVAL)
     mark = retrieval_stamp(run, one)
     found = gallery.figures().astype(np.float32)
+    fence.check()  # what is written now must be of this call
     for block in figures.blocks:
         figures.write_block(block, {RETRIEVAL: found[block.rows]}, {RETRIEVAL: mark})
     return found

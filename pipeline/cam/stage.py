@@ -104,10 +104,15 @@ class CamStage(PieceStage[_Checkpoint]):
         subject.content = content_stamp(features)
         if alone:
             self._prepare_group(features, cams)
-            if not cams.is_laid_out or cam_state(self.run, subject.name, subject.map_keys).pending:
+        state = cam_state(self.run, subject.name, subject.map_keys) if cams.is_laid_out else None
+        if alone:
+            changes = state is None or state.pending
+            if changes:
                 cams.take_over()
             lay_out_maps(features, cams, wanted_block_samples(self.run, features), subject.map_keys, map_stamps(features, subject.map_keys))
-        state, mine = cam_state(self.run, subject.name, subject.map_keys), {block.index for block in self.shared[subject.name]}
+            state = None if changes else state
+        state = state or cam_state(self.run, subject.name, subject.map_keys)
+        mine = {block.index for block in self.shared[subject.name]}
         if state.pending and alone:
             self._forget_whole(subject, state)
         pending = [Pending(block, tuple(missing), state.origins[block]) for block, missing in state.pending if block.index in mine]

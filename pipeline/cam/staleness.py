@@ -79,10 +79,12 @@ def current_maps(features: GroupStore, cams: GroupStore) -> set[str]:
     whole = cams.ledger.whole()
     if whole.get("features") != content_stamp(features):
         return set()
-    map_keys = [MapKey.parse(key) for key in whole["products"]]
-    beyond = _Beyond(features)
-    known = [_stamps(beyond, map_keys, version) for version in range(1, VERSION + 1)]  # what an earlier version made can still be read
-    return {key for key in cams.present(whole["products"]) if any(whole["products"][key] == stamps[key] for stamps in known)}
+    left, beyond = [MapKey.parse(key) for key in cams.present(whole["products"])], _Beyond(features)
+    found: set[str] = set()
+    for version in range(VERSION, 0, -1):  # what an earlier version made can still be read
+        found |= {key for key, mark in _stamps(beyond, left, version).items() if whole["products"][key] == mark}
+        left = [map_key for map_key in left if map_key.key not in found]
+    return found
 
 
 def map_stamps(store: GroupStore, map_keys: Sequence[MapKey], version: int = VERSION) -> dict[str, str]:

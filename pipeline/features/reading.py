@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import xarray as xr
 
 from pipeline.store.group_store import GroupStore
+from pipeline.store.stored_arrays import StoredArray
 from stages.cam.frames import derive_aligned
 from stages.schema import SAMPLE_TEXTS
 
@@ -23,10 +25,16 @@ def read_features(store: GroupStore, names: Iterable[str], rows: slice = slice(N
     return found[sorted(wanted)]
 
 
-def open_features(store: GroupStore) -> xr.Dataset:
-    """Open all features lazily, with the store's per-sample texts as coordinates."""
-    found = store.lazy()
+def describe_features(store: GroupStore) -> dict[str, StoredArray]:
+    """Describe every variable of a checkpoint's features, without reading a value."""
+    found = {key: store.described(key) for key in store.own_keys()}
     if "aligned_map" not in found:
-        found["aligned_map"] = derive_aligned(found["patch_map"], found["source_cell"])
-    texts = [name for name in SAMPLE_TEXTS if name in found]
-    return found.assign_coords({name: found[name].load() for name in texts})  # in memory: what samples are chosen by
+        found["aligned_map"] = replace(found["patch_map"], attributes={})
+    return found
+
+
+def sample_texts(store: GroupStore) -> dict[str, xr.Variable]:
+    """Read the texts of each sample that the store has: what samples are chosen by."""
+    names = [name for name in SAMPLE_TEXTS if store.has(name)]
+    found = store.read(names)
+    return {name: xr.Variable(("sample",), found[name].values, dict(store.described(name).attributes)) for name in names}

@@ -17,13 +17,14 @@ from pipeline.cam.explain import Explainer
 from pipeline.cam.staleness import current_maps, refuse_swapping
 from pipeline.disk.places import FEW, Place, each, place_of
 from pipeline.features.finished import content_stamp, finished_checkpoints
-from pipeline.features.reading import open_features, read_features
+from pipeline.features.reading import describe_features, read_features, sample_texts
 from pipeline.features.schema_versions import figures_of_today
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.settings.all import Settings
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import JOINED
 from pipeline.store.replacing import is_swapping
+from pipeline.store.stored_arrays import StoredArray
 from pipeline.store.tables import group_attributes, read_dataset
 from stages.cam.facts import FACTS
 from stages.cam.map_keys import FACTS_PREFIX
@@ -96,23 +97,23 @@ def open_run(directory: str | Place, *, partial: bool = False) -> OpenRun:
             f"{run.features_path}: {names[0]} and {odd[0]} are networks or datasets of different sizes, which do not fit side by side; "
             f"open each with xarray.open_zarr(..., group=NAME)"
         )
-    described = open_features(stores[0])
-    features = {str(key): _side_by_side(stores, str(key), described[key]) for key in described.data_vars}
+    described, texts = describe_features(stores[0]), sample_texts(stores[0])
+    features = {key: _side_by_side(stores, key, array) for key, array in described.items() if key not in texts}
     finished = each(run.cams_path, lambda store: _finished_maps(run, store.name, partial), stores, at_once=FEW)
     drawn = [(store, keys) for store, keys in zip(stores, finished, strict=True) if keys is not None]
     maps = [run.cams(store.name) for store, _ in drawn]
     shared = sorted(set.intersection(*(keys for _, keys in drawn))) if drawn else []
-    cams = {key: _side_by_side(maps, key, _described(maps[0], key, ("sample", "y", "x"))) for key in shared}
+    cams = {key: _side_by_side(maps, key, maps[0].described(key)) for key in shared}
     facts_keys = {key: f"{FACTS_PREFIX}{key}" for key in shared}
     there = each(run.cams_path, lambda store: store.present(facts_keys.values()), maps)
     noted = {key: name for key, name in facts_keys.items() if all(name in found for found in there)}
     columns = min((store.described(name).shape[1] for store in maps for name in noted.values()), default=0)  # earlier versions had the first ones
-    facts = {key: _side_by_side(maps, name, _described(maps[0], name, ("sample", "fact")))[..., :columns] for key, name in noted.items()}
+    facts = {key: _side_by_side(maps, name, maps[0].described(name))[..., :columns] for key, name in noted.items()}
     return OpenRun(
         run.manifest,
-        _labelled(features, described, stores),
-        _labelled(cams, described, [store for store, _ in drawn]),
-        _labelled(facts, described, [store for store, _ in drawn]).assign_coords(fact=np.array(FACTS[:columns], dtype=object)),
+        _labelled(features, texts, stores),
+        _labelled(cams, texts, [store for store, _ in drawn]),
+        _labelled(facts, texts, [store for store, _ in drawn]).assign_coords(fact=np.array(FACTS[:columns], dtype=object)),
         _figures(run, stores, partial),
         {store.name: store.attributes for store in stores},
         Explainer(run),
@@ -154,20 +155,21 @@ class _SideBySide:
         return found if isinstance(wanted, range) else found[0]
 
 
-def _side_by_side(stores: Sequence[GroupStore], key: str, described: xr.DataArray) -> xr.DataArray:
+def _side_by_side(stores: Sequence[GroupStore], key: str, described: StoredArray) -> xr.DataArray:
     shape, per_sample = (len(stores), *described.shape), described.dims[0] == "sample"
     source = _SideBySide(stores, key, shape, described.dtype, per_sample)
     whole = tuple((length,) for length in described.shape)
     cut = (tuple(len(block) for block in stores[0].blocks), *whole[1:]) if per_sample else whole
     name = f"{key}-{uuid4().hex}"  # opened again, the store may have changed
     lazy = dask.array.from_array(source, chunks=((1,) * len(stores), *cut), name=name, meta=np.empty((0,) * source.ndim, source.dtype))
-    return xr.DataArray(lazy, dims=("checkpoint", *described.dims), attrs=described.attrs)
+    attributes = {key: value for key, value in described.attributes.items() if key != "stamp"}  # each checkpoint's map has its own
+    return xr.DataArray(lazy, dims=("checkpoint", *described.dims), attrs=attributes)
 
 
-def _labelled(variables: Mapping[str, xr.DataArray], described: xr.Dataset, stores: Sequence[GroupStore]) -> xr.Dataset:
+def _labelled(variables: Mapping[str, xr.DataArray], texts: Mapping[str, xr.Variable], stores: Sequence[GroupStore]) -> xr.Dataset:
     epochs = [store.attributes["epoch"] for store in stores]
     coordinates = {
-        **{name: texts.variable for name, texts in described.coords.items()},
+        **texts,
         "checkpoint": np.array([store.name for store in stores], dtype=object),
         "epoch": ("checkpoint", np.array([np.nan if epoch is None else epoch for epoch in epochs], float)),
         "series": ("checkpoint", np.array([store.attributes.get("series", "") for store in stores], dtype=object)),
@@ -190,13 +192,6 @@ def _figures(run: Run, stores: Sequence[GroupStore], partial: bool) -> xr.Datase
         if older:
             raise MissingProductError(f"{run.stats_path}: older than {store}; run `atlas stats`, or pass partial=True to get them as they are")
     return figures_of_today(found).assign_coords(checkpoint=found["checkpoint"].astype(object))
-
-
-def _described(store: GroupStore, key: str, dims: tuple[str, ...]) -> xr.DataArray:
-    array = store.described(key)
-    lazy = dask.array.zeros(array.shape, dtype=array.dtype, chunks=array.shape)
-    attributes = {key: value for key, value in array.attributes.items() if key != "stamp"}  # each checkpoint's map has its own
-    return xr.DataArray(lazy, dims=dims, attrs=attributes)
 
 
 def _finished_maps(run: Run, name: str, partial: bool) -> set[str] | None:

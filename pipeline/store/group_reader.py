@@ -227,7 +227,7 @@ class GroupReader:
         there = each(self.root, lambda name: (self.root / name).is_file(), listed)
         return {names[name] for name, found in zip(listed, there, strict=True) if found}
 
-    def keys(self) -> list[str]:
+    def own_keys(self) -> list[str]:
         """Keys of the group's own arrays (not of its subgroups)."""
         return [key for key in self.all_keys() if "/" not in key]
 

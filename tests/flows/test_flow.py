@@ -15,9 +15,10 @@ import xarray as xr
 import zarr
 from PIL import Image
 
+import pipeline
 from pipeline.cam.stage import cam
 from pipeline.extract.stage import extract
-from pipeline.features.reading import open_features, read_features
+from pipeline.features.reading import read_features
 from pipeline.render.png_files import png_settings
 from pipeline.stages import STAGES
 from pipeline.stats.staleness import open_stats
@@ -342,11 +343,11 @@ def test_the_page_links_pictures_that_are_there(finished):
 # ---- reading back
 
 
-def test_open_features_is_lazy_and_has_texts_as_coordinates(finished):
-    found = open_features(finished.features("net_000"))
+def test_a_run_is_opened_lazily_and_has_texts_as_coordinates(finished):
+    found = pipeline.open_run(finished.directory).features
     assert {"sample_id", "place", "view", "split", "roles"} <= set(found.coords)
     assert found["patch_map"].chunks is not None
-    chosen = found["patch_map"].sel(sample=found["view"].compute() == "satellite")
+    chosen = found["patch_map"].sel(sample=found["view"] == "satellite")
     assert chosen.sizes["sample"] == 5
 
 
@@ -363,7 +364,8 @@ def test_a_derived_aligned_map_is_the_stored_one_bit_for_bit(lab, finished, fres
             assert found.dtype == expected.dtype
             assert found.dims == expected.dims
             np.testing.assert_array_equal(found, expected)
-        np.testing.assert_array_equal(open_features(derived)["aligned_map"], stored.read(["aligned_map"])["aligned_map"])
+        opened = pipeline.open_run(run.directory).features["aligned_map"].sel(checkpoint=name)
+        np.testing.assert_array_equal(opened, stored.read(["aligned_map"])["aligned_map"])
         for map_key in map_keys_of(run.settings.cam):
             expected = finished.cams(name).read([map_key.key])[map_key.key]
             np.testing.assert_array_equal(run.cams(name).read([map_key.key])[map_key.key], expected)

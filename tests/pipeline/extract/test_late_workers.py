@@ -83,6 +83,11 @@ def test_a_worker_that_marks_after_the_second_call_has_swept_is_not_believed(lab
     assert verify(lab.run(fresh, checkpoints=ONE)).faults == []
 
 
+def blocks_of(run):
+    """Bytes of every file of the features that is no metadata: these tell of the processes, too."""
+    return {str(path.relative_to(run)): path.read_bytes() for path in (run / "features.zarr").rglob("c*") if path.is_file()}
+
+
 def wait_for(path):
     for _ in range(600):
         if path.exists():
@@ -141,7 +146,7 @@ def test_a_client_is_killed_and_its_worker_goes_on(lab, fresh, extracted, tmp_pa
         monkeypatch.setattr(GroupStore, "sweep_unmarked", sweep_and_let_it_go_on)
         extract(lab.run(fresh, checkpoints=ONE))
     assert "another call has begun to write this since this work was given out" in ended.read_text()
-    assert content(fresh) == content(extracted)
+    assert blocks_of(fresh) == blocks_of(extracted)
     assert verify(lab.run(fresh, checkpoints=ONE)).faults == []
 
 

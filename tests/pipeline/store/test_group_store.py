@@ -54,7 +54,7 @@ def test_what_is_written_is_read(full):
     np.testing.assert_array_equal(found["heat"], HEAT[3:9])
     assert found["name"].values.tolist() == [f"sample {n}" for n in range(3, 9)]
     np.testing.assert_array_equal(found["weight"], [1, 2])
-    assert full.keys() == ["heat", "name", "weight"]
+    assert full.own_keys() == ["heat", "name", "weight"]
 
 
 def test_the_last_block_is_shorter_and_blocks_never_share_a_file(store):

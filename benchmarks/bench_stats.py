@@ -140,7 +140,8 @@ def memory(images: int) -> None:
     wanted = frozenset(keys_of(KEYS, (PREVIOUS, LAST)))
     groups = Groups.of(["test"] * images, ["drone", "satellite"] * (images // 2), [True] * images)
     with tempfile.TemporaryDirectory(dir=scratch()) as folder:
-        figures, sums, started = GroupStore(Path(folder) / "figures.zarr", "net_000"), None, process_time()
+        figures, started = GroupStore(Path(folder) / "figures.zarr", "net_000"), process_time()
+        sums: dict[str, MapSums] = {}
         for block in blocks:
             found = figures_of_block(sources, block, wanted, SETTINGS)
             if block.index == 0:
@@ -155,7 +156,7 @@ def memory(images: int) -> None:
             for position in sorted({key.position for key in KEYS}):
                 maps = sources.cams.arrays([key.key for key in KEYS if key.position == position], block.rows)
                 part = MapSums.of(list(maps.values()), groups.index[block.rows], 2)
-            sums = part if sums is None else sums + part
+                sums[position] = sums[position] + part if position in sums else part
         rows.append(["reduced", f"{resident_mb():.0f}", f"{process_time() - started:.0f} CPU s"])
         started = process_time()
         gallery = stub_gallery(images)

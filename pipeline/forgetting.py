@@ -67,12 +67,12 @@ def forget_checkpoints(run: Run, names: Sequence[str]) -> Forgotten:
 
 def _stores(run: Run, name: str) -> list[GroupStore]:
     cams, features = run.cams(name), run.features(name)
-    return [replacement_of(cams), cams, replacement_of(features), features]
+    return [run.figures(name), replacement_of(cams), cams, replacement_of(features), features]
 
 
 def _names(run: Run) -> set[str]:
     """Of everything that is there of any checkpoint, if only an empty folder in the ledger."""
-    stores = (run.features_path, run.cams_path, run.stats_path, run.pixels_path)
+    stores = (run.features_path, run.cams_path, run.figures_path, run.stats_path, run.pixels_path)
     folders = (folder for path in stores for folder in (path, run.directory / "ledger" / path.stem) if folder.is_dir())
     found = {entry.name for folder in folders for entry in folder.iterdir() if entry.is_dir()}
     return {name for name in found if not name.startswith(".")} - {JOINED}

@@ -108,6 +108,17 @@ COMMANDS: Sequence[CommandRow] = (
         (click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for programs."), *COMMON),
     ),
     CommandRow(
+        "table",
+        "image_table",
+        "write_table",
+        "Write the figures of images as one table. A row for each image, checkpoint and map, with place, view, split and variant.",
+        (
+            click.Option(["--checkpoint", "checkpoints"], multiple=True, metavar="NAME", help="Only this checkpoint; may be given several times."),
+            click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="File to write; it ends in .parquet or .csv."),
+            *COMMON,
+        ),
+    ),
+    CommandRow(
         "forget-checkpoint",
         "forget",
         "forget",

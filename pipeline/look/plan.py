@@ -31,7 +31,7 @@ from pipeline.run.directory import MissingProductError, Run
 from pipeline.run.manifest import listing_stamp
 from pipeline.run.rates import rates
 from pipeline.settings.all import load_settings
-from pipeline.stats.staleness import stale_figures
+from pipeline.stats.state import stale_figures
 from pipeline.store.groups import group_names, known_groups
 from pipeline.store.replacing import is_swapping, replacement_of
 from safenet.checkpoint_info import CheckpointInfo

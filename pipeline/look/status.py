@@ -73,7 +73,7 @@ def _row(run: Run, features: GroupStore, told: Mapping[str, Any]) -> dict[str, s
         "features": f"{total - missing}/{total} blocks",
         "heat maps": _maps(features, cams),
         "figures": "yes" if group_attributes(run.stats_path, name) and name != JOINED else "no",
-        "size": human_bytes(_size(features, cams)),
+        "size": human_bytes(_size(features, cams) + bytes_on_disk(run.figures(name).root)),
         "not finite": f"{overflow.get('count', 0):,}",
         "age": _age(features),
     }

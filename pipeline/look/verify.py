@@ -102,7 +102,7 @@ def verify(run: Run, *, sample: float = 1.0, repair: bool = False) -> Verificati
         Damaged: the bytes do not match their checksum. Missing: marked as done, and not there. Foreign: there, and
         unknown to every mark, or not what was marked.
     """
-    stores = [GroupStore(path, name) for path in (run.features_path, run.cams_path) for name in known_groups(path)]
+    stores = [GroupStore(path, name) for path in (run.features_path, run.cams_path, run.figures_path) for name in known_groups(path)]
     if not stores and not run.manifest_path.exists():
         raise FileNotFoundError(f"{run.directory}: there is no run here: no manifest and no store. Check --run")
     found, blocks, size = _Findings(), 0, 0
@@ -167,7 +167,7 @@ def _check_group(store: GroupStore, found: _Findings) -> bool:
 
 
 def _command_of(store: GroupStore) -> str:
-    return "cam" if store.path.stem == "cams" else "extract"
+    return {"features": "extract", "cams": "cam", "figures": "stats"}[store.path.stem]
 
 
 def _is_open(store: GroupStore) -> bool:
@@ -271,7 +271,7 @@ def _read_units(run: Run, store: GroupStore, units: Sequence[_Unit], found: _Fin
 
 def _check_files(run: Run, found: _Findings) -> None:
     """Figures, pictures, page, manifest, and what holds the groups together."""
-    for path in (run.features_path, run.cams_path, run.stats_path, run.pixels_path):
+    for path in (run.features_path, run.cams_path, run.figures_path, run.stats_path, run.pixels_path):
         if (known_groups(path) or (path / "zarr.json").exists()) and not is_whole_root(path):  # an empty folder was just being made
             found.faults.append(Fault(str(path / "zarr.json"), "damaged", "it is not the metadata of a group of checkpoints"))
             found.roots.append(path)

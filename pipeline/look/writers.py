@@ -16,7 +16,7 @@ def at_work(run: Run, recent_s: float = RECENT_S) -> list[dict[str, str]]:
     """Return one row per process that wrote a block within the last `recent_s` seconds: what, how fast, and when last."""
     now = datetime.now(UTC)
     found: dict[tuple[str, str, int], list[tuple[datetime, int, str]]] = defaultdict(list)
-    for stage, path in (("extract", run.features_path), ("cam", run.cams_path)):
+    for stage, path in (("extract", run.features_path), ("cam", run.cams_path), ("stats", run.figures_path)):
         for name in known_groups(path):
             store = GroupStore(path, name)
             for index in store.ledger.indices_since(now.timestamp() - recent_s):

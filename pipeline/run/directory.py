@@ -77,8 +77,13 @@ class Run:
         return self.directory / "cams.zarr"
 
     @property
+    def figures_path(self) -> Place:
+        """Zarr store of the figures of images."""
+        return self.directory / "figures.zarr"
+
+    @property
     def stats_path(self) -> Place:
-        """Zarr store of figures."""
+        """Zarr store of the figures of checkpoints."""
         return self.directory / "stats.zarr"
 
     @property
@@ -135,3 +140,7 @@ class Run:
     def cams(self, name: str) -> GroupStore:
         """Heat-map store of a checkpoint."""
         return GroupStore(self.cams_path, name)
+
+    def figures(self, name: str) -> GroupStore:
+        """Store of the figures of a checkpoint's images."""
+        return GroupStore(self.figures_path, name)

@@ -1,23 +1,30 @@
-"""The stats stage: cams.zarr and the small features -> stats.zarr, a group a checkpoint, and one that joins them."""
+"""The stats stage: heat maps and small features -> figures.zarr, of every image, and stats.zarr, of every checkpoint and of all together."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 from pipeline.features.finished import finished_checkpoints
+from pipeline.features.schema_versions import refuse_later
 from pipeline.run.bring_up import PieceStage, bring_up_to_date
 from pipeline.run.directory import Run
 from pipeline.run.outcome import Outcome
 from pipeline.run.preparing import take_over
-from pipeline.stats.drift import write_joined
-from pipeline.stats.figures import FiguresWork
+from pipeline.stats.figures import FigurePiece, FiguresWork
+from pipeline.stats.join import write_joined
+from pipeline.stats.reduce import ReduceWork
 from pipeline.stats.staleness import FigureInputs, all_inputs, is_fresh, joined_stamp, stale_ones
+from pipeline.stats.state import figure_stamps, lacks_retrieval, lay_out_figures, own_pending, pending_figures, whole_stamp
+from pipeline.store.blocks import Block
 from pipeline.store.fences import Fence
 from pipeline.store.groups import JOINED
+from pipeline.work.executors import run_batches
+from pipeline.work.pieces import Batch
+from pipeline.work.stops import check_stop
 
 
 def stats(run: Run, *, partial: bool = False) -> Outcome:
-    """Bring the figures up to date: those of each checkpoint, then what changes from one to the next.
+    """Bring the figures up to date: those of each image, then those of each checkpoint, then all together.
 
     Parameters
     ----------
@@ -34,16 +41,16 @@ def stats(run: Run, *, partial: bool = False) -> Outcome:
 
 
 class StatsStage(PieceStage[FigureInputs]):
-    """What the stats stage compares, computes and joins; a checkpoint is one piece."""
+    """What the stats stage compares, computes and joins; a block of a checkpoint is one piece."""
 
-    name, product, image_unit, one_lock = "stats", "stats", "checkpoint", True
+    name, product, one_lock = "stats", "stats", True
 
     def __init__(self, run: Run, partial: bool) -> None:
         super().__init__(run)
         self._partial = partial
         self._everything: list[FigureInputs] = []
         self._stale: set[str] = set()
-        self._done = 0
+        self._images = 0
         self._fence: Fence
 
     def subjects(self) -> list[FigureInputs]:
@@ -51,36 +58,72 @@ class StatsStage(PieceStage[FigureInputs]):
         self._everything = all_inputs(self.run, finished_checkpoints(self.run, self._partial))
         return self._everything
 
+    def units(self, subject: FigureInputs) -> list[Block]:
+        """Blocks of its heat maps."""
+        return self.run.cams(subject.name).blocks
+
+    def size(self, item: Block | FigurePiece) -> int:
+        """Images."""
+        return len(item)
+
     def prepare(self, alone: Collection[str]) -> None:
         """Sweep what stopped calls left, and compare."""
         self._stale = {one.name for one in stale_ones(self.run, self.mine)}
         self._fence = take_over(self.run, self.product, [self.run.stats_path], alone=bool(alone), stale=bool(self._stale))
 
-    def lay_out(self, subject: FigureInputs, *, alone: bool) -> list[FigureInputs]:
-        """A group is written whole: there is nothing to lay out."""
-        return [subject] if subject.name in self._stale else []
+    def lay_out(self, subject: FigureInputs, *, alone: bool) -> list[FigurePiece]:
+        """Make room for the figures of the images, and say what each block lacks."""
+        figures = self.run.figures(subject.name)
+        pending = pending_figures(self.run, subject)
+        if alone:
+            figures.sweep()
+            refuse_later(figures)
+            if pending or not figures.is_laid_out:
+                figures.take_over()
+            lay_out_figures(self.run, subject)
+            if pending:
+                figures.ledger.forget_whole()
+        if own_pending(pending) or lacks_retrieval(self.run, subject):
+            self._stale.add(subject.name)
+        mine = {block.index for block in self.shared[subject.name]}
+        wanted = [(block, keys) for block, keys in pending if block.index in mine]
+        stamps = figure_stamps(self.run, subject, [block for block, _ in wanted])
+        about = (subject.name, subject.map_keys, subject.others)
+        return [FigurePiece(*about, block, {key: stamps[block][key] for key in sorted(keys)}, figures.fence) for block, keys in wanted]
 
     def work(self) -> FiguresWork:
-        """Figures of checkpoints."""
-        return FiguresWork(self.run, self._fence)
+        """Figures of blocks."""
+        return FiguresWork(self.run)
 
-    def finish(self, subject: FigureInputs) -> None:
-        """Count it."""
-        self._done += subject.name in self._stale
+    def take(self, subject: FigureInputs, piece: FigurePiece, result: None) -> None:
+        """Count its images."""
+        self._images += len(piece)
 
     def join(self) -> None:
-        """Write the group that joins all checkpoints; of parts the one that finds them all done."""
+        """Reduce the checkpoints whose images are done, and write the group that joins all; of parts the one that finds them all done."""
+        done = [one for one in self._everything if not pending_figures(self.run, one)]
+        stale = {one.name for one in stale_ones(self.run, done)}
+        todo = [one for one in done if one.name in stale or lacks_retrieval(self.run, one)]
+        batches = [Batch(one.name, [one]) for one in todo]
+        work = ReduceWork(self.run, self._fence)
+        for _ in run_batches(self.run.settings.compute, work, batches, directory=self.run.directory, say=self.run.say):
+            check_stop()
+        for one in done:
+            figures = self.run.figures(one.name)
+            figures.ledger.mark_whole({"stamp": whole_stamp(self.run, one)})
+            figures.consolidate()
         mark = joined_stamp(self._everything)
-        if not stale_ones(self.run, self._everything) and not is_fresh(self.run, JOINED, mark):
+        if len(done) == len(self._everything) and not is_fresh(self.run, JOINED, mark):
             write_joined(self.run, self._everything, mark, self._fence)
 
     def left(self) -> str:
         """Checkpoints without figures."""
-        return f"left: figures of {len(self._stale) - self._done} of {len(self.mine)} checkpoints"
+        left = stale_ones(self.run, self.mine)
+        return f"left: figures of {len(left)} of {len(self.mine)} checkpoints; finished blocks are kept"
 
     def amount(self) -> int:
         """Images."""
-        return len(self._stale) * len(self.run.manifest)
+        return self._images
 
     def outcome(self) -> Outcome:
         """Count checkpoints."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import xarray as xr
@@ -11,23 +11,36 @@ import xarray as xr
 from pipeline.cam.staleness import finished_stamps
 from pipeline.cam.wanted import wanted_map_keys
 from pipeline.disk.places import FEW, each
-from pipeline.disk.stamps import difference, stamp
-from pipeline.features.finished import content_stamp, finished_checkpoints
+from pipeline.disk.stamps import stamp
+from pipeline.features.finished import content_stamp, finished_checkpoints, images_stamp
 from pipeline.features.variants import chosen_of, stored_variants, texts_digest
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.store.blocks import Block
 from pipeline.store.groups import JOINED
 from pipeline.store.tables import dataset_seal, group_attributes, read_dataset
+from safenet.architecture import Architecture
 from stages.cam.map_keys import MapKey
 from stages.index.variants import chosen_samples
+from stages.labels import CheckpointName, series_of
 from stages.stats.groups import Groups
+from stages.stats.images import LAST, PREVIOUS
 
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True)
 class FigureInputs:
-    """What the figures of a checkpoint are made of."""
+    """What the figures of a checkpoint are made of.
+
+    Attributes
+    ----------
+    blocks : sequence of Block
+        Of the features.
+    others : mapping
+        PREVIOUS and LAST -> name of the checkpoint of its series that it is compared with, where there is one of the same images and grid.
+    compared : str
+        Digest of the maps of these. It is not part of `made_with`: drift is added where the checkpoints are joined.
+    """
 
     name: str
     map_keys: Sequence[MapKey]
@@ -37,6 +50,8 @@ class FigureInputs:
     made_with: Mapping[str, Any]
     epoch: int | None
     series: str
+    others: Mapping[str, str] = field(default_factory=dict)
+    compared: str = ""
 
     @property
     def stamp(self) -> str:
@@ -46,10 +61,31 @@ class FigureInputs:
 
 def all_inputs(run: Run, names: Sequence[str]) -> list[FigureInputs]:
     """Say what the figures of some checkpoints are to be made of."""
-    return each(run.features_path, lambda name: inputs_of(run, name), names, at_once=FEW)
+    return _with_neighbours(run, each(run.features_path, lambda name: _inputs_of(run, name), names, at_once=FEW))
 
 
-def inputs_of(run: Run, name: str) -> FigureInputs:
+def _with_neighbours(run: Run, inputs: Sequence[FigureInputs]) -> list[FigureInputs]:
+    """Say which checkpoints each is compared with, series by series: what one training changed says nothing of another."""
+    found = list(inputs)
+    grids = {one.name: _grid(run, one.name) for one in inputs}
+    for numbers in series_of([CheckpointName(one.name, one.epoch, one.series) for one in inputs]).values():
+        for place, number in enumerate(numbers):
+            one, last = inputs[number], inputs[numbers[-1]]
+            others = {PREVIOUS: inputs[numbers[place - 1]] if place else None, LAST: last}
+            there = {kind: other for kind, other in others.items() if other is not None and grids[other.name] == grids[one.name]}
+            maps = {kind: stamp([other.made_with[key] for key in ("heat_maps", "features")]) for kind, other in there.items()}
+            names = {kind: other.name for kind, other in there.items()}
+            found[number] = replace(one, others=names, compared=stamp(maps))
+    return found
+
+
+def _grid(run: Run, name: str) -> tuple[str, int]:
+    """Which images a checkpoint's samples are, and the cells along a side of its maps: only equal ones can be compared."""
+    features = run.features(name)
+    return images_stamp(features), Architecture(**features.attributes["architecture"]).grid
+
+
+def _inputs_of(run: Run, name: str) -> FigureInputs:
     """Say what a checkpoint's figures are to be made of.
 
     Raises
@@ -86,20 +122,6 @@ def stale_ones(run: Run, inputs: Sequence[FigureInputs]) -> list[FigureInputs]:
     """Those whose stored figures are not made of this, or damaged."""
     fresh = each(run.stats_path, lambda one: is_fresh(run, one.name, one.stamp), inputs, at_once=FEW)
     return [one for one, found in zip(inputs, fresh, strict=True) if not found]
-
-
-def stale_figures(run: Run, names: Sequence[str]) -> dict[str, str]:
-    """Name of a checkpoint (or JOINED) whose figures are missing or stale -> why."""
-    inputs = all_inputs(run, names)
-    found = {one.name: _why_stale(run, one) for one in stale_ones(run, inputs)}
-    if not is_fresh(run, JOINED, joined_stamp(inputs)):
-        found[JOINED] = "a checkpoint's figures change" if found else "the checkpoints changed, or its files are damaged"
-    return found
-
-
-def _why_stale(run: Run, one: FigureInputs) -> str:
-    made = group_attributes(run.stats_path, one.name)
-    return difference(made.get("made_with", {}), one.made_with) or "its files are damaged" if made else "not computed yet"
 
 
 def joined_stamp(inputs: Sequence[FigureInputs]) -> str:

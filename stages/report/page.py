@@ -16,6 +16,7 @@ from stages.labels import display_name, each_series
 from stages.report.findings import findings
 from stages.report.plots import draw_plots
 from stages.report.trust import trust_table
+from stages.stats.figures import label_of, unit_of
 from stages.stats.means import mean_of_views, tested_groups
 from stages.targets.names import NO_TARGET
 
@@ -94,6 +95,7 @@ def _epoch_row(stats: xr.Dataset, index: int, map_keys: Sequence[MapKey]) -> dic
     return row
 
 
+_MAP_COLUMNS = ("variation", "low_contrast", "zero", "alike", "entropy", "top", "pointing", "energy")  # of the tables of maps
 _RETRIEVAL: Mapping[str, str] = {
     "recall_1": "R@1",
     "recall_5": "R@5",
@@ -144,18 +146,8 @@ def _tables_of_series(stats: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def _map_tables(stats: xr.Dataset) -> list[dict[str, Any]]:
-    """One table per group of images: each product at the last checkpoint."""
-    names = {
-        "variation": "coefficient of variation",
-        "low_contrast": "low contrast",
-        "zero": "zero",
-        "alike": "correlation with the mean map",
-        "entropy": "entropy",
-        "top": "heat in top cells",
-        "pointing": "pointing",
-        "energy": "energy",
-    }
-    present = {name: label for name, label in names.items() if name in stats}
+    """One table per group of images: each map at the last checkpoint."""
+    present = {name: label_of(name) for name in _MAP_COLUMNS if name in stats}
     tables = []
     for group in stats["group"].values if "product" in stats.dims else ():
         at = stats.isel(checkpoint=-1).sel(group=group)
@@ -167,7 +159,7 @@ def _map_tables(stats: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def _figure(name: str, value: xr.DataArray) -> str:
-    return (f"{float(value):.3g}" if np.isfinite(value) else "-") if name in ("variation", "entropy", "alike") else _percent(value)
+    return _percent(value) if unit_of(name) == "share" else f"{float(value):.3g}" if np.isfinite(value) else "-"
 
 
 def _percent(value: xr.DataArray) -> str:

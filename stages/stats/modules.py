@@ -1,17 +1,69 @@
-"""Figures of FAM's warp and FPM's cuts."""
+"""Figures of FAM's warp and FPM's cuts, an image.
+
+Every function takes `Modules` of n images and returns float64 [n, ...], NaN where undefined.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.finite import whole_or_nothing
+from stages.finite import finite_rows, whole_or_nothing
 
+Float = NDArray[np.float64]
 ROUNDING = 1e-5  # a relative change of the map below this is float32 rounding of an identity warp
 WARP_FIGURES = ("scale_x", "scale_y", "rotation_deg", "shear", "shift_x", "shift_y")
 
 
-def decompose_theta(theta: NDArray[np.floating]) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class Modules:
+    """What the features tell of n images.
+
+    Attributes
+    ----------
+    valid : bool [n]
+    theta : float32 [n, 2, 3]
+    source_cell : int [n, H, W]
+    fam_change : float32 [n]
+    saliency : float32 [n, R]
+    boundary : int [n, P]
+    """
+
+    valid: NDArray[np.bool_]
+    theta: NDArray[np.floating]
+    source_cell: NDArray[np.integer]
+    fam_change: NDArray[np.floating]
+    saliency: NDArray[np.floating]
+    boundary: NDArray[np.integer]
+
+
+MODULE_FEATURES = ("valid", "theta", "source_cell", "fam_change", "saliency", "boundary")  # the fields of Modules
+
+
+def moved_cells(images: Modules) -> Float:
+    """Share of the aligned cells that copy another patch cell than their own."""
+    known = images.valid.astype(bool) & finite_rows(images.theta)
+    return np.where(known, moved_share(images.source_cell), np.nan)
+
+
+def fam_change(images: Modules) -> Float:
+    """Norm of (aligned map - patch map) over norm of the patch map."""
+    return np.where(images.valid, whole_or_nothing(images.fam_change.astype(np.float64)), np.nan)
+
+
+def warp(images: Modules) -> Float:
+    """Scale, rotation, shear and shift of FAM's warp, [n, 6]: see `decompose_theta`."""
+    return decompose_theta(images.theta)
+
+
+def boundary(images: Modules) -> Float:
+    """Half-width of each part's square in cells, [n, P]; NaN where the saliency that cut it is not finite."""
+    return np.where(finite_rows(images.saliency)[:, None], images.boundary, np.nan)
+
+
+def decompose_theta(theta: NDArray[np.floating]) -> Float:
     """Split each warp into scale, rotation, shear and shift.
 
     The linear part is rotation(a) @ [[scale_x, scale_x * shear], [0, scale_y]]; a negative scale_y is a reflection.
@@ -32,12 +84,7 @@ def decompose_theta(theta: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.stack([scale_x, (a * d - b * c) / divisor, np.degrees(np.arctan2(c, a)), (a * b + c * d) / divisor**2, shift_x, shift_y], axis=1)
 
 
-def moved_share(source_cell: NDArray[np.integer]) -> NDArray[np.float64]:
+def moved_share(source_cell: NDArray[np.integer]) -> Float:
     """Share of each sample's aligned cells that copy another patch cell than their own; [n, H, W] -> [n]."""
     flat = source_cell.reshape(len(source_cell), -1)
     return (flat != np.arange(flat.shape[1])).mean(axis=1)
-
-
-def boundary_counts(boundary: NDArray[np.integer], rings: int) -> NDArray[np.int64]:
-    """How often each part ends at each ring: [n, P] -> [P, R], ring 1 first."""
-    return (boundary[:, :, None] == np.arange(1, rings + 1)).sum(axis=0)

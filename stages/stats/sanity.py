@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safenet.architecture import Architecture
 from safenet.head_arrays import HEAD_ARRAYS, draw_head
 from stages.cam.map_keys import MapKey
-from stages.schema import FEATURES, HEAD_PREFIX
+from stages.schema import FEATURES, HEAD_PREFIX, Arrays
 from stages.stats.faithfulness import rank_correlation
 from stages.targets.names import NO_TARGET, parse_target
 
@@ -44,21 +44,21 @@ def can_be_checked(map_key: MapKey) -> bool:
     return map_key.target != NO_TARGET and not map_key.is_stored_gradient and not parse_target(map_key.target).flip
 
 
-def sanity_figures(maps: xr.Dataset, randomised: xr.Dataset, map_keys: Sequence[MapKey]) -> xr.DataArray:
+def sanity_figures(maps: Arrays, randomised: Arrays, map_keys: Sequence[MapKey]) -> NDArray[np.float64]:
     """Spearman's rank correlation of each map with the same under fresh heads.
 
     Parameters
     ----------
-    maps, randomised : Dataset
-        Variables named by the products' keys, (sample, y, x), in memory.
-    products : sequence of Product
+    maps, randomised : mapping
+        Maps [n, y, x] named by their keys, in memory.
+    map_keys : sequence of MapKey
 
     Returns
     -------
-    DataArray (sample, product)
+    float64 [n, map]
         Near 0: the map depends on what the heads have learnt. Near 1: it would look the same with any heads. NaN where a map is undefined, and for
-        products that cannot be checked.
+        maps that cannot be checked.
     """
-    nothing: NDArray[np.float64] = np.full(maps.sizes["sample"], np.nan)
-    rows = [rank_correlation(maps[p.key].values, randomised[p.key].values) if can_be_checked(p) else nothing for p in map_keys]
-    return xr.DataArray(np.stack(rows, axis=1), dims=("sample", "product"))
+    nothing: NDArray[np.float64] = np.full(len(next(iter(maps.values()))), np.nan)
+    rows = [rank_correlation(maps[key.key], randomised[key.key]) if can_be_checked(key) else nothing for key in map_keys]
+    return np.stack(rows, axis=1)

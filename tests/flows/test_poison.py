@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 from feature_blocks import context_of, feature_block, random_net
+from figures_in_memory import figures_of_images, reduced, retrieval
 from PIL import Image
 from poison import poison_store
 
@@ -22,7 +23,7 @@ from stages.cam.compute import compute_cams
 from stages.cam.facts import FACTS, STATUS
 from stages.cam.map_keys import FACTS_PREFIX, map_keys_of
 from stages.cam.settings import CamSettings
-from stages.stats.groups import Groups, drift_block, finalize, retrieval, summarise_block
+from stages.stats.groups import Groups
 from stages.stats.settings import StatsSettings
 from stages.targets.names import NO_TARGET, parse_target
 from stages.targets.references import reference_name
@@ -46,13 +47,14 @@ def block(request):
     features = features.assign({name: features[name].astype(np.float16) for name in ("patch_map", "aligned_map")})
     features["mask_share"] = (("sample", "y", "x"), rng.random((SAMPLES, 8, 8)).astype(np.float32))
     features["mask_centre"] = (("sample", "y", "x"), rng.integers(0, 2, (SAMPLES, 8, 8)).astype(np.int8))
-    context, group = context_of(model), np.arange(SAMPLES) % 2
+    context = context_of(model)
     whole = compute_cams(features, PRODUCTS, context)
-    return features, context, model.architecture, whole, counted(whole, features, group, model.architecture)
+    return features, context, model.architecture, whole, counted(whole, whole, features, model.architecture)
 
 
-def counted(cams, features, group, network):
-    return summarise_block(cams[[key for p in COUNTED for key in (p.key, p.facts_key)]], features, group, 2, network, StatsSettings())
+def counted(cams, before, features, network):
+    chosen = cams[[key for p in COUNTED for key in (p.key, p.facts_key)]]
+    return figures_of_images(chosen, features, network, StatsSettings(), {"previous": before[[p.key for p in COUNTED]]})
 
 
 def poisoned(features, name, value, cell=0):
@@ -78,16 +80,11 @@ def test_no_bit_of_any_other_map_or_figure_changes(block, name, value):
             assert np.isnan(own).all() and np.isnan([facts[key] for key in ("low", "high", "score", "constant", "rounding")]).all()
         else:
             np.testing.assert_array_equal(own, whole[map_key.key].values[POISONED], err_msg=f"{map_key.key} does not read {name}")
-    group, settings = np.arange(SAMPLES) % 2, StatsSettings()
-    made = counted(bad, spoilt, group, network)
-    for figure in made.samples:
-        np.testing.assert_array_equal(others(made.samples[figure]), others(summary.samples[figure]), err_msg=figure)
-    keys = [p.key for p in COUNTED]
-    drifts = [drift_block(whole[keys], cams[keys], settings) for cams in (whole, bad)]
-    for figure in drifts[0]:
-        np.testing.assert_array_equal(others(drifts[1][figure]), others(drifts[0][figure]), err_msg=f"drift {figure}")
-    groups = Groups(("test drone", "test satellite"), group.astype(np.int64))
-    stats = finalize(made, groups, COUNTED, settings)
+    made = counted(bad, whole, spoilt, network)
+    for figure in made:
+        np.testing.assert_array_equal(others(made[figure]), others(summary[figure]), err_msg=figure)
+    groups = Groups(("test drone", "test satellite"), (np.arange(SAMPLES) % 2).astype(np.int64))
+    stats = reduced([made], bad[[p.key for p in COUNTED]], groups, network, kinds=["previous"])
     assert all(np.isfinite(stats[figure]).any() for figure in ("map_mean", "entropy", "warp_mean", "fam_change")), "the others' means are there"
     assert not any(np.isinf(stats[figure].values.astype(float)).any() for figure in stats)
 

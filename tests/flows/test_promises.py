@@ -71,7 +71,7 @@ def test_the_proof_would_notice(lab, extracted_copy, monkeypatch):
     ("stage", "module", "name", "said"),
     [
         (cam, cam_spans, "compute_cams", "cam: nothing to compute, 27 up to date"),
-        (stats, figures, "summarise_block", "stats: nothing to compute, 3 up to date"),
+        (stats, figures, "figures_of_block", "stats: nothing to compute, 3 up to date"),
         (render, render_stage, "write_png", "render: nothing to compute, 6 up to date"),
     ],
     ids=["cam", "stats", "render"],
@@ -148,7 +148,7 @@ def test_another_colour_map_redraws_pictures_and_nothing_else(lab, finished_copy
     before = {name: moments(finished_copy / name) for name in ("features.zarr", "cams.zarr", "stats.zarr")}
     pictures = {path: path.read_bytes() for path in (finished_copy / "mosaics").rglob("*.png")}
     monkeypatch.setattr(cam_spans, "compute_cams", must_not_run)
-    monkeypatch.setattr(figures, "summarise_block", must_not_run)
+    monkeypatch.setattr(figures, "figures_of_block", must_not_run)
     changed = "render.colour_map=viridis"
     computed = [STAGES[number].bring_up_to_date(lab.run(finished_copy, changed)).computed for number in range(1, 5)]
     assert computed == [0, 0, 0, 6]

@@ -151,7 +151,7 @@ from pipeline.render.stage import PictureWork
 from pipeline.stats.figures import FiguresWork
 config, directory, assignments = json.load(sys.stdin)
 run = Run(Path(directory), load_settings(Path(config), assignments), progress=False)
-works = {"cam": CamWork(run), "stats": FiguresWork(run, None), "render": PictureWork(run, None)}
+works = {"cam": CamWork(run), "stats": FiguresWork(run), "render": PictureWork(run, None)}
 for name, work in works.items():
     work.open(lambda count: None)
     farm_worker._limit_threads(1)

@@ -14,7 +14,7 @@ from pipeline.checkpoints.names import StoredCheckpoint, name_files
 from pipeline.extract.stage import extract
 from pipeline.look.plan import plan
 from pipeline.run.directory import Run, StaleStoreError
-from pipeline.stats import figures
+from pipeline.stats import reduce
 from pipeline.stats.stage import stats
 from pipeline.stats.staleness import open_stats
 from pipeline.store.groups import read_attributes
@@ -247,7 +247,7 @@ def test_a_series_by_a_regular_expression_makes_nothing_stale(lab, finished_copy
         "net_002": lab.checkpoints.name,
     }
     run, written = lab.run(finished_copy, *more), []
-    monkeypatch.setattr(figures, "write_dataset", lambda path, group, *rest: written.append(group))
+    monkeypatch.setattr(reduce, "write_dataset", lambda path, group, *rest: written.append(group))
     stats(run)
     assert written == [], "figures of one checkpoint do not know its series"
     assert open_stats(run)["series"].values.tolist() == ["0", "1", lab.checkpoints.name]

@@ -38,6 +38,15 @@ KINDS = {  # kind of file -> where one lies; every file of a run is of one of th
     "metadata of a target": "cams.zarr/net_000/aligned/match/zarr.json",
     "metadata of a group of figures": "stats.zarr/net_000/zarr.json",
     "metadata of a checkpoint's maps": "cams.zarr/net_000/zarr.json",
+    "block of figures of images": "figures.zarr/net_000/maps/aligned/match/grad_cam/c.2.0",
+    "metadata of an array of figures": "figures.zarr/net_000/images/zarr.json",
+    "metadata of agreement": "figures.zarr/net_000/agreement/aligned/zarr.json",
+    "metadata of figures of a map": "figures.zarr/net_000/maps/aligned/match/grad_cam/zarr.json",
+    "metadata of figures of a target": "figures.zarr/net_000/maps/aligned/match/zarr.json",
+    "metadata of figures of a checkpoint": "figures.zarr/net_000/zarr.json",
+    "metadata of the store of figures of images": "figures.zarr/zarr.json",
+    "mark of figures of images": "ledger/figures/net_000/000002.json",
+    "seal of figures of images": "ledger/figures/net_000/layout.json",
     "figures": "stats.zarr/net_000/map_mean/c/0/0/0/0",
     "metadata of figures": "stats.zarr/net_000/map_mean/zarr.json",
     "joined figures": "stats.zarr/all_checkpoints/recall_1/c/0/0",
@@ -119,7 +128,7 @@ def test_a_sound_run_has_no_faults(finished):
     found = verify(finished)
     assert found.faults == []
     assert found.notes == []
-    assert found.checked_blocks == 3 * 2 * 4  # checkpoints x (features, maps) x blocks
+    assert found.checked_blocks == 3 * 3 * 4  # checkpoints x (features, maps, figures) x blocks
     assert found.checked_bytes > 100_000
 
 

@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import references
+from figures_in_memory import heat_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from stages.stats.faithfulness import completeness_residual, deletion_area, deletion_shares, rank_agreement, rank_correlation
+from stages.stats.agreement import agreement, pairs_of
+from stages.stats.faithfulness import completeness_residual, deletion_area, rank_correlation
+from stages.stats.ranks import ranking
+from stages.stats.trust import deletion, insertion
 
 RNG = np.random.default_rng(0)
 
@@ -26,15 +30,16 @@ def test_residual_of_what_is_not_there():
     np.testing.assert_array_equal(found, [0, np.nan, np.inf])
 
 
+def area_of(order, hires):
+    return deletion_area(ranking(order.reshape(len(order), -1)).place, hires)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_deletion_is_the_score_of_what_is_left(seed):
     rng = np.random.default_rng(seed)
     order, hires = rng.integers(0, 4, (3, 4, 4)).astype(float), rng.standard_normal((3, 4, 4)) + 0.5
-    found = deletion_shares(order, hires)
-    for sample in range(3):
-        expected = references.deletion_shares(order[sample], hires[sample])
-        np.testing.assert_allclose(found[sample], expected, atol=1e-12)
-    np.testing.assert_allclose(deletion_area(order, hires), [np.trapezoid(row, dx=1 / 16) for row in found], atol=1e-12)
+    expected = [np.trapezoid(references.deletion_shares(*pair), dx=1 / 16) for pair in zip(order, hires, strict=True)]
+    np.testing.assert_allclose(area_of(order, hires), expected, atol=1e-12)
 
 
 @settings(max_examples=50, deadline=None)
@@ -44,24 +49,27 @@ def test_the_order_of_hires_cam_takes_away_the_most(seed, factor):
     rng = np.random.default_rng(seed)
     hires = rng.standard_normal((1, 4, 4)) + 1
     other = rng.standard_normal((1, 4, 4))
-    best = deletion_area(hires, hires)
-    assert np.isnan(best) or best <= deletion_area(other, hires) + 1e-12
-    np.testing.assert_array_equal(deletion_shares(other, hires), deletion_shares((factor * other).astype(np.float64) * 2, hires))
-    np.testing.assert_allclose(deletion_shares(other, hires), deletion_shares(other, hires * factor), atol=1e-9)
+    best = area_of(hires, hires)
+    assert np.isnan(best) or best <= area_of(other, hires) + 1e-12
+    np.testing.assert_array_equal(area_of(other, hires), area_of((factor * other).astype(np.float64) * 2, hires))
+    np.testing.assert_allclose(area_of(other, hires), area_of(other, hires * factor), atol=1e-9)
 
 
 def test_a_score_that_is_not_positive_has_no_curve():
     hires = np.stack([-np.ones((2, 2)), np.ones((2, 2)), np.full((2, 2), np.nan)])
-    found = deletion_area(np.ones((3, 2, 2)), hires)
-    np.testing.assert_allclose(found, [np.nan, 0.5, np.nan])
-    assert np.isnan(deletion_area(np.full((1, 2, 2), np.nan), np.ones((1, 2, 2)))[0])
+    np.testing.assert_allclose(area_of(np.ones((3, 2, 2)), hires), [np.nan, 0.5, np.nan])
+    heat = heat_of(np.full((1, 2, 2), np.nan), exact=np.ones((1, 2, 2)))
+    assert np.isnan(deletion(heat)) and np.isnan(insertion(heat)), "a map that is undefined has no order"
 
 
 def test_agreement_is_spearmans():
     maps = RNG.integers(0, 5, (3, 4, 3, 3)).astype(float)  # many ties
     maps[1, 2] = 7.0
     maps[2, 3, 0, 0] = np.nan
-    found = rank_agreement(maps)
+    one, other = pairs_of(3)
+    found = np.empty((4, 3, 3))
+    ranked = [ranking(np.where(np.isnan(heat).any(axis=(1, 2), keepdims=True), 0, heat).reshape(4, -1)) for heat in maps]
+    found[:, one, other] = found[:, other, one] = agreement(ranked)
     for sample in range(4):
         for one in range(3):
             for other in range(3):

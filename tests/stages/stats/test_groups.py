@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import xarray as xr
 from feature_blocks import context_of, feature_block, random_net
+from figures_in_memory import figures_of_images, reduced, retrieval
 from scipy.stats import spearmanr
 
 from stages.cam.compute import compute_cams
 from stages.cam.map_keys import map_keys_of
 from stages.cam.settings import CamSettings
-from stages.stats.groups import Groups, changed_boundaries, combine, drift_block, finalize, finalize_drift, retrieval, summarise_block
+from stages.stats.drift import boundary_changed
+from stages.stats.groups import Groups
+from stages.stats.mean_maps import MapSums
 from stages.stats.settings import StatsSettings
 
 PRODUCTS = map_keys_of(CamSettings(methods=("l2_norm", "hires_cam"), targets=("match",)))
@@ -33,14 +36,15 @@ def inputs():
     return features, compute_cams(features, PRODUCTS, context_of(model)), groups
 
 
-def summary(inputs, rows):
-    features, cams, groups = inputs
-    part = slice(*rows)
-    return summarise_block(cams.isel(sample=part), features.isel(sample=part), groups.index[part], len(groups.name), BILINEAR, SETTINGS)
+def figures(cams, features, groups, network=BILINEAR, cuts=(0, COUNT), **more):
+    parts = [slice(*pair) for pair in pairwise(cuts)]
+    made = [figures_of_images(cams.isel(sample=part), features.isel(sample=part), network, SETTINGS) for part in parts]
+    return reduced(made, cams, groups, network, **more)
 
 
 def whole(inputs):
-    return finalize(combine([summary(inputs, (0, COUNT))]), inputs[2], PRODUCTS, SETTINGS)
+    features, cams, groups = inputs
+    return figures(cams, features, groups)
 
 
 def test_groups_are_split_and_view_of_valid_images(inputs):
@@ -51,8 +55,18 @@ def test_groups_are_split_and_view_of_valid_images(inputs):
 
 @pytest.mark.parametrize("cuts", [(0, 1, 9), (0, 3, 4, 9), tuple(range(10))])
 def test_any_cut_into_blocks_gives_the_same_figures(inputs, cuts):
-    parts = [summary(inputs, pair) for pair in pairwise(cuts)]
-    xr.testing.assert_allclose(finalize(combine(parts), inputs[2], PRODUCTS, SETTINGS), whole(inputs), rtol=1e-12)
+    features, cams, groups = inputs
+    xr.testing.assert_allclose(figures(cams, features, groups, cuts=cuts), whole(inputs), rtol=1e-12)
+
+
+@pytest.mark.parametrize("cuts", [(0, 1, 9), (0, 3, 4, 9), tuple(range(10))])
+def test_sums_of_maps_are_folded_block_by_block(inputs, cuts):
+    _, cams, groups = inputs
+    maps = [cams[map_key.key].values for map_key in PRODUCTS]
+    parts = [MapSums.of([heat[slice(*pair)] for heat in maps], groups.index[slice(*pair)], 4) for pair in pairwise(cuts)]
+    expected = MapSums.of(maps, groups.index, 4).statistics()
+    for name, values in sum(parts[1:], start=parts[0]).statistics().items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-12, atol=1e-6, err_msg=name)  # a standard deviation is a difference of squares
 
 
 def test_maps_are_averaged_over_the_groups_defined_samples(inputs):
@@ -74,7 +88,7 @@ def test_maps_of_low_contrast_are_counted(inputs):
     features, cams, groups = inputs
     low = cams.copy(deep=True)
     low["patch/none/l2_norm"][...] = 27.7128 + 1e-6 * np.random.default_rng(0).standard_normal((COUNT, 8, 8))
-    found = finalize(summarise_block(low, features, groups.index, 4, BILINEAR, SETTINGS), groups, PRODUCTS, SETTINGS)
+    found = figures(low, features, groups)
     assert (found["low_contrast"].sel(product="patch/none/l2_norm") == 1).all()
     assert (found["low_contrast"].sel(product="patch/match/hires_cam") == 0).all()
 
@@ -94,31 +108,37 @@ def test_masks_are_used_where_there_are_some(inputs):
     features, cams, groups = inputs
     assert {"pointing", "energy", "mask_area"} <= set(whole(inputs))
     bare = features.drop_vars(["mask_share", "mask_centre"])
-    assert "pointing" not in finalize(summarise_block(cams, bare, groups.index, 4, BILINEAR, SETTINGS), groups, PRODUCTS, SETTINGS)
+    assert "pointing" not in figures(cams, bare, groups, masks=False)
 
 
 def test_drift_is_averaged_by_group(inputs):
-    _, cams, groups = inputs
-    cams = cams[[map_key.key for map_key in PRODUCTS]]
-    other = cams * 2
-    drift = finalize_drift(drift_block(cams, other, SETTINGS), groups, PRODUCTS, "last")
-    assert set(drift) == {"cosine_to_last", "spearman_to_last", "overlap_to_last"}
-    np.testing.assert_allclose(drift["cosine_to_last"].sel(product="aligned/none/l2_norm"), 1, rtol=1e-6)
+    features, cams, groups = inputs
+    part = figures_of_images(cams, features, BILINEAR, SETTINGS, {"last": cams[[map_key.key for map_key in PRODUCTS]] * 2})
+    found = reduced([part], cams, groups, BILINEAR, kinds=["last"])
+    assert {"cosine_to_last", "spearman_to_last", "overlap_to_last"} <= set(found)
+    np.testing.assert_allclose(found["cosine_to_last"].sel(product="aligned/none/l2_norm"), 1, rtol=1e-6)
+
+
+def test_a_map_that_the_other_checkpoint_lacks_has_no_drift(inputs):
+    features, cams, _ = inputs
+    part = figures_of_images(cams, features, BILINEAR, SETTINGS, {"previous": cams[[PRODUCTS[0].key]]})
+    assert np.isfinite(part[f"previous/{PRODUCTS[0].key}"]).any()
+    assert np.isnan(part[f"previous/{PRODUCTS[1].key}"]).all()
 
 
 def test_changed_boundaries(inputs):
-    features, _, groups = inputs
-    other = features.copy(deep=True)
+    features = {name: inputs[0][name].values for name in ("boundary", "saliency")}
+    other = {name: values.copy() for name, values in features.items()}
     other["boundary"][0, 0] += 1
-    assert changed_boundaries(features, other, groups).values.tolist() == [0.5, 0, 0, 0]
+    assert boundary_changed(features, other).tolist() == [1, *[0] * 8]
     other["saliency"][0] = np.nan  # what cut these boundaries is none
-    assert changed_boundaries(features, other, groups).values.tolist() == [0, 0, 0, 0]
+    np.testing.assert_array_equal(boundary_changed(features, other), [np.nan, *[0] * 8])
 
 
 def test_maps_that_one_mean_map_explains_are_alike(inputs):
     """The figure is the mean correlation of a map with the mean of the maps, each less its mean and over its length."""
     features, cams, groups = inputs
-    found = finalize(summarise_block(cams, features, groups.index, 4, BILINEAR, SETTINGS), groups, PRODUCTS, SETTINGS)
+    found = figures(cams, features, groups)
     key = PRODUCTS[0].key
     for number, name in enumerate(groups.name):
         maps = cams[key].values[groups.index == number].astype(np.float64)
@@ -127,7 +147,7 @@ def test_maps_that_one_mean_map_explains_are_alike(inputs):
         expected = np.mean([(unit * mean).sum() for unit in units]) / np.linalg.norm(mean) if len(units) > 1 else np.nan
         np.testing.assert_allclose(found["alike"].sel(group=name, product=key), expected, rtol=1e-9)
     same = cams.assign({key: cams[key] * 0 + np.arange(64.0).reshape(8, 8)})
-    found = finalize(summarise_block(same, features, groups.index, 4, BILINEAR, SETTINGS), groups, PRODUCTS, SETTINGS)
+    found = figures(same, features, groups)
     assert found["alike"].sel(product=key).dropna("group").values == pytest.approx(1)
 
 
@@ -151,7 +171,7 @@ def test_trust_figures_are_those_of_their_definition():
     features = feature_block(model, 6, map_keys=map_keys, class_index=np.array([0, 1, -1, 0, 1, 2]))
     cams = compute_cams(features, map_keys, context_of(model))
     groups = Groups.of(["test"] * 6, ["drone"] * 6, [True] * 6)
-    found = finalize(summarise_block(cams, features, groups.index, 1, model.architecture, SETTINGS), groups, map_keys, SETTINGS).isel(group=0)
+    found = figures(cams, features, groups, model.architecture, (0, len(groups.index)), masks=False).isel(group=0)
     assert found["status_share"].sel(product="aligned/predicted/hires_cam", status="ok") == 1
     np.testing.assert_allclose(found["status_share"].sum("status"), 1)
     residual = found["residual"].dropna("product")
@@ -180,7 +200,7 @@ def test_nothing_is_called_exact_of_a_score_that_is_not_affine(kind):
     features = feature_block(model, 3, map_keys=map_keys)
     cams = compute_cams(features, map_keys, context_of(model))
     groups = Groups.of(["test"] * 3, ["drone"] * 3, [True] * 3)
-    found = finalize(summarise_block(cams, features, groups.index, 1, model.architecture, SETTINGS), groups, map_keys, SETTINGS)
+    found = figures(cams, features, groups, model.architecture, (0, len(groups.index)), masks=False)
     for name in ("residual", "deletion", "insertion"):
         assert found[name].isnull().all(), name
     assert found["agreement"].notnull().any()

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from figures_in_memory import drift_figures, map_figures, mask_figures
 from scipy.stats import spearmanr
 
 from safenet.rings import ring_numbers
-from stages.stats.maps import drift_figures, map_figures, mask_figures
 
 RING = ring_numbers((4, 4))
 MAPS = np.random.default_rng(0).standard_normal((6, 4, 4)).astype(np.float32)

@@ -1,9 +1,9 @@
-"""FAM's warp taken apart and put together again; counts of moved cells and boundaries."""
+"""FAM's warp taken apart and put together again; the share of moved cells."""
 
 import numpy as np
 import pytest
 
-from stages.stats.modules import WARP_FIGURES, boundary_counts, decompose_theta, moved_share
+from stages.stats.modules import WARP_FIGURES, decompose_theta, moved_share
 
 
 def test_a_decomposed_warp_composes_back():
@@ -43,8 +43,3 @@ def test_moved_share():
     moved = still.copy()
     moved[0, 0, :2] = 5
     np.testing.assert_allclose(moved_share(np.concatenate([still, moved])), [0, 2 / 16])
-
-
-def test_boundary_counts():
-    counts = boundary_counts(np.array([[1, 2, 4], [1, 3, 4]]), 4)
-    assert counts.tolist() == [[2, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 2]]

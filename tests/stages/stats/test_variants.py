@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from figures_in_memory import retrieval
 from PIL import Image
 
 import pipeline
@@ -27,7 +28,8 @@ from stages.extract.batch import FeatureExtractor
 from stages.index.variants import chosen_samples, in_several_variants, narrowed, variants_in
 from stages.report.page import report_page
 from stages.schema import SAMPLE_TEXTS, feature_variables
-from stages.stats.groups import DIRECTIONS, RETRIEVAL_COUNTS, RETRIEVAL_FIGURES, Groups, retrieval
+from stages.stats.gallery import DIRECTIONS, RETRIEVAL_COUNTS, RETRIEVAL_FIGURES, Gallery, in_memory
+from stages.stats.groups import Groups
 from stages.stats.means import mean_of_views
 from stages.stats.variants import retrieval_by_variant
 
@@ -94,13 +96,17 @@ VARIANT = ["150", "300"] * 3 + [""] * 3
 ROLES = ["gallery+query"] * 9
 
 
+def by_variant(valid, variant, chosen=()):
+    return retrieval_by_variant(Gallery.of(in_memory(embeddings()), PLACE, VIEW, ROLES, valid), variant, chosen)
+
+
 def embeddings(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(9, 2, 4)).astype(np.float32)
 
 
 def test_a_height_is_looked_for_in_the_shared_satellite_gallery():
     """The slow twin: the figures of the drone images of that height and all satellite images, as if there were no others."""
-    found = retrieval_by_variant(embeddings(), PLACE, VIEW, ROLES, [True] * 9, VARIANT)
+    found = by_variant([True] * 9, VARIANT)
     assert found["variant"].values.tolist() == ["150", "300"]
     assert set(found) == {f"{name}_by_variant" for name in FIGURES}
     for height in ("150", "300"):
@@ -115,7 +121,7 @@ def test_a_height_is_looked_for_in_the_shared_satellite_gallery():
 
 def test_a_photo_of_two_heights_counts_for_both():
     variant = ["150", "300", "150+300", "150+300", "150", "300", "", "", ""]
-    found = retrieval_by_variant(embeddings(), PLACE, VIEW, ROLES, [True] * 9, variant)
+    found = by_variant([True] * 9, variant)
     assert found["recall_1_by_variant"].dims == ("variant", "direction")
     assert found["variant"].values.tolist() == ["150", "300"]
 
@@ -130,7 +136,7 @@ def test_a_photo_of_two_heights_counts_for_both():
     ],
 )
 def test_one_height_has_no_figures_of_its_own(variant, valid, chosen):
-    assert len(retrieval_by_variant(embeddings(), PLACE, VIEW, ROLES, valid, variant, chosen)) == 0
+    assert len(by_variant(valid, variant, chosen)) == 0
 
 
 # ---- labels

@@ -1,0 +1,95 @@
+"""Figures of images are a product: each array of each block is made once, and made again when what it is made of changes."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from disk_content import content
+
+from pipeline.cam.stage import cam
+from pipeline.extract.stage import extract
+from pipeline.look.plan import plan
+from pipeline.look.verify import verify
+from pipeline.stats import figures as figures_module
+from pipeline.stats.stage import stats
+from pipeline.work.share import Share
+from safenet.checkpoint import save_checkpoint
+from stages.stats.images import AGREEMENT, IMAGES, LAST, MAPS
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """(checkpoint, block, keys) of what is computed."""
+    found, original = [], figures_module.figures_of_block
+
+    def noted(sources, block, wanted, settings):
+        found.append((sources.features.name, block.index, set(wanted)))
+        return original(sources, block, wanted, settings)
+
+    monkeypatch.setattr(figures_module, "figures_of_block", noted)
+    return found
+
+
+def test_a_new_method_computes_its_own_alone(lab, finished_copy, made):
+    run = lab.run(finished_copy, "cam.methods=['l2_norm','max','grad_cam']")
+    cam(run)
+    stats(run)
+    keys = set.union(*(keys for _, _, keys in made))
+    assert {key for key in keys if key.startswith(f"{MAPS}/")} == {f"{MAPS}/{p}/none/max" for p in ("patch", "aligned", "part")}
+    assert {key.split("/")[0] for key in keys} == {MAPS, AGREEMENT, "previous", LAST} and IMAGES not in keys
+
+
+def test_a_new_checkpoint_costs_the_others_the_drift_to_the_last_alone(lab, finished_copy, make_network, made, tmp_path):
+    folder = Path(shutil.copytree(lab.checkpoints, tmp_path / "checkpoints"))
+    save_checkpoint(folder / "net_003.pth", make_network(3), epoch=3, class_names=("0000", "0001", "0002"))
+    run = lab.run(finished_copy, f"extract.checkpoints=['{folder}/net_*.pth']")
+    extract(run)
+    cam(run)
+    assert stats(run).computed == 1
+    assert {key.split("/")[0] for name, _, keys in made if name != "net_003" for key in keys} == {LAST}
+    assert all(IMAGES in keys for name, _, keys in made if name == "net_003")
+
+
+def test_a_setting_makes_what_depends_on_it_again(lab, finished_copy, made):
+    run = lab.run(finished_copy, "stats.overlap_share=0.4")
+    assert stats(run).computed == 3, "the settings are part of their groups"
+    assert {key.split("/")[0] for _, _, keys in made for key in keys} == {"previous", LAST}
+
+
+@pytest.mark.parametrize("key", ["maps/aligned/match/grad_cam", "agreement/patch", "last/patch/none/l2_norm", "retrieval"])
+def test_what_is_damaged_is_found_and_made_again_to_the_same_bits(lab, finished_copy, key):
+    run, before = lab.run(finished_copy), content(finished_copy / "figures.zarr")
+    (file,) = (finished_copy / "figures.zarr" / "net_001" / key).glob("c.0.0")
+    changed = bytearray(file.read_bytes())
+    changed[5] ^= 1
+    file.write_bytes(changed)
+    assert [fault.where.endswith(f"net_001/{key}, block 0") for fault in verify(run, repair=True).faults] == [True]
+    what = "all_checkpoints" if key.startswith(LAST) else "net_001"
+    assert "of images" in next(row.reason for row in plan(run) if (row.stage, row.what) == ("stats", what)).replace("queries", "images")
+    stats(run)
+    assert content(finished_copy / "figures.zarr") == before
+    assert verify(run).faults == []
+
+
+def test_parts_share_the_blocks_of_one_checkpoint(lab, finished_copy, made):
+    """The last part reduces; the figures are those of a run in one piece."""
+    whole = lab.run(finished_copy)
+    before = content(finished_copy / "figures.zarr")
+    for folder in ("figures.zarr", "stats.zarr", "ledger/figures", "ledger/stats"):
+        shutil.rmtree(finished_copy / folder)
+    blocks = sum(len(whole.cams(name).blocks) for name in ("net_000", "net_001", "net_002"))
+    count = 2 * blocks // 3  # a part's share ends within a checkpoint
+    for number in range(1, count + 1):
+        run = lab.run(finished_copy)
+        stats(type(run)(run.directory, run.settings, progress=False, share=Share(number, count)))
+    assert len(made) == blocks and len({(name, index) for name, index, _ in made}) == blocks
+    assert content(finished_copy / "figures.zarr") == before
+    assert stats(whole).computed == 0
+
+
+def test_stored_figures_are_finite_or_blank(finished):
+    figures = finished.figures("net_002")
+    for key in figures.all_keys():
+        assert figures.values(key).dtype == np.float32
+        assert not np.isinf(figures.values(key)).any(), key

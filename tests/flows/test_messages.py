@@ -13,6 +13,7 @@ from pipeline.cam.stage import cam
 from pipeline.commands.group import main
 from pipeline.extract import stage as extract_stage
 from pipeline.extract.stage import extract
+from pipeline.index.stage import index
 from pipeline.render.stage import render
 from pipeline.report.stage import report
 from pipeline.run.directory import MissingProductError
@@ -61,9 +62,9 @@ def test_photos_that_are_nowhere_are_asked_for(lab, indexed, tmp_path):
     directory = shutil.copytree(indexed, tmp_path / "run")
     photos = shutil.copytree(lab.photos, tmp_path / "photos")
     run = lab.run(directory, "extract.store=[]", photos=photos, checkpoints=ONE)
-    for stage in (extract, cam, stats):
+    for stage in (index, extract, cam, stats):
         stage(run)
-    run.manifest.attrs["root"] = str(tmp_path / "elsewhere")
+    shutil.rmtree(photos)
     with pytest.raises(MissingProductError, match=r"the photo is not here, and .*net_000 holds no copy\. Bring the photos back"):
         render(run)
 

@@ -125,7 +125,7 @@ def test_block_maps_are_stored_in_ascending_order_of_the_blocks(stored, model, i
 
 def test_what_was_not_asked_for_is_not_stored(stored, finished):
     assert "image" not in stored
-    assert not {"cls_attention", "rollout", "flip_embedding", "block_map", "block"} & set(finished.features("net_000").keys())
+    assert not {"cls_attention", "rollout", "flip_embedding", "block_map", "block"} & set(finished.features("net_000").own_keys())
 
 
 def test_heat_maps_at_blocks_are_statistics_and_gradients_are_left_out_with_a_note(lab, directory, stored, tmp_path):

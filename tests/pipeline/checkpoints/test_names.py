@@ -95,6 +95,15 @@ def test_a_file_that_was_trained_again_in_place_keeps_its_name(tmp_path, noted):
     assert called(found, tmp_path) == {"net_0": "a/net_0"}
 
 
+def test_of_several_files_at_the_place_of_one_none_is_taken_for_it(tmp_path):
+    """Where the folder was not noted."""
+    (first,) = files(tmp_path, a__net_0="1")
+    known = stored(net_0=(first, False))
+    found = name_files(files(tmp_path, a__net_0="2", b__net_0="3"), known)
+    assert called(found, tmp_path) == {"a-net_0": "a/net_0", "b-net_0": "b/net_0"}
+    assert found.left == ("net_0",)
+
+
 def test_a_file_of_that_stem_in_another_folder_is_another_checkpoint(tmp_path):
     (first,) = files(tmp_path, a__net_0="1")
     known = stored(net_0=(first, True))

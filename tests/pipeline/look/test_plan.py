@@ -358,6 +358,12 @@ def test_a_missing_block_of_maps_is_counted(lab, finished_copy):
     assert (rows["net_001"].reason, rows["net_001"].images) == (said, 3)  # the last block has 3 samples
 
 
+def test_missing_facts_make_their_map_missing(lab, finished_copy):
+    (finished_copy / "cams.zarr" / "net_001" / "facts" / "aligned" / "match" / "grad_cam" / "c.3.0").unlink()
+    rows = rows_of(lab.run(finished_copy), "cam")
+    assert (rows["net_001"].state, rows["net_001"].images) == ("partial", 3)
+
+
 @pytest.mark.parametrize("damage", [b"", b"cut"])
 def test_a_damaged_picture_is_drawn_again(lab, finished_copy, damage):
     sorted((finished_copy / "mosaics").rglob("*.png"))[0].write_bytes(damage)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from pipeline.disk import records
-from pipeline.render.png_files import png_settings, write_png
+from pipeline.render.png_files import is_whole_png, png_settings, write_png
 
 
 def test_settings_travel_in_the_picture(tmp_path):
@@ -34,3 +34,11 @@ def test_a_kill_while_writing_leaves_the_old_picture(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_png(tmp_path / "a.png", new, {"stamp": "new"})
     assert png_settings(tmp_path / "a.png") == {"stamp": "old"}
+
+
+def test_a_picture_that_something_follows_is_damaged(tmp_path):
+    write_png(tmp_path / "a.png", np.zeros((2, 2, 3), np.uint8), {"stamp": "a"})
+    content = (tmp_path / "a.png").read_bytes()
+    assert is_whole_png(content)
+    assert not is_whole_png(content + b"x")
+    assert not is_whole_png(content[:-1])

@@ -151,6 +151,13 @@ def test_a_missing_chunk_is_an_error_and_never_zeros(full):
         full.read(["heat"])
 
 
+def test_the_first_block_is_compared_with_its_mark_too(full):
+    (full.root / "heat" / "c.0.0.0").write_bytes((full.root / "heat" / "c.1.0.0").read_bytes())
+    for rows in (slice(None), slice(0, 4)):
+        with pytest.raises(DamagedStoreError, match="samples 0 to 3 are foreign: not the values that were marked as written"):
+            full.read(["heat"], rows)
+
+
 def test_a_chunk_of_another_block_is_foreign_though_its_checksum_is_good(full):
     (full.root / "heat" / "c.1.0.0").write_bytes((full.root / "heat" / "c.0.0.0").read_bytes())
     with pytest.raises(DamagedStoreError, match="samples 4 to 7 are foreign: not the values that were marked as written"):

@@ -130,7 +130,7 @@ def test_bad_photos_are_told_by_the_workers_and_too_many_end_the_work(lab, tmp_p
 def test_status_tells_from_the_marks_who_is_at_work(lab, finished_copy):
     run = lab.run(finished_copy)
     rows = at_work(run)
-    assert [row["stage"] for row in rows] == ["cam", "extract"]
+    assert [row["stage"] for row in rows] == ["cam", "extract", "stats"]
     assert {row["blocks"] for row in rows} == {"12"}
     assert at_work(run, recent_s=-10) == []
     assert "in the last 15 minutes:" in lab.atlas("status", finished_copy).stdout

@@ -52,7 +52,7 @@ class Spy:
 def drawn(run, picture, monkeypatch):
     spy = Spy()
     monkeypatch.setattr(mosaics, "draw_mosaic", spy)
-    draw_picture(run, picture, Shared(run))
+    draw_picture(picture, Shared(run))
     return spy
 
 
@@ -89,7 +89,10 @@ def test_a_strip_that_leaves_checkpoints_out_says_so_and_tells_the_others_apart(
     assert spy.title == f"Place {strip.place}, 2 of 4 checkpoints: grad_cam of match"
     (change, *_) = of_kind(run, "change")
     assert change.heads == strip.heads
-    stamps = {text_chunks(run, one)["stamp"] for one in (strip, replace(strip, left_out=0), replace(strip, heads=("epoch 119", "epoch 120")))}
+    stamps = {
+        text_chunks(run, one, Shared(run).content)["stamp"]
+        for one in (strip, replace(strip, left_out=0), replace(strip, heads=("epoch 119", "epoch 120")))
+    }
     assert len(stamps) == 3, "what is drawn is in the stamp"
 
 
@@ -166,7 +169,7 @@ def test_pictures_of_best_name_the_image_that_ranks_first(several, monkeypatch):
 def test_text_chunks_name_the_colour_maps_that_are_drawn(lab, several, tmp_path, settings, kind, target, colour_map):
     run = lab.run(several.directory, f"extract.checkpoints={list(several.settings.extract.checkpoints)}", *DRAWN, *settings)
     picture = of_kind(run, kind, target=target)[0]
-    assert text_chunks(run, picture)["colour_map"] == colour_map
+    assert text_chunks(run, picture, Shared(run).content)["colour_map"] == colour_map
     if not settings:
         assert png_settings(run.mosaics_path / picture.path)["colour_map"] == colour_map
 

@@ -24,6 +24,14 @@ def test_the_last_few_are_kept():
     assert len(recent._values) == 2
 
 
+def test_what_is_asked_for_again_outlives_what_was_made_later():
+    recent = Recent(2)
+    assert made_by(recent, "aba") == "ab"
+    assert made_by(recent, "c") == "c"
+    assert made_by(recent, "a") == ""
+    assert made_by(recent, "b") == "b"
+
+
 def test_what_has_to_go_goes_before_the_next_is_made():
     recent, alive = Recent(1), []
     for key in "ab":

@@ -327,6 +327,13 @@ def test_a_control_group_with_little_left(asked, memory):
     is_bad(look("memory", asked), "warn", text, "docker run --memory")
 
 
+def test_the_control_group_with_the_least_room_counts(asked, memory):
+    files = {"memory.max": ("3000000000", "4000000000"), "memory.current": ("2500000000", "1000000000"), "memory.stat": ("anon 1", "anon 1")}
+    group = {f"{folder}/{name}": f"{values[number]}\n" for name, values in files.items() for number, folder in enumerate(("job", "job/step"))}
+    memory(50_000_000, "0::/job/step\n", **group)
+    assert look("memory", asked).text.startswith("500 MB left under the control group's limit")
+
+
 def test_a_control_group_of_version_1_whose_path_is_the_hosts(asked, memory):
     """In a container the listing may name the host's path, of which only the root is seen."""
     group = {"memory/memory.limit_in_bytes": "3000000000", "memory/memory.usage_in_bytes": "2500000000"}

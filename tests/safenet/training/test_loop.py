@@ -11,6 +11,7 @@ from PIL import Image
 from safenet import PRESETS, SafeNet
 from safenet.checkpoint import read_checkpoint
 from safenet.model import SafeNetOutput
+from safenet.training import loop
 from safenet.training.data import PairDataset
 from safenet.training.loop import build_optimizer, learning_rate, train
 from safenet.training.losses import pair_loss
@@ -110,6 +111,14 @@ def test_optimizer_groups_are_upstreams():
     assert counts[0] == sum(parameter.numel() for parameter in model.loc_net.parameters())
     assert sum(counts) == sum(parameter.numel() for parameter in model.parameters())
     assert {(group["nesterov"], group["momentum"], group["weight_decay"]) for group in groups} == {(True, 0.9, 5e-4)}
+
+
+def test_every_group_keeps_its_share_of_the_rate(places, tmp_path, monkeypatch):
+    made, build = [], loop.build_optimizer
+    monkeypatch.setattr(loop, "build_optimizer", lambda *arguments: made.append(build(*arguments)) or made[-1])
+    run(places, tmp_path, QUICK.model_copy(update={"loc_rate": 0.5, "backbone_rate": 0.25, "epochs": 1}))
+    rates = [group["lr"] for group in made[0].param_groups]
+    assert rates == pytest.approx([0.5 * rates[2], 0.25 * rates[2], rates[2]])
 
 
 def test_schedule():

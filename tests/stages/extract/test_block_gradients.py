@@ -105,6 +105,7 @@ def test_reduced_precision_gives_nearly_the_same_maps(precision):
     spread = torch.stack([exact.flatten(4), found.flatten(4)]).double()
     cosine = torch.nn.functional.cosine_similarity(spread[0], spread[1], dim=-1)
     assert cosine.min() > 0.9
+    np.testing.assert_allclose(spread[1].norm(dim=-1), spread[0].norm(dim=-1), rtol=0.2)  # float16 computes with scaled gradients
 
 
 def test_rollout_of_each_block_is_the_product_so_far():

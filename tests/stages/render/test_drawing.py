@@ -107,6 +107,11 @@ def test_percentile_scales_leave_the_ends_of_a_skewed_map_out(kind, percentiles,
     assert scale.words.startswith(f"scale: percentile {percentiles[0]} to {percentiles[1]} (")
 
 
+def test_percentiles_are_of_what_is_drawn():
+    """After the ReLU two fifths of the cells are 0, and both ends coincide; of the raw map the upper end would be negative."""
+    assert find_scale([np.array([[-4.0, -3.0, -2.0, 3.0]])], "relu", "image", (1, 40)).vmax == 3
+
+
 def test_percentiles_that_coincide_give_way_to_the_whole_range():
     peak = np.zeros((20, 20))
     peak[3, 3] = 5

@@ -56,6 +56,8 @@ def test_shares_are_of_the_images_that_have_the_map():
     stats["status_share"].loc[{"product": PRODUCTS[1], "status": "zero"}] = 0.25
     (said,) = trust_sentences(stats)
     assert "on 50% of the images" in said
+    (table,) = trust_table(stats)
+    assert table["rows"][1][table["head"].index("zero")] == "50.0 %"
 
 
 def test_methods_that_rank_alike_are_named_at_the_aligned_map():

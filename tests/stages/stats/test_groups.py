@@ -204,3 +204,11 @@ def test_nothing_is_called_exact_of_a_score_that_is_not_affine(kind):
     for name in ("residual", "deletion", "insertion"):
         assert found[name].isnull().all(), name
     assert found["agreement"].notnull().any()
+
+
+def test_one_map_alone_is_not_said_to_be_alike():
+    maps = np.random.default_rng(0).random((3, 4, 4)).astype(np.float32)
+    found = MapSums.of([maps], np.array([0, 1, 1]), 2).statistics()
+    assert np.isnan(found["alike"][0, 0])
+    assert found["alike"][1, 0] > 0
+    assert found["defined"].tolist() == [[1], [2]]

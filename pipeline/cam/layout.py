@@ -16,6 +16,7 @@ from stages.cam.settings import LOW_CONTRAST_BELOW
 from stages.schema import CAMS_SCHEMA_VERSION, Variable
 
 CHUNK_SAMPLES = 32  # of a map: what is read for the sake of one image
+_FACT_CHUNK_SAMPLES = 256  # of its facts, which are few: a file is no longer than its images need, up to the last chunk
 
 
 def lay_out_maps(features: GroupStore, cams: GroupStore, block_samples: int, map_keys: Sequence[MapKey], stamps: Mapping[str, str]) -> None:
@@ -48,7 +49,7 @@ def layouts_of(features: GroupStore, cams: GroupStore, map_keys: Sequence[MapKey
     return [
         array_layout(variable, "float32", sizes, block_samples, chunk, attributes={"stamp": stamps[map_key.key], **described})
         for map_key in map_keys
-        for (variable, described), chunk in zip(_described(map_key, network.is_linear), (CHUNK_SAMPLES, 0), strict=True)
+        for (variable, described), chunk in zip(_described(map_key, network.is_linear), (CHUNK_SAMPLES, _FACT_CHUNK_SAMPLES), strict=True)
     ]
 
 

@@ -27,6 +27,7 @@ from stages.stats.retrieval import QUERY_FIGURES
 
 RETRIEVAL = "retrieval"  # key of the array with the figures of each query
 FIGURES_VERSION = 1
+_CHUNK_SAMPLES = 256  # a file is no longer than its images need, up to the last chunk
 
 
 class Named(Protocol):
@@ -169,7 +170,8 @@ def _columns(run: Run, one: FigureInputs) -> dict[str, list[str]]:
 def _layout(key: str, columns: Sequence[str], samples: int, block_samples: int) -> ArrayLayout:
     dim = f"figure_of_{key.split('/')[0]}" if not key.startswith(AGREEMENT) else f"pair_at_{key.split('/')[1]}"
     variable = Variable(key, ("sample", dim), "float32", f"figures of every image: {key}", nan_means_none=True)
-    return array_layout(variable, "float32", {"sample": samples, dim: len(columns)}, block_samples, attributes={"figures": list(columns)})
+    sizes, attributes = {"sample": samples, dim: len(columns)}, {"figures": list(columns)}
+    return array_layout(variable, "float32", sizes, block_samples, _CHUNK_SAMPLES, attributes=attributes)
 
 
 def stale_figures(run: Run, names: Sequence[str]) -> dict[str, str]:

@@ -79,6 +79,7 @@ def test_a_file_holds_many_blocks_of_features_and_the_same_numbers(lab, extracte
     assert cam(run).computed == len(expected) / 2
     assert_same(values_of(run), expected)
     assert len(files_of(run)) == len(expected)
+    assert max(path.stat().st_size for path in (run.cams_path / NAME).rglob("c.*")) < 20_000, "not as long as 2,048 images"
     assert [len(block) for block in run.cams(NAME).blocks] == [15]
     assert run.cams(NAME).attributes["schema_version"] == 3
     assert verify(run).faults == []

@@ -84,7 +84,6 @@ bench: $(DEV)  ## Benchmarks (side-by-side ratios)
 	$(VENV)/bin/python benchmarks/bench_map_layout.py
 	$(VENV)/bin/python benchmarks/bench_cam.py
 	$(VENV)/bin/python benchmarks/bench_stats.py
-	$(VENV)/bin/python benchmarks/bench_render.py
 	$(VENV)/bin/python benchmarks/bench_scale.py
 
 clean:  ## Remove the environment and caches (runs/ is kept)

@@ -134,6 +134,18 @@ def test_a_change_of_label_is_drawn_of_trained_places_alone(lab, drawn, finished
     assert wanted_pictures(run, finished_checkpoints(run)) == []
 
 
+@pytest.mark.parametrize(("scope", "depends"), [("image", False), ("checkpoint", True), ("dataset", True)])
+def test_figures_are_in_the_stamp_where_a_scale_comes_from_them(lab, finished, monkeypatch, scope, depends):
+    run = lab.run(finished.directory, f"render.scope='{scope}'", "render.mosaics=['positions']")
+    picture = wanted_pictures(run, finished_checkpoints(run))[0]
+
+    def stamp_with(figures):
+        monkeypatch.setattr(staleness, "group_attributes", lambda *_: {"stamp": figures})
+        return staleness.text_chunks(run, picture, lambda *_: "")["stamp"]
+
+    assert (stamp_with("before") != stamp_with("after")) == depends
+
+
 def test_every_kind_is_planned_and_has_a_head_on_the_page():
     assert set(MOSAIC_HEADS) == set(get_args(MosaicKind)) == set(picture_plan._KINDS)
 

@@ -88,8 +88,14 @@ def test_a_store_says_what_it_was_made_of(finished, name, epoch, sampling):
     assert {"torch", "zarr", "numpy"} <= set(attributes["libraries"])
     assert {"stamp", "schema_version", "device", "host", "platform", "created", "finished", "device_name"} <= set(attributes)
     (writer,) = attributes["made_by"]
-    assert (writer["pid"], writer["device"], writer["blocks"]) == (os.getpid(), "cpu", "0-3")
+    assert (writer["device"], writer["blocks"]) == ("cpu", "0-3")
     assert re.fullmatch("[0-9a-f]{32}", attributes["made_with"]["checkpoint"])
+
+
+def test_a_store_says_which_process_made_it(extracted):
+    """`finished` may come from a neighbour of pytest-xdist; `extracted` is of this process."""
+    (writer,) = open_plainly(extracted, "net_000").attrs["made_by"]
+    assert writer["pid"] == os.getpid()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """A block of one array as the bytes of its Zarr v3 file, encoded once: what zarr would write, to the bit.
 
 Writing through zarr copies the values for the checksum, computes it apart from the one in the mark, and never flushes.
-Here one pass gives both, and the file appears whole, durable and under its final name. Reading is zarr's.
+Here one pass gives both, and the file appears whole, durable and under its final name.
 """
 
 from __future__ import annotations
@@ -66,6 +66,23 @@ def encode_block(values: NDArray[np.generic], block_samples: int, chunk_samples:
     return EncodedBlock(_shard(whole, block_samples, chunk_samples), proof)
 
 
+def encode_whole(values: NDArray[Any], dtype: str) -> bytes:
+    """Encode an array that is one chunk.
+
+    Parameters
+    ----------
+    values : ndarray
+    dtype : str
+        "str": texts, as numcodecs' vlen-utf8 lays them: how many, then length and UTF-8 of each, uint32.
+    """
+    if dtype == "str":
+        texts = [str(text).encode() for text in values.ravel()]
+        content = b"".join([_little_endian(len(texts)), *(_little_endian(len(text)) + text for text in texts)])
+    else:
+        content = np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
+    return content + _little_endian(crc32c(content))
+
+
 def is_intact(content: bytes, proof: Mapping[str, int]) -> bool:
     """Whether a file is, byte for byte, the unsharded whole block that a mark vouches for; false says nothing of others."""
     check = proof["crc32c"]
@@ -99,5 +116,5 @@ def _bytes(data: NDArray[np.generic]) -> memoryview:
     return data.reshape(-1).view(np.uint8).data
 
 
-def _little_endian(check: int) -> bytes:
-    return struct.pack("<I", check)
+def _little_endian(number: int) -> bytes:
+    return struct.pack("<I", number)

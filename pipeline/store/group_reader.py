@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr
 from numpy.typing import NDArray
 
 from pipeline.disk.objects import telling
@@ -24,7 +23,6 @@ from pipeline.store.blocks import Block, Ledger, blocks_of, checksum_of
 from pipeline.store.groups import METADATA, DamagedStoreError, check_version, read_json
 from pipeline.store.seals import BrokenSealError, Seal
 from pipeline.store.stored_arrays import StoredArray, decoded, read_rows
-from pipeline.store.zarr_files import zarr_of
 from stages.recent import Recent
 
 
@@ -192,9 +190,10 @@ class GroupReader:
 
     def _read_with_zarr(self, key: str, rows: slice) -> NDArray[Any]:
         """Read what `atlas` does not write, or wrote otherwise in an earlier version."""
+        from pipeline.store.with_zarr import read_array
+
         with telling(self):
-            array = zarr.open_array(zarr_of(self.root / key), mode="r", zarr_format=3)
-            return np.asarray(array[rows])
+            return read_array(self.root / key, rows)
 
     def _compare_with_marks(self, key: str, values: NDArray[Any], start: int, mark_of: Callable[[Block], dict[str, Any]]) -> None:
         """Whole blocks must be those that were marked: a file with good checksums may still be another run's."""
@@ -258,9 +257,11 @@ class GroupReader:
 
     def lazy(self) -> xr.Dataset:
         """Open with xarray, one dask chunk per file; by the group's own metadata, which the seal vouches for."""
+        from pipeline.store.with_zarr import open_group
+
         consolidated = self._consolidated is not None  # not in schema version 1
         with telling(self):
-            return xr.open_zarr(zarr_of(self.root), consolidated=consolidated, chunks={})
+            return open_group(self.root, consolidated=consolidated)
 
     def described(self, key: str) -> StoredArray:
         """What the metadata say of an array.

@@ -19,10 +19,8 @@ from pipeline.store.fences import Fence, raise_fence
 from pipeline.store.group_reader import GroupReader, block_number
 from pipeline.store.groups import METADATA, make_root
 from pipeline.store.layout import ArrayLayout
-from pipeline.store.zarr_files import FLUSHES, FilesInMemory, write_files
+from pipeline.store.zarr_files import CONSOLIDATED, FLUSHES, as_json, consolidated, group_files, write_files
 from stages.schema import SCHEMA_VERSION
-
-_CONSOLIDATED = "consolidated_metadata"
 
 
 class GroupStore(GroupReader):
@@ -47,11 +45,10 @@ class GroupStore(GroupReader):
         make_root(self.path)  # before the seal: a group that is noted must have a store to lie in
         self.seal.open(**notes)
         described = {"schema_version": SCHEMA_VERSION, **attributes, "samples": samples, "block_samples": block_samples}
-        made = FilesInMemory()
-        made.create_group(arrays, described)
+        files = group_files(arrays, described)
         if arrays:
-            made.consolidate()
-        write_files(self.root, made.files)
+            files[METADATA] = consolidated(files)
+        write_files(self.root, files)
         self.forget_open()
         self.seal.close(self._sealable(layout.key for layout in arrays if layout.values is not None))
 
@@ -72,9 +69,7 @@ class GroupStore(GroupReader):
             self.seal.drop(f"{key}/{METADATA}" for key in replaced)
         for layout in layouts:
             self._remove_array(layout.key)
-        made = FilesInMemory()
-        made.create_group(layouts)
-        files = made.files
+        files = group_files(layouts)
         del files[METADATA]
         arrays = {f"{layout.key}/{METADATA}" for layout in layouts}
         write_files(self.root, {name: content for name, content in files.items() if name in arrays or not (self.root / name).is_file()})
@@ -93,31 +88,29 @@ class GroupStore(GroupReader):
             content = json.loads(path.read_text())
             if content["node_type"] == "array":
                 content["shape"][0] = samples
-                self.seal.replace(name_below(path, self.root), _json(content))
+                self.seal.replace(name_below(path, self.root), as_json(content))
         self.update_attributes({"samples": samples})  # last: a kill before this does it again
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set attributes of the group."""
         content = json.loads((self.root / METADATA).read_text())
         content["attributes"] |= attributes
-        self.seal.replace(METADATA, _json(content))
+        self.seal.replace(METADATA, as_json(content))
         self.forget_open()
 
     def consolidate(self) -> None:
         """Copy the metadata of all arrays into the group's own file, where they are found without a listing; the group's lock must be held."""
-        if _CONSOLIDATED in json.loads((self.root / METADATA).read_bytes()):
+        if CONSOLIDATED in json.loads((self.root / METADATA).read_bytes()):
             return  # it is whole: what changes an array takes it out before
         names = [name for name in self.seal.names if name.rpartition("/")[2] == METADATA]
-        made = FilesInMemory(self._checked(names))
-        made.consolidate()
-        self.seal.replace(METADATA, made.files[METADATA])
+        self.seal.replace(METADATA, consolidated(self._checked(names)))
         self.forget_open()
 
     def unconsolidate(self) -> None:
         """Take out what `consolidate` wrote: to be done before an array is made, changed or removed, so that it never tells of another."""
         content = json.loads(self._checked([METADATA])[METADATA])  # what is written anew is sealed anew
-        if content.pop(_CONSOLIDATED, None) is not None:
-            self.seal.replace(METADATA, _json(content))
+        if content.pop(CONSOLIDATED, None) is not None:
+            self.seal.replace(METADATA, as_json(content))
             self.forget_open()
 
     def sweep_unmarked(self, blocks: Iterable[Block], keys: Iterable[str]) -> None:
@@ -190,7 +183,3 @@ class GroupStore(GroupReader):
         """Names of all metadata, and of the files of arrays that are not cut in blocks."""
         paths = [*files_below(self.root, METADATA), *chain(*each(self.root, lambda key: files_in(self.root / key, "c*"), whole_keys))]
         return [name_below(path, self.root) for path in paths]
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, indent=2).encode()

@@ -24,6 +24,12 @@ class ArrayLayout:
     values: NDArray[Any] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """Attributes: what the variable is, and those of this array."""
+        frame = {"frame": self.variable.frame} if self.variable.frame else {}
+        return {"long_name": self.variable.long_name, "units": self.variable.units, **frame, **self.attributes}
+
 
 def array_layout(
     variable: Variable, dtype: str, sizes: Mapping[str, int], block_samples: int, chunk_samples: int = 0, key: str = "", **more: Any

@@ -19,6 +19,10 @@ from pipeline.disk.places import Place, read_range
 _CHECK_BYTES = 4
 _ENTRY_BYTES = 16  # of a shard's index: offset and length of a chunk
 _TEXT = np.dtype(object)
+CHECK: dict[str, Any] = {"name": "crc32c"}
+NUMBERS: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}, CHECK]
+SINGLE_BYTES: list[dict[str, Any]] = [{"name": "bytes"}, CHECK]
+TEXTS: list[dict[str, Any]] = [{"name": "vlen-utf8", "configuration": {}}, CHECK]
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class StoredArray:
             sharding = codecs[0]["configuration"]
             chunk_shape, codecs = sharding["chunk_shape"], sharding["codecs"]
             is_plain &= [one["name"] for one in sharding["index_codecs"]] == ["bytes", "crc32c"] and sharding.get("index_location", "end") == "end"
-        is_plain &= codecs in _PLAIN_CODECS and list(chunk_shape[1:]) == list(file_shape[1:]) == list(shape[1:])
+        is_plain &= codecs in (NUMBERS, SINGLE_BYTES, TEXTS) and list(chunk_shape[1:]) == list(file_shape[1:]) == list(shape[1:])
         return cls(tuple(metadata["dimension_names"]), shape, dtype, file_shape[0], chunk_shape[0], metadata["attributes"], is_plain)
 
     @property
@@ -90,11 +94,6 @@ class StoredArray:
     def files_of(self, start: int, stop: int) -> range:
         """Numbers of the files that hold the entries `start` ... `stop` - 1."""
         return range(start // self.file_samples, -(-stop // self.file_samples)) if start < stop else range(0)
-
-
-_BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
-_CHECK = {"name": "crc32c"}
-_PLAIN_CODECS = ([_BYTES, _CHECK], [{"name": "bytes"}, _CHECK], [{"name": "vlen-utf8", "configuration": {}}, _CHECK])
 
 
 def read_rows(file: Place, array: StoredArray, start: int, stop: int) -> NDArray[Any]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 from disk_content import content
 
 import pipeline
@@ -29,7 +28,7 @@ from pipeline.run.directory import MissingProductError, StaleStoreError
 from pipeline.stages import STAGES
 from pipeline.stats.stage import stats
 from pipeline.stats.staleness import open_stats
-from pipeline.store import seals, zarr_files
+from pipeline.store import group_store, seals, zarr_files
 from pipeline.store.groups import DamagedStoreError
 from pipeline.store.seals import Seal
 from pipeline.work.stops import EXIT_STOPPED
@@ -39,7 +38,7 @@ ONE = "net_000.pth"
 
 @pytest.mark.parametrize(
     ("owner", "step", "after"),
-    [(zarr_files, "_create_array", 3), (zarr_files, "write_atomically", 9), (zarr_files.FilesInMemory, "consolidate", 0), (Seal, "close", 0)],
+    [(zarr_files, "array_metadata", 3), (zarr_files, "write_atomically", 9), (group_store, "consolidated", 0), (Seal, "close", 0)],
 )
 def test_a_kill_while_the_store_is_laid_out_starts_it_again(lab, fresh, extracted, monkeypatch, owner, step, after):
     calls = [0]
@@ -92,16 +91,16 @@ def test_heat_maps_follow_features_through_other_blocks_and_back(lab, indexed, t
 def test_figures_killed_midway_are_made_again(lab, finished, finished_copy, monkeypatch):
     shutil.rmtree(finished_copy / "stats.zarr")
     calls = [0]
-    original = zarr.Array.__setitem__
+    original = zarr_files.write_atomically
 
-    def killed(self, selection, value):
+    def killed(*arguments, **options):
         calls[0] += 1
         if calls[0] > 10:
             raise KeyboardInterrupt
-        original(self, selection, value)
+        original(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(zarr.Array, "__setitem__", killed)
+        patch.setattr(zarr_files, "write_atomically", killed)
         with pytest.raises(KeyboardInterrupt):
             stats(lab.run(finished_copy))
     run = lab.run(finished_copy)

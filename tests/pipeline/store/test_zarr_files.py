@@ -56,19 +56,24 @@ def contents(store):
     return {name: content.to_bytes() for name, content in store._store_dict.items()}
 
 
+def compared(files):
+    """Metadata as texts that tell their order, and NaN from NaN; the others byte for byte."""
+    return {name: json.dumps(json.loads(content)) if name.endswith("zarr.json") else content for name, content in files.items()}
+
+
 @pytest.mark.parametrize("layouts", [[one] for one in LAYOUTS] + [LAYOUTS, []], ids=[one.key for one in LAYOUTS] + ["all", "no array"])
 def test_files_are_those_that_zarr_writes(layouts):
     store = by_zarr(layouts, ATTRIBUTES)
-    assert group_files(layouts, ATTRIBUTES) == contents(store)
+    assert compared(group_files(layouts, ATTRIBUTES)) == compared(contents(store))
 
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")
 def test_consolidated_metadata_are_those_that_zarr_writes():
     store = by_zarr(LAYOUTS, ATTRIBUTES)
-    ours = consolidated(contents(store))
+    ours = json.loads(consolidated(contents(store)))
     zarr.consolidate_metadata(store, zarr_format=3)
-    assert json.loads(ours)["consolidated_metadata"]["metadata"].keys() >= {"maps", "maps/none", "maps/none/max", "place"}
-    assert ours == contents(store)["zarr.json"]
+    assert ours["consolidated_metadata"]["metadata"].keys() >= {"maps", "maps/none", "maps/none/max", "place"}
+    assert json.dumps(ours) == compared(contents(store))["zarr.json"]
 
 
 TABLE = xr.Dataset(

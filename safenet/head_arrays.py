@@ -51,6 +51,12 @@ def run_head(arrays: HeadArrays, activation: HeadActivation, feature: Float) -> 
     return run_behind_bottleneck(arrays, activation, feature @ _exact(arrays)["w1"].T)
 
 
+def embed_head(arrays: HeadArrays, activation: HeadActivation, feature: Float) -> NDArray[np.float64]:
+    """Return the embedding [B, E] alone; parameters as in `run_head`, which also asks the classifier."""
+    exact = _exact({name: value for name, value in arrays.items() if name not in ("w2", "b2")})
+    return _ACTIVATIONS[activation].value(_normalised(exact, feature @ exact["w1"].T))
+
+
 def run_behind_bottleneck(arrays: HeadArrays, activation: HeadActivation, hidden: Float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Run what stands behind the product with w1; `hidden` [B, E] is that product, and the rest as in `run_head`."""
     exact = _exact(arrays)

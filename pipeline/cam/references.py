@@ -23,7 +23,7 @@ from stages.cam.map_keys import MapKey
 from stages.finite import whole_or_nothing
 from stages.schema import HEAD_PREFIX
 from stages.targets.names import TargetName
-from stages.targets.part_heads import run_heads
+from stages.targets.part_heads import embed_with_heads, run_heads
 from stages.targets.references import UNDEFINED, ReferenceBank, ReferenceGroups, Role, reference_groups
 from stages.targets.scoring import label_index, target_context
 
@@ -68,11 +68,14 @@ class References:
         Of one checkpoint, whole.
     other : OtherHeads, optional
         Heads to put in the place of its own: embeddings and logits are then those that these heads give.
+    among : bool [sample], optional
+        Images to compare with; no embedding is read of a block without any. Default: all.
     """
 
-    def __init__(self, features: GroupStore, other: OtherHeads | None = None) -> None:
+    def __init__(self, features: GroupStore, other: OtherHeads | None = None, among: NDArray[np.bool_] | None = None) -> None:
         self._features = features
         self._other = other
+        self._among = among
         self._banks: dict[bool, ReferenceBank] = {}
 
     @cached_property
@@ -108,7 +111,10 @@ class References:
     @cached_property
     def groups(self) -> ReferenceGroups:
         """Which samples are compared with which; void images with none. Embeddings that are not finite are left out where they are read."""
-        return reference_groups(*(self._features.values(name).tolist() for name in (*_TEXTS, "valid")))
+        valid = self._features.values("valid")
+        usable = valid if self._among is None else valid & self._among
+        place, view, split, roles = (self._features.values(name).tolist() for name in _TEXTS)
+        return reference_groups(place, view, split, roles, usable.tolist())
 
     @cached_property
     def class_index(self) -> NDArray[np.int64]:
@@ -136,7 +142,7 @@ class References:
         """Add, to the features of some samples, the classes and references that the products' targets read."""
         found = features.assign(class_index=("sample", self.class_index[rows]))
         if self._other is not None and "logit" in found:
-            embedding, logit = self._through_heads(rows)
+            embedding, logit = run_heads(self._head_arrays, self._activation, self._head_inputs(rows))
             found = found.assign(embedding=(("sample", "head", "embed"), embedding), logit=(("sample", "head", "class"), logit))
         references = {name: self._reference(name, target, rows) for name, target in needed_references(map_keys).items()}
         return found.assign({name: (("sample", "head", "embed"), values) for name, values in references.items()})
@@ -180,21 +186,26 @@ class References:
         named = self.sample_ids.index(target.name) if target.name else UNDEFINED
         return self.bank(flip=target.flip).of(target, role, rows, named)
 
-    def _through_heads(self, rows: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What the other checkpoint's heads give for these features: embeddings [B, head, E] and logits [B, head, C]."""
-        found = self._features.read(["part_feature", "global_feature"], rows)
-        inputs = np.concatenate([found["part_feature"].values, found["global_feature"].values[:, None]], axis=1)
-        return run_heads(self._head_arrays, self._activation, inputs)
+    def _head_inputs(self, rows: slice) -> NDArray[np.float32]:
+        """What heads are given, [B, head, D]: part features, then the global feature."""
+        found = self._features.arrays(["part_feature", "global_feature"], rows)
+        return np.concatenate([found["part_feature"], found["global_feature"][:, None]], axis=1)
 
     def _embeddings(self, flip: bool) -> Callable[[], Iterator[NDArray[np.float32]]]:
         keys = ["embedding", *(["flip_embedding"] if flip else [])]
 
+        def embeddings(rows: slice) -> NDArray[np.float32]:
+            if self._other is not None:
+                return embed_with_heads(self._head_arrays, self._activation, self._head_inputs(rows))
+            found = self._features.arrays(keys, rows)
+            return np.asarray(np.sum([whole_or_nothing(found[key]) for key in keys], axis=0))
+
         def read() -> Iterator[NDArray[np.float32]]:
             for block in self._features.blocks:
-                if self._other is not None:
-                    yield self._through_heads(block.rows)[0]
-                    continue
-                found = self._features.read(keys, block.rows)
-                yield np.sum([whole_or_nothing(found[key].values) for key in keys], axis=0)
+                is_asked = self._among is None or self._among[block.rows].any()
+                yield embeddings(block.rows) if is_asked else self._no_embeddings(len(block))
 
         return read
+
+    def _no_embeddings(self, count: int) -> NDArray[np.float32]:
+        return np.full((count, len(self._head_arrays), len(self._head_arrays[0]["b1"])), np.nan, np.float32)

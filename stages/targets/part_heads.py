@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safenet.architecture import HeadActivation
-from safenet.head_arrays import FoldedHead, HeadArrays, Output, fold_head, run_behind_bottleneck, run_head, run_head_backward
+from safenet.head_arrays import FoldedHead, HeadArrays, Output, embed_head, fold_head, run_behind_bottleneck, run_head, run_head_backward
 
 Float = NDArray[np.floating]
 Exact = NDArray[np.float64]
@@ -181,3 +181,8 @@ def run_heads(arrays: Sequence[HeadArrays], activation: HeadActivation, features
     pairs = [run_head(of_head, activation, features[:, number]) for number, of_head in enumerate(arrays)]
     embedding, logit = (np.stack(outputs, axis=1).astype(np.float32) for outputs in zip(*pairs, strict=True))
     return embedding, logit
+
+
+def embed_with_heads(arrays: Sequence[HeadArrays], activation: HeadActivation, features: Float) -> NDArray[np.float32]:
+    """Return the embeddings of `run_heads` alone, float32 [B, heads, E]: what a gallery is compared by."""
+    return np.stack([embed_head(of_head, activation, features[:, number]) for number, of_head in enumerate(arrays)], axis=1).astype(np.float32)

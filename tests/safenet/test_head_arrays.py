@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from safenet.architecture import PRESETS
-from safenet.head_arrays import HEAD_ARRAYS, draw_head, fold_head, run_behind_bottleneck, run_head, run_head_backward
+from safenet.head_arrays import HEAD_ARRAYS, draw_head, embed_head, fold_head, run_behind_bottleneck, run_head, run_head_backward
 from safenet.heads import Head, build_head
 
 SIZES = (16, 8, 5)  # width, embedding, classes
@@ -32,6 +32,7 @@ def test_a_head_gives_what_torchs_does(activation):
     for found, value in zip(run_head(arrays, activation, FEATURE), expected, strict=True):
         np.testing.assert_allclose(found, value, rtol=0, atol=1e-13)  # float64 sums of 16 terms
         assert activation == "none" or (found < 0).any(), "the activation has something to do"
+    np.testing.assert_array_equal(embed_head(arrays, activation, FEATURE), run_head(arrays, activation, FEATURE)[0])
 
 
 def test_a_folded_head_is_the_head():

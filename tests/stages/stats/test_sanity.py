@@ -1,11 +1,16 @@
 """The head-randomisation check: what hangs on the heads changes with them, what does not stays."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
 from feature_blocks import random_net
 
+from pipeline.cam.references import References
+from pipeline.stats.sanity import sanity_of
 from pipeline.stats.stage import stats
+from pipeline.stats.staleness import all_inputs
 from safenet.head_arrays import HEAD_ARRAYS
 from stages.cam.map_keys import MapKey
 from stages.stats.sanity import can_be_checked, fresh_heads, sanity_figures
@@ -37,6 +42,29 @@ def test_what_can_be_checked():
     assert can_be_checked(MapKey("aligned", "predicted", "hires_cam"))
     assert not can_be_checked(MapKey("block_0", "predicted", "hires_cam")), "it was made with the network"
     assert not can_be_checked(MapKey("aligned", "none", "max")), "no head is in it"
+
+
+def test_fresh_heads_embed_no_more_images_than_the_check_needs(finished, monkeypatch):
+    """What is left out is not read, and changes nothing here: no target of these maps looks at other places."""
+    (one,) = all_inputs(finished, ["net_000"])
+    features, read = finished.features("net_000"), []
+    original = References._head_inputs
+
+    def noted(self, rows):
+        read.extend(range(rows.start, rows.stop))
+        return original(self, rows)
+
+    monkeypatch.setattr(References, "_head_inputs", noted)
+    few = replace(finished, settings=finished.settings.model_copy(update={"stats": finished.settings.stats.model_copy(update={"sanity_samples": 1})}))
+    everything = sanity_of(few, one)
+    assert set(read) == set(range(15))
+    read.clear()
+    monkeypatch.setattr("pipeline.stats.sanity._COMPARED_WITH", 1)
+    found = sanity_of(few, one)
+    place = features.values("place")
+    of_place = {number // 4 * 4 + offset for number in np.flatnonzero(place == place[0]) for offset in range(4)}
+    assert set(read) == {number for number in of_place if number < 15} != set(range(15))
+    xr.testing.assert_identical(found, everything)
 
 
 def test_the_stage_keeps_it_beside_the_other_figures(lab, finished_copy, finished):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import click
 
+from pipeline.commands.markdown import table
 from stages.cam.methods import METHODS, CamMethod
 from stages.targets.names import BASES, MODIFIERS
 
@@ -36,7 +37,7 @@ def methods_page() -> str:
         ("Modifiers", ("modifier", "meaning"), ([f"`.{key}`", words] for key, words in MODIFIERS.items())),
         ("Positions", ("position", "what lies there", "frame"), ([f"`{key}`", *words] for key, words in _POSITIONS.items())),
     ]
-    return "\n\n".join(f"### {title}\n\n{_table(head, rows)}" for title, head, rows in sections) + "\n"
+    return "\n\n".join(f"### {title}\n\n{table(head, rows)}" for title, head, rows in sections) + "\n"
 
 
 def _methods() -> Iterable[list[str]]:
@@ -58,8 +59,3 @@ def _needs(method: CamMethod) -> str:
 
 def _shown(key: str) -> str:
     return key if not key.endswith("_") else f"{key}{'NAME' if BASES[key].kind == 'class' else 'ID'}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

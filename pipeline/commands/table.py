@@ -145,6 +145,7 @@ COMMANDS: Sequence[CommandRow] = (
         "methods",
         "Print every method, target and position. For each: what it is, where it exists, what it needs, what it costs, and whether it is exact.",
     ),
+    CommandRow("figures", "figures", "figures", "Print every figure of `stats`: what it is, which maps have it, its frame and unit, its reduction."),
     CommandRow(
         "doctor",
         "doctor",

@@ -16,7 +16,7 @@ from stages.labels import display_name, each_series
 from stages.report.findings import findings
 from stages.report.plots import draw_plots
 from stages.report.trust import trust_table
-from stages.stats.figures import label_of, unit_of
+from stages.stats.figures import figures_shown
 from stages.stats.means import mean_of_views, tested_groups
 from stages.targets.names import NO_TARGET
 
@@ -95,7 +95,6 @@ def _epoch_row(stats: xr.Dataset, index: int, map_keys: Sequence[MapKey]) -> dic
     return row
 
 
-_MAP_COLUMNS = ("variation", "low_contrast", "zero", "alike", "entropy", "top", "pointing", "energy")  # of the tables of maps
 _RETRIEVAL: Mapping[str, str] = {
     "recall_1": "R@1",
     "recall_5": "R@5",
@@ -147,19 +146,26 @@ def _tables_of_series(stats: xr.Dataset) -> list[dict[str, Any]]:
 
 def _map_tables(stats: xr.Dataset) -> list[dict[str, Any]]:
     """One table per group of images: each map at the last checkpoint."""
-    present = {name: label_of(name) for name in _MAP_COLUMNS if name in stats}
+    present = {name: row for name, row in figures_shown("table").items() if name in stats}
     tables = []
     for group in stats["group"].values if "product" in stats.dims else ():
         at = stats.isel(checkpoint=-1).sel(group=group)
-        rows = [[str(map_key), *(_figure(name, at[name].sel(product=map_key)) for name in present)] for map_key in stats["product"].values]
+        rows = [
+            [str(map_key), *(_figure(row.unit, at[name].sel(product=map_key)) for name, row in present.items())]
+            for map_key in stats["product"].values
+        ]
         tables.append(
-            {"title": f"Maps of {display_name(stats, -1)}: {group}", "head": ["position / target / method", *present.values()], "rows": rows}
+            {
+                "title": f"Maps of {display_name(stats, -1)}: {group}",
+                "head": ["position / target / method", *(row.label for row in present.values())],
+                "rows": rows,
+            }
         )
     return tables
 
 
-def _figure(name: str, value: xr.DataArray) -> str:
-    return _percent(value) if unit_of(name) == "share" else f"{float(value):.3g}" if np.isfinite(value) else "-"
+def _figure(unit: str, value: xr.DataArray) -> str:
+    return _percent(value) if unit == "share" else f"{float(value):.3g}" if np.isfinite(value) else "-"
 
 
 def _percent(value: xr.DataArray) -> str:

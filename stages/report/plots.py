@@ -21,6 +21,8 @@ from stages.labels import display_name, is_a_course, names_in, series_of
 from stages.render.fonts import lettering_of_plots
 from stages.render.lettering import ELLIPSIS
 from stages.report.trust import agreement_matrix
+from stages.stats.figures import Figure as MapFigure
+from stages.stats.figures import figures_shown
 from stages.stats.means import mean_of_views, tested_groups
 from stages.stats.modules import ROUNDING
 
@@ -59,7 +61,7 @@ def draw_plots(stats: xr.Dataset) -> list[Plot]:
     """Draw every plot that the figures allow; `stats` as in `findings`."""
     names = " ".join(str(name) for key in ("checkpoint", "group", "series") if key in stats.coords for name in stats[key].values)
     with lettering_of_plots(names):
-        return [plot for draw in (_recall, _pointing, _energy, _moved, _warp, _boundaries, _drift, _agreement) for plot in draw(stats)]
+        return [plot for draw in (_recall, _figures_of_maps, _moved, _warp, _boundaries, _drift, _agreement) for plot in draw(stats)]
 
 
 def _recall(stats: xr.Dataset) -> list[Plot]:
@@ -70,32 +72,21 @@ def _recall(stats: xr.Dataset) -> list[Plot]:
     return [_line_plot(stats, "Retrieval", "Recall@1 and average precision on the test places, from the stored embeddings.", lines, percent=True)]
 
 
-def _pointing(stats: xr.Dataset) -> list[Plot]:
-    return _mask_plot(
-        stats,
-        "pointing",
-        "Pointing game",
-        "Share of the images whose hottest point lies in the target's mask; views weighted equally; dotted: the mask's share of the photo.",
-    )
-
-
-def _energy(stats: xr.Dataset) -> list[Plot]:
-    return _mask_plot(
-        stats,
-        "energy",
-        "Energy in the mask",
-        "Share of the positive heat that lies in the target's mask; views weighted equally; dotted: the mask's share of the photo.",
-    )
-
-
-def _mask_plot(stats: xr.Dataset, name: str, title: str, caption: str) -> list[Plot]:
-    if name not in stats or not np.isfinite(stats[name]).any():
-        return []
+def _figures_of_maps(stats: xr.Dataset) -> list[Plot]:
+    """The figures of maps whose rows say that they are plotted: means over the test images, a line an aligned map."""
     test = stats.sel(group=tested_groups(stats))
-    chosen = [map_key for map_key in stats["product"].values if str(map_key).startswith("aligned/")]
-    lines = {str(map_key): mean_of_views(test[name].sel(product=map_key)).values for map_key in chosen}
-    chance = mean_of_views(test["mask_area"].sel(product=chosen[0])).values if chosen else None
-    return [_line_plot(stats, title, caption, lines, percent=True, reference=chance)] if lines else []
+    chosen = [map_key for map_key in stats["product"].values if str(map_key).startswith("aligned/")] if "product" in stats else []
+    plots = []
+    for name, row in figures_shown("plot").items():
+        if not chosen or name not in stats or not np.isfinite(stats[name]).any():
+            continue
+        lines = {str(map_key): mean_of_views(test[name].sel(product=map_key)).values for map_key in chosen}
+        caption, area = f"{row.meaning}. Mean over the test images, views weighted equally", None
+        if isinstance(row, MapFigure) and row.which == "with a mask":
+            caption, area = f"{caption}; dotted: the mask's share of the photo", mean_of_views(test["mask_area"].sel(product=chosen[0])).values
+        title = row.label[:1].upper() + row.label[1:]
+        plots.append(_line_plot(stats, title, f"{caption}.", lines, percent=row.unit == "share", reference=area))
+    return plots
 
 
 def _moved(stats: xr.Dataset) -> list[Plot]:

@@ -38,19 +38,19 @@ def ranked(heats: Mapping[MapKey, Heat]) -> dict[MapKey, RankedMaps]:
 
 
 def cosine(before: RankedMaps, after: RankedMaps, overlap_share: float) -> Float:
-    """Cosine between the two maps, [n]; NaN where one is zero everywhere."""
+    """Cosine between the two maps; NaN where one is zero everywhere."""
     length = before.length * after.length
     product = np.einsum("ij,ij->i", before.cells, after.cells)
     return _where_both(before, after, np.where(length > 0, product / positive(length), np.nan))
 
 
 def spearman(before: RankedMaps, after: RankedMaps, overlap_share: float) -> Float:
-    """Spearman's rank correlation of the two maps, [n]; equal cells take their mean rank. NaN for a constant map."""
+    """Spearman's rank correlation of the two maps; equal cells take their mean rank. NaN for a constant map."""
     return _where_both(before, after, correlation(before.ranking, after.ranking))
 
 
 def overlap(before: RankedMaps, after: RankedMaps, overlap_share: float) -> Float:
-    """Share of the hottest cells of one map that are the hottest of the other, [n]: `stats.overlap_share` of all cells."""
+    """Share of the hottest cells of one map that are the hottest of the other: `stats.overlap_share` of all cells."""
     cells = max(1, round(overlap_share * after.cells.shape[1]))
     common = (before.ranking.hottest(cells) & after.ranking.hottest(cells)).sum(axis=1)
     return _where_both(before, after, common / cells)

@@ -1,6 +1,6 @@
 """The table of figures: what is told of every image, of every map, and of every map at two checkpoints; one row a figure.
 
-A new figure is a function, a row here, and a slow version of it in the tests. Report, plots and docs read the table.
+A new figure is a function, a row here, and a slow version of it in the tests. Report, plots, `atlas figures` and docs read the table.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from stages.stats.reductions import Reduction, deviation, highest, lowest, mean,
 
 Float = NDArray[np.float64]
 Which = Literal["all", "exact", "beside an exact map", "with a mask"]
+Shown = Literal["table", "plot"]
 _MEAN = (Reduction("", mean),)
 
 
@@ -44,6 +45,8 @@ class Figure:
         What becomes of it over a group of images. Default: the mean, under the figure's name.
     dims : tuple of str
         Of one image's figure; without any, it is one number.
+    shown : {"table", "plot"}
+        Where the report shows it beside `stats.zarr`: in the tables of maps, and over the epochs.
     """
 
     function: Callable[..., Float]
@@ -53,22 +56,40 @@ class Figure:
     label: str
     reductions: tuple[Reduction, ...] = _MEAN
     dims: tuple[str, ...] = ()
+    shown: frozenset[Shown] = frozenset()
+
+    @property
+    def meaning(self) -> str:
+        """What it is, in the words of its function, without a full stop."""
+        return (self.function.__doc__ or "").strip().splitlines()[0].removesuffix(".")
 
 
+@dataclass(frozen=True)
+class GroupFigure:
+    """A figure of all maps of a group together: see mean_maps.py."""
+
+    unit: str
+    label: str
+    meaning: str
+    shown: frozenset[Shown] = frozenset()
+
+
+_TABLE: frozenset[Shown] = frozenset({"table"})
+_BOTH: frozenset[Shown] = frozenset({"table", "plot"})
 MAP_FIGURES: Mapping[str, Figure] = MappingProxyType(  # of one map of an image
     {
         "low": Figure(maps.low, "all", "", "as the map", "coldest cell", (Reduction("range_low", lowest),)),
         "high": Figure(maps.high, "all", "", "as the map", "hottest cell", (Reduction("range_high", highest),)),
-        "variation": Figure(maps.variation, "all", "", "1", "coefficient of variation"),
-        "entropy": Figure(maps.entropy, "all", "", "1", "entropy"),
-        "top": Figure(maps.top, "all", "", "share", "heat in top cells"),
+        "variation": Figure(maps.variation, "all", "", "1", "coefficient of variation", shown=_TABLE),
+        "entropy": Figure(maps.entropy, "all", "", "1", "entropy", shown=_TABLE),
+        "top": Figure(maps.top, "all", "", "share", "heat in top cells", shown=_TABLE),
         "centre_y": Figure(maps.centre_y, "all", "map", "heights of the map", "centre of mass, y"),
         "centre_x": Figure(maps.centre_x, "all", "map", "widths of the map", "centre of mass, x"),
         "ring_share": Figure(maps.ring_share, "all", "map", "share", "heat in each ring", dims=("ring",)),
-        "zero": Figure(maps.zero, "all", "", "share", "zero"),
-        "low_contrast": Figure(maps.low_contrast, "all", "", "share", "low contrast"),
-        "pointing": Figure(maps.pointing, "with a mask", "photo", "share", "pointing"),
-        "energy": Figure(maps.energy, "with a mask", "photo", "share", "energy"),
+        "zero": Figure(maps.zero, "all", "", "share", "zero", shown=_TABLE),
+        "low_contrast": Figure(maps.low_contrast, "all", "", "share", "low contrast", shown=_TABLE),
+        "pointing": Figure(maps.pointing, "with a mask", "photo", "share", "pointing", shown=_BOTH),
+        "energy": Figure(maps.energy, "with a mask", "photo", "share", "energy", shown=_BOTH),
         "mask_area": Figure(maps.mask_area, "with a mask", "photo", "share", "share of the photo under the mask"),
         "status": Figure(trust.status, "all", "", "code", "status", (Reduction("status_share", status_share, "status"),)),
         "clipped": Figure(trust.clipped, "all", "", "share", "denominators that are not positive"),
@@ -97,8 +118,12 @@ IMAGE_FIGURES: Mapping[str, Figure] = MappingProxyType(  # of an image, whatever
         ),
     }
 )  # fmt: skip
-GROUP_FIGURES: Mapping[str, tuple[str, str]] = MappingProxyType(  # of all maps of a group together: unit and label; see mean_maps.py
-    {"alike": ("1", "correlation with the mean map"), "map_mean": ("as the map", "mean map"), "map_std": ("as the map", "standard deviation map")}
+GROUP_FIGURES: Mapping[str, GroupFigure] = MappingProxyType(
+    {
+        "alike": GroupFigure("1", "correlation with the mean map", "mean correlation of a map with the mean map of its group", _TABLE),
+        "map_mean": GroupFigure("as the map", "mean map", "mean over the images, cell by cell"),
+        "map_std": GroupFigure("as the map", "standard deviation map", "standard deviation over the images, cell by cell"),
+    }
 )
 _WHICH: Mapping[Which, Callable[[Heat], bool]] = MappingProxyType(
     {
@@ -115,14 +140,10 @@ def wanted_figures(table: Mapping[str, Figure], *, masks: bool) -> dict[str, Fig
     return {name: row for name, row in table.items() if masks or row.which != "with a mask"}
 
 
-def label_of(name: str) -> str:
-    """What the report calls a figure of maps."""
-    return MAP_FIGURES[name].label if name in MAP_FIGURES else GROUP_FIGURES[name][1]
-
-
-def unit_of(name: str) -> str:
-    """Unit of a figure of maps."""
-    return MAP_FIGURES[name].unit if name in MAP_FIGURES else GROUP_FIGURES[name][0]
+def figures_shown(where: Shown) -> dict[str, Figure | GroupFigure]:
+    """Return the figures of maps that the report shows there, by name."""
+    rows: dict[str, Figure | GroupFigure] = {**MAP_FIGURES, **GROUP_FIGURES}
+    return {name: row for name, row in rows.items() if where in row.shown}
 
 
 def columns_of(table: Mapping[str, Figure], sizes: Mapping[str, int]) -> list[str]:

@@ -22,12 +22,12 @@ def high(heat: Heat) -> Float:
 
 
 def variation(heat: Heat) -> Float:
-    """Coefficient of variation: see `Heat.variation`."""
+    """Standard deviation over |mean| of the cells: of the raw map for statistics, of the ReLU'd one for gradient methods."""
     return heat.variation
 
 
 def low_contrast(heat: Heat) -> Float:
-    """1 where the coefficient of variation is below `stats.low_contrast_below`, else 0."""
+    """Whether the coefficient of variation is below `stats.low_contrast_below`: 1 or 0."""
     return np.where(np.isnan(heat.variation), np.nan, heat.variation < heat.low_contrast_below)
 
 
@@ -61,18 +61,18 @@ def _centre(heat: Heat, axis: int) -> Float:
 
 
 def ring_share(heat: Heat) -> Float:
-    """Share of the heat in each of FPM's rings, the innermost first, [n, R]."""
+    """Share of the heat in each of FPM's rings, the innermost first."""
     is_in = (heat.ring.ravel()[:, None] == np.arange(1, heat.ring.max() + 1)).astype(np.float64)
     return heat.blank(heat.positive @ is_in / positive(heat.total)[:, None], heat.no_heat)
 
 
 def zero(heat: Heat) -> Float:
-    """1 where a gradient map has no positive heat, or a statistic is 0 everywhere, else 0."""
+    """Whether a gradient map has no positive heat, or a statistic is 0 everywhere: 1 or 0."""
     return heat.blank(heat.is_zero)
 
 
 def pointing(heat: Heat) -> Float:
-    """1 where the hottest point lies in the mask, else 0; cells that tie share the point.
+    """Whether the hottest point lies in the mask: 1 or 0; cells that tie share the point.
 
     Notes
     -----
@@ -87,7 +87,12 @@ def pointing(heat: Heat) -> Float:
 
 
 def energy(heat: Heat) -> Float:
-    """Share of the heat in the mask: Wang et al. 2020, arXiv:1910.01279, section 4.3. A map without positive heat has none there."""
+    """Share of the positive heat that lies in the mask; a map without positive heat has none there.
+
+    Notes
+    -----
+    Energy-based pointing game: Wang et al. 2020, arXiv:1910.01279, section 4.3.
+    """
     assert heat.masks is not None
     known, cells = heat.inside
     share = np.where(known[:, None], heat.masks.share, 0)

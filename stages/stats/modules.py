@@ -54,12 +54,12 @@ def fam_change(images: Modules) -> Float:
 
 
 def warp(images: Modules) -> Float:
-    """Scale, rotation, shear and shift of FAM's warp, [n, 6]: see `decompose_theta`."""
+    """Scale, rotation, shear and shift of FAM's warp, output to input; rotation in degrees, shifts in half image sides."""
     return decompose_theta(images.theta)
 
 
 def boundary(images: Modules) -> Float:
-    """Half-width of each part's square in cells, [n, P]; NaN where the saliency that cut it is not finite."""
+    """Half-width of each part's square in cells, the innermost first; NaN where the saliency that cut it is not finite."""
     return np.where(finite_rows(images.saliency)[:, None], images.boundary, np.nan)
 
 

@@ -5,7 +5,8 @@ Queries are compared with the gallery block by block, and ranks are counted, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,14 @@ from numpy.typing import NDArray
 Read = Callable[[NDArray[np.intp]], NDArray[np.float32]]
 RANKS = (1, 5, 10)
 JUNK = "-1"
-QUERY_FIGURES = ("rank", "average_precision", "margin", "best")  # the columns of `search`
+QUERY_FIGURES: Mapping[str, str] = MappingProxyType(  # the columns of `search`
+    {
+        "rank": "rank of the first true match, 1 is the best; none where the gallery has none",
+        "average_precision": "area under the precision-recall curve by the trapezoid rule, as University-1652 measures it",
+        "margin": "score of the best true match less that of the best other image",
+        "best": "number of the image that ranks first",
+    }
+)
 _SCORES_AT_ONCE = 2**23  # of some queries with the whole gallery: 32 MB
 _KEPT_IMAGES = 4096  # a gallery of no more than this is read once: 40 MB
 _AT_ONCE = 1024  # images whose descriptors are read at once

@@ -20,16 +20,16 @@ def clipped(heat: Heat) -> Float:
 
 
 def residual(heat: Heat) -> Float:
-    """How far the cells of an exact map are from adding up to the score: see `completeness_residual`."""
+    """How far the cells of an exact map are from adding up to the score less its constant, over the sum of their magnitudes."""
     return completeness_residual(heat.values, heat.fact("score"), heat.fact("constant"))
 
 
 def deletion(heat: Heat) -> Float:
-    """Area under the deletion curve of an affine score in the map's order: see `deletion_area`."""
+    """Area under the curve of the score that is left while cells go in the map's order, in token space: see `deletion_area`."""
     assert heat.exact is not None
     return heat.blank(deletion_area(heat.ranking.place, heat.exact))
 
 
 def insertion(heat: Heat) -> Float:
-    """Area under the insertion curve in the same order."""
+    """Area under the curve of the score while cells come in the same order: 1 less `deletion`."""
     return 1 - deletion(heat)

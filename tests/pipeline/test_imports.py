@@ -62,6 +62,7 @@ def test_help_waits_for_click_alone():
 def test_pages_wait_for_what_they_print():
     assert after({"settings": ["settings"]}) == {"settings": ["pydantic"]}
     assert after({"methods": ["methods"]}) == {"methods": ["numpy"]}
+    assert after({"figures": ["figures"]}) == {"figures": ["numpy", "pydantic"]}
 
 
 @pytest.fixture(scope="module")

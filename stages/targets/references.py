@@ -248,13 +248,16 @@ class ReferenceBank:
 
     def _rivals(self, own: Float, group: NDArray[np.int64], family: NDArray[np.int64]) -> Float:
         """Mean of the NEIGHBOURS places of the same view and split that are most like what the sample is compared with, its own left out."""
-        found = np.full_like(own, np.nan)
-        flat = self.places.reshape(len(self.places), -1)
-        for sample in np.flatnonzero(family != UNDEFINED):
-            others = np.flatnonzero((self.groups.family == family[sample]) & (np.arange(len(flat)) != group[sample]) & finite_rows(flat))
-            if len(others):
-                nearest = others[np.argsort(-(flat[others] @ own[sample].ravel()), kind="stable")[:NEIGHBOURS]]
-                found[sample] = self.places[nearest].mean(axis=0)
+        found, asking = np.full_like(own, np.nan), (family != UNDEFINED) & finite_rows(own)
+        flat, known = self.places.reshape(len(self.places), -1), finite_rows(self.places)
+        for number in np.unique(family[asking]):
+            rows, others = np.flatnonzero(asking & (family == number)), np.flatnonzero((self.groups.family == number) & known)
+            likeness = own[rows].reshape(len(rows), flat.shape[1]) @ flat[others].T
+            likeness[group[rows][:, None] == others] = -np.inf
+            order = np.argsort(-likeness, axis=1, kind="stable")[:, :NEIGHBOURS]
+            for row, nearest, like in zip(rows, order, np.take_along_axis(likeness, order, axis=1), strict=True):
+                if len(chosen := others[nearest[like > -np.inf]]):
+                    found[row] = self.places[chosen].mean(axis=0)
         return found
 
     @cached_property

@@ -19,6 +19,7 @@ from stages.cam.positions import NEEDS_OF_SOURCE, POSITIONS, PositionView, open_
 from stages.cam.rounding import relative_error
 from stages.cam.settings import LOW_CONTRAST_BELOW
 from stages.finite import neutral
+from stages.half_precision import to_single
 from stages.schema import FEATURES, Arrays, check
 from stages.targets.names import NO_TARGET, TargetName, parse_target
 from stages.targets.references import reference_name
@@ -26,6 +27,7 @@ from stages.targets.scores import ChannelRemoval, Score
 from stages.targets.scoring import RIVAL_WEIGHT, TargetContext, open_score, rival_direction, without_rivals
 
 _COLUMNS = 16
+_SHARED = frozenset({"patch_map", "aligned_map"})  # converted once: the aligned position reads the patch map, too
 _OTHER_KIND = {"class": {"embedding", "flip_embedding"}, "similarity": {"logit"}}  # read for all targets, needed by those of the other kind alone
 _AT_ONCE = 8 * 256 * 768  # numbers of a map that are in the processor's cache together; every map is the same for any other choice
 
@@ -214,17 +216,23 @@ def _joined(parts: Sequence[NDArray[np.floating] | None]) -> NDArray[np.floating
 
 def _compute_few(block: Arrays, map_keys: Sequence[MapKey], context: CamContext) -> Iterator[tuple[MapKey, _Made]]:
     scores = {name: open_score(block, parse_target(name), context.targets) for name in _targets(map_keys)}
+    singles = {**block, **{name: to_single(block[name]) for name in _SHARED & set(block)}}
     for position in dict.fromkeys(map_key.position for map_key in map_keys):
         here = [map_key for map_key in map_keys if map_key.position == position]
-        yield from _at_map(block, here, scores, context) if position in POSITIONS else _at_block(block, here, context)
+        if position in POSITIONS:
+            yield from _at_map(singles, here, scores, context, str(block[POSITIONS[position].needs[0]].dtype))
+        else:
+            yield from _at_block(block, here, context)
 
 
 def _targets(map_keys: Iterable[MapKey]) -> list[str]:
     return sorted({map_key.target for map_key in map_keys if map_key.target != NO_TARGET and not map_key.is_stored_gradient})
 
 
-def _at_map(block: Arrays, map_keys: Sequence[MapKey], scores: Mapping[str, Score], context: CamContext) -> Iterator[tuple[MapKey, _Made]]:
-    """Products of one position; those that are channel weights share one pass over the cells."""
+def _at_map(
+    block: Arrays, map_keys: Sequence[MapKey], scores: Mapping[str, Score], context: CamContext, dtype: str
+) -> Iterator[tuple[MapKey, _Made]]:
+    """Products of one position, whose cells were stored as `dtype`; those that are channel weights share one pass over the cells."""
     position, of_source = POSITIONS[map_keys[0].position], [map_key for map_key in map_keys if METHODS[map_key.method].where == "aligned"]
     frame = position.open(block, context.sampling, context.pooling, any(map_key.target != NO_TARGET for map_key in map_keys))
     views = {
@@ -237,7 +245,6 @@ def _at_map(block: Arrays, map_keys: Sequence[MapKey], scores: Mapping[str, Scor
     weighted = [map_key for map_key in map_keys if METHODS[map_key.method].gives == "weights"]
     if weighted:
         sums = _weighted_sums(frame.cells.values, [METHODS[map_key.method].formula(views[map_key.target]) for map_key in weighted])
-    dtype = str(block[position.needs[0]].dtype)
     for map_key in map_keys:
         method, view = METHODS[map_key.method], views[map_key.target]
         values = sums[:, :, weighted.index(map_key)] if map_key in weighted else method.formula(view)

@@ -40,20 +40,20 @@ def first_component(cells: Float) -> Float:
     with np.errstate(invalid="ignore", over="ignore"):  # of cells that are not finite, and of squares that float32 cannot hold
         centred = cells - np.matmul(np.full((1, count), 1 / count, cells.dtype), cells)  # ten times as fast as `mean`
         start = np.asarray(np.random.default_rng(0).standard_normal(cells.shape[2]), cells.dtype)
-        return np.stack([_signed(_scores(sample, start)) for sample in centred])
+        return np.stack([_signed(_scores(*of_sample, start)) for of_sample in zip(cells, centred, strict=True)])
 
 
-def _scores(cells: Float, start: Float) -> Float:
-    """Of centred cells [N, K], with whatever sign."""
-    first = cells @ start
+def _scores(cells: Float, centred: Float, start: Float) -> Float:
+    """Of the cells [N, K] of a sample, with whatever sign."""
+    first = centred @ start
     if not np.isfinite(first).all():
         return np.full_like(first, np.nan)
-    found = _by_iteration(cells, first) if len(cells) >= _SMALL and first.any() else None
+    found = _by_iteration(centred, first) if len(cells) >= _SMALL and first.any() else None
     return _exactly(cells) if found is None else found
 
 
 def _by_iteration(cells: Float, first: Float) -> Float | None:
-    """From a combination of the channels; None where the scores are not found within the tolerance."""
+    """Of centred cells, from a combination of the channels; None where the scores are not found within the tolerance."""
     basis, projected = np.empty((_STEPS, len(cells)), cells.dtype), np.zeros((_STEPS, _STEPS))
     tolerance = _ROUNDINGS * np.finfo(cells.dtype).eps
     scale = cells.dtype.type(np.linalg.norm(first.astype(np.float64)))  # of the cells: no square of theirs is taken
@@ -75,8 +75,9 @@ def _by_iteration(cells: Float, first: Float) -> Float | None:
 
 
 def _exactly(cells: Float) -> Float:
-    """In float64, of the Gram matrix's eigenvectors."""
+    """In float64, the mean included, of the Gram matrix's eigenvectors."""
     exact = cells.astype(np.float64)
+    exact -= exact.mean(axis=0)
     values, vectors = np.linalg.eigh(exact @ exact.T)
     return np.asarray(np.sqrt(max(values[-1], 0)) * vectors[:, -1], cells.dtype)
 

@@ -38,7 +38,7 @@ CASES = {
     "a large mean": cells_of([3.0, 2.0, 1.0, *np.full(60, 0.3)], mean=20),
     "squares below float32": cells_of([3.0, 2.0, 1.0, 0.5]) * np.float32(1e-25),
     "squares beyond float32": cells_of([3.0, 2.0, 1.0, 0.5]) * np.float32(1e25),
-    **{f"second value {1 - gap:g}": cells_of([1, 1 - gap, *np.linspace(0.9, 0.1, 40)]) for gap in (0.1, 0.01, 0.006, 0.004, 1e-3, 1e-4)},
+    **{f"second value {1 - gap:g}": cells_of([1, 1 - gap, *np.linspace(0.9, 0.1, 40)]) for gap in (0.1, 0.01, 0.006, 0.004, 1e-3, 1e-4, 1e-5)},
 }
 
 

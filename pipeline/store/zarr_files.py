@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +19,7 @@ from zarr.storage import MemoryStore, ObjectStore, StorePath
 from pipeline.disk.objects import ObjectPath
 from pipeline.disk.places import Place
 from pipeline.disk.records import unchecked, write_atomically
+from pipeline.store.groups import METADATA
 from pipeline.store.layout import ArrayLayout
 
 FLUSHES = 8  # at a time: the disk takes many in the time of one
@@ -51,8 +54,21 @@ class FilesInMemory:
     def create_group(self, layouts: Iterable[ArrayLayout] = (), attributes: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Make a group of arrays; the values of those that have some are written."""
         group = zarr.create_group(self.store, zarr_format=3, attributes=dict(attributes))
+        made: dict[tuple[Any, ...], str] = {}
         for layout in layouts:
-            _create_array(group, layout)
+            kind = (layout.shape, layout.chunk, layout.shard, layout.dtype, layout.variable.dims)
+            if layout.values is None and kind in made:
+                self._create_alike(made[kind], layout)
+            else:
+                _create_array(group, layout)
+                made.setdefault(kind, layout.key)
+
+    def _create_alike(self, other: str, layout: ArrayLayout) -> None:
+        """Make an array's metadata from those of one that differs in name and attributes alone: zarr takes 20 times as long, and maps are many."""
+        content = json.loads(self._files[f"{other}/{METADATA}"].to_bytes())
+        self._files[f"{layout.key}/{METADATA}"] = _encoded({**content, "attributes": _attributes(layout)})
+        for folder in list(PurePosixPath(layout.key).parents)[:-1]:
+            self._files.setdefault(f"{folder}/{METADATA}", _encoded({"attributes": {}, "zarr_format": 3, "node_type": "group"}))
 
     def consolidate(self) -> None:
         """Copy the metadata of all arrays into the group's own file."""
@@ -74,8 +90,6 @@ def zarr_of(root: Place) -> Any:
 
 def _create_array(group: zarr.Group, layout: ArrayLayout) -> None:
     """Make an array's metadata, and its values where they are known."""
-    variable = layout.variable
-    described = {"long_name": variable.long_name, "units": variable.units, **({"frame": variable.frame} if variable.frame else {})}
     array = group.create_array(
         layout.key,
         shape=layout.shape,
@@ -85,12 +99,22 @@ def _create_array(group: zarr.Group, layout: ArrayLayout) -> None:
         compressors=_COMPRESSORS,
         fill_value=_fill_value(layout.dtype),
         chunk_key_encoding={"name": "default", "separator": "."},  # one folder per array, not one a chunk
-        dimension_names=variable.dims,
-        attributes={**described, **layout.attributes},
+        dimension_names=layout.variable.dims,
+        attributes=_attributes(layout),
         overwrite=True,
     )
     if layout.values is not None:
         array[...] = layout.values
+
+
+def _attributes(layout: ArrayLayout) -> dict[str, Any]:
+    variable = layout.variable
+    described = {"long_name": variable.long_name, "units": variable.units, **({"frame": variable.frame} if variable.frame else {})}
+    return {**described, **layout.attributes}
+
+
+def _encoded(content: Mapping[str, Any]) -> Buffer:
+    return Buffer.from_bytes(json.dumps(content, indent=2).encode())
 
 
 def _fill_value(dtype: str) -> Any:

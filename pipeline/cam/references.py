@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.features.reading import read_features
+from pipeline.features.reading import feature_arrays
 from pipeline.store.blocks import Block
 from pipeline.store.group_store import GroupStore
 from safenet.architecture import HeadActivation, Pooling
@@ -21,7 +21,7 @@ from stages.cam.compute import CamContext, needed_references
 from stages.cam.gate import GATE_READS, LOGIT_TOLERANCE, Exactness, examine
 from stages.cam.map_keys import MapKey
 from stages.finite import whole_or_nothing
-from stages.schema import HEAD_PREFIX
+from stages.schema import HEAD_PREFIX, Arrays
 from stages.targets.names import TargetName
 from stages.targets.part_heads import embed_with_heads, run_heads
 from stages.targets.references import UNDEFINED, ReferenceBank, ReferenceGroups, Role, reference_groups
@@ -37,13 +37,13 @@ class OtherHeads:
 
     Parameters
     ----------
-    arrays : Dataset
-        The variables head_<name>, dims (head, ...), parts first, the global head last.
+    arrays : mapping
+        The variables head_<name>, [head, ...], parts first, the global head last.
     class_names : sequence of str
     activation : {"none", "leaky_relu"}
     """
 
-    arrays: xr.Dataset
+    arrays: Arrays
     class_names: Sequence[str]
     activation: HeadActivation
 
@@ -54,9 +54,9 @@ class OtherHeads:
         return cls(read_heads(features), attributes["class_names"], attributes["architecture"].get("head_activation", "none"))
 
 
-def read_heads(features: GroupStore) -> xr.Dataset:
+def read_heads(features: GroupStore) -> Arrays:
     """Stored arrays of all heads."""
-    return features.read([HEAD_PREFIX + key for key in HEAD_ARRAYS])
+    return features.arrays([HEAD_PREFIX + key for key in HEAD_ARRAYS])
 
 
 class References:
@@ -96,8 +96,8 @@ class References:
             If stored maps and heads do not give the stored logits.
         """
         for block in self._gate_blocks():
-            found = read_features(self._features, GATE_READS, block.rows)
-            exactness = examine({str(name): found[name].values for name in found}, self._head_arrays[:-1], self._activation, self._pooling)
+            found = feature_arrays(self._features, GATE_READS, block.rows)
+            exactness = examine(found, self._head_arrays[:-1], self._activation, self._pooling)
             if exactness.samples:
                 break
         allowed = LOGIT_TOLERANCE[str(found["aligned_map"].dtype)]
@@ -138,22 +138,27 @@ class References:
             self._reference(name, target, slice(0, 1))
         _ = self.context.targets.rivals, self.class_index
 
+    def beside(self, features: Container[str], rows: slice, map_keys: Iterable[MapKey]) -> dict[str, NDArray[Any]]:
+        """The classes and references of some samples that the products' targets read; with other heads what these give in place of `features`."""
+        found: dict[str, NDArray[Any]] = {"class_index": self.class_index[rows]}
+        if self._other is not None and "logit" in features:
+            found["embedding"], found["logit"] = run_heads(self._head_arrays, self._activation, self._head_inputs(rows))
+        return found | {name: self._reference(name, target, rows) for name, target in needed_references(map_keys).items()}
+
     def attach(self, features: xr.Dataset, rows: slice, map_keys: Iterable[MapKey]) -> xr.Dataset:
-        """Add, to the features of some samples, the classes and references that the products' targets read."""
-        found = features.assign(class_index=("sample", self.class_index[rows]))
-        if self._other is not None and "logit" in found:
-            embedding, logit = run_heads(self._head_arrays, self._activation, self._head_inputs(rows))
-            found = found.assign(embedding=(("sample", "head", "embed"), embedding), logit=(("sample", "head", "class"), logit))
-        references = {name: self._reference(name, target, rows) for name, target in needed_references(map_keys).items()}
-        return found.assign({name: (("sample", "head", "embed"), values) for name, values in references.items()})
+        """Add what lies `beside` the features of some samples to them."""
+        dims = {"class_index": ("sample",), "logit": ("sample", "head", "class")}
+        found = self.beside({str(name) for name in features}, rows, map_keys)
+        return features.assign({name: (dims.get(name, ("sample", "head", "embed")), values) for name, values in found.items()})
 
     @cached_property
-    def _heads(self) -> xr.Dataset:
+    def _heads(self) -> Arrays:
         return self._other.arrays if self._other else read_heads(self._features)
 
     @cached_property
     def _head_arrays(self) -> list[dict[str, NDArray[np.float32]]]:
-        return [{key: self._heads[HEAD_PREFIX + key].values[head] for key in HEAD_ARRAYS} for head in range(self._heads.sizes["head"])]
+        arrays = {key: self._heads[HEAD_PREFIX + key] for key in HEAD_ARRAYS}
+        return [{key: values[head] for key, values in arrays.items()} for head in range(len(arrays["w1"]))]
 
     @property
     def _class_names(self) -> Sequence[str]:

@@ -13,13 +13,13 @@ from pipeline.cam.known_rows import KnownRows
 from pipeline.cam.pending import Pending
 from pipeline.cam.references import References
 from pipeline.cam.staleness import map_stamps
-from pipeline.features.reading import read_features
+from pipeline.features.reading import feature_arrays
 from pipeline.run.directory import Run
 from pipeline.store.fences import Fence
 from pipeline.store.group_store import GroupStore
 from pipeline.work.log import log
 from pipeline.work.stops import check_stop
-from stages.cam.compute import compute_cams, needed_features
+from stages.cam.compute import cams_of_block, needed_features
 from stages.cam.map_keys import MapKey
 from stages.recent import Recent
 
@@ -130,9 +130,8 @@ class _Checkpoint:
 
     def compute(self, rows: slice, map_keys: tuple[MapKey, ...]) -> dict[str, NDArray[np.float32]]:
         """Maps and facts of some images."""
-        read = read_features(self.features, needed_features(map_keys), rows)
-        found = compute_cams(self.references.attach(read, rows, map_keys), map_keys, self.references.context)
-        return {str(key): found[key].values for key in found}
+        read = feature_arrays(self.features, needed_features(map_keys), rows)
+        return cams_of_block({**read, **self.references.beside(read, rows, map_keys)}, map_keys, self.references.context)
 
 
 @dataclass

@@ -18,7 +18,8 @@ from safenet.architecture import Architecture
 from stages.cam.map_keys import MapKey
 from stages.targets.names import NO_TARGET, parse_target
 
-VERSION = 4
+VERSION = 5
+_EIGENVECTORS = frozenset({"eigen_cam", "eigen_grad_cam"})
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,11 @@ def _stamps(beyond: _Beyond, map_keys: Sequence[MapKey], version: int) -> dict[s
 def version_of(map_key: MapKey, network: Architecture, version: int = VERSION) -> int:
     """Return the version of a map as `version` of the stage makes it.
 
-    Version 4 changed the last digits of what passes bilinear sampling, and of gradients without a closed form; every other map is still that of
-    version 3.
+    Version 5 changed the last digits of principal components; version 4 those of what passes bilinear sampling, and of gradients without a
+    closed form. What a version did not change is still that of the one before; version 3 made all maps anew.
     """
+    if version == 5 and map_key.method not in _EIGENVECTORS:
+        version = 4
     has_gradient = map_key.target != NO_TARGET and not map_key.is_stored_gradient
     is_resampled = map_key.method == "l2_norm_source" or (map_key.position == "patch" and has_gradient)
     is_changed = (is_resampled and network.sampling == "bilinear") or (has_gradient and not network.is_linear)

@@ -43,9 +43,8 @@ def stored_blocks(features: GroupStore) -> StoredBlocks:
     maps = features.values("block").tolist() if "block" in there else []
     gradients = {}
     if "gradient_target" in there:
-        dims = features.read(["gradient_target", "gradient_block"])
-        blocks = frozenset(dims["gradient_block"].values.tolist())
-        gradients = dict.fromkeys(dims["gradient_target"].values.tolist(), blocks)
+        dims = features.arrays(["gradient_target", "gradient_block"])
+        gradients = dict.fromkeys(dims["gradient_target"].tolist(), frozenset(dims["gradient_block"].tolist()))
     variables = frozenset(there & {"cls_attention", "block_rollout"})
     return StoredBlocks(frozenset(maps), gradients, variables)
 

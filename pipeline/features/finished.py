@@ -150,9 +150,9 @@ def _content(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _reference(store: GroupStore, records: Sequence[Mapping[str, Any]]) -> str:
-    texts = store.read(["place", "view", "split", "roles"])
+    texts = store.arrays(["place", "view", "split", "roles"])
     checks = [[record["arrays"][name]["crc32c"] for name in ("embedding", "valid")] for record in records if record]
-    return stamp([checks, *(texts[name].values.tolist() for name in texts)])
+    return stamp([checks, *(values.tolist() for values in texts.values())])
 
 
 def _writers(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

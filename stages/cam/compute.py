@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,15 +19,17 @@ from stages.cam.positions import NEEDS_OF_SOURCE, POSITIONS, PositionView, open_
 from stages.cam.rounding import relative_error
 from stages.cam.settings import LOW_CONTRAST_BELOW
 from stages.finite import neutral
-from stages.schema import Arrays, check
+from stages.half_precision import to_single
+from stages.schema import FEATURES, Arrays, check
 from stages.targets.names import NO_TARGET, TargetName, parse_target
 from stages.targets.references import reference_name
 from stages.targets.scores import ChannelRemoval, Score
 from stages.targets.scoring import RIVAL_WEIGHT, TargetContext, open_score, rival_direction, without_rivals
 
 _COLUMNS = 16
+_SHARED = frozenset({"patch_map", "aligned_map"})  # converted once: the aligned position reads the patch map, too
 _OTHER_KIND = {"class": {"embedding", "flip_embedding"}, "similarity": {"logit"}}  # read for all targets, needed by those of the other kind alone
-_AT_ONCE = 8  # samples whose cells are in the processor's cache together; every number is the same for any other choice
+_AT_ONCE = 8 * 256 * 768  # numbers of a map that are in the processor's cache together; every map is the same for any other choice
 
 
 @dataclass(frozen=True)
@@ -110,35 +113,43 @@ def compute_cams(features: xr.Dataset, map_keys: Iterable[MapKey], context: CamC
         raise ValueError(f"the features lack {missing[0]}: what the samples are compared with; attach it along sample, head and embed")
     chosen = features[sorted({*needed, *references, *({"class_index"} & set(features))})].reset_coords(drop=True)
     if not chosen.chunks:
-        return _compute_block(chosen, map_keys, context)
+        return _labelled_block(chosen, map_keys, context)
     whole = {dim: -1 for dim in chosen.dims if dim != "sample"}
     chosen = chosen.chunk(whole).unify_chunks()
     one_map = xr.zeros_like(chosen["source_cell"], dtype=np.float32)
     facts = xr.zeros_like(chosen["valid"], dtype=np.float32).expand_dims(fact=len(FACTS), axis=1).chunk(fact=-1)
     template = xr.Dataset({key: value for p in map_keys for key, value in ((p.key, one_map), (p.facts_key, facts))})
-    return chosen.map_blocks(_compute_block, (map_keys, context), template=template)
+    return chosen.map_blocks(_labelled_block, (map_keys, context), template=template)
 
 
-def _compute_block(features: xr.Dataset, map_keys: tuple[MapKey, ...], context: CamContext) -> xr.Dataset:
-    """Make all products of one block in one pass, so that each stored map is read and converted once."""
+def _labelled_block(features: xr.Dataset, map_keys: tuple[MapKey, ...], context: CamContext) -> xr.Dataset:
     stored = {str(name): features[name].values for name in features.variables}  # what a dim holds, such as `block`, is a coordinate
-    per_sample = {name for name in stored if features[name].dims[:1] == ("sample",)}
-    arrays, spoilt = neutral(stored, per_sample)
+    found = cams_of_block(stored, map_keys, context)
+    return xr.Dataset({key: (("sample", "y", "x") if values.ndim == 3 else ("sample", "fact"), values) for key, values in found.items()})
+
+
+def cams_of_block(features: Arrays, map_keys: Sequence[MapKey], context: CamContext) -> dict[str, NDArray[np.float32]]:
+    """Make all products of one block in one pass, so that each stored map is read and converted once.
+
+    What `compute_cams` is for one block in memory, without labels and checks: maps by their keys, facts by their `facts_key`.
+    """
+    per_sample = {name for name in features if name not in FEATURES or FEATURES[name].per_sample}
+    arrays, spoilt = neutral(features, per_sample)
     scores = {name: open_score(arrays, parse_target(name), context.targets) for name in _targets(map_keys)}
     made: dict[MapKey, list[_Made]] = {map_key: [] for map_key in map_keys}
-    for start in range(0, max(features.sizes["sample"], 1), _AT_ONCE):
-        few = {name: value[start : start + _AT_ONCE] if name in per_sample else value for name, value in arrays.items()}
+    at_once = max(1, _AT_ONCE // max((math.prod(value.shape[-3:]) for value in arrays.values() if value.ndim > 3), default=1))
+    for start in range(0, max(len(arrays["valid"]), 1), at_once):
+        few = {name: value[start : start + at_once] if name in per_sample else value for name, value in arrays.items()}
         for map_key, one in _compute_few(few, map_keys, context):
             made[map_key].append(one)
     void = ~arrays["valid"].astype(bool)
-    found: dict[str, tuple[tuple[str, ...], NDArray]] = {}
+    found: dict[str, NDArray[np.float32]] = {}
     for map_key, parts in made.items():
         not_finite = np.logical_or.reduce([np.zeros(len(void), bool), *(spoilt[name] for name in needed_finite(map_key) & set(spoilt))])
         without = _without_target(map_key, arrays, scores.get(map_key.target)) & ~(not_finite & _unknown_without(map_key))
         alone = _without_rivals(map_key, arrays, context) & ~not_finite
-        maps, facts = _with_facts(map_key, parts, void | without, alone, not_finite, scores.get(map_key.target))
-        found |= {map_key.key: (("sample", "y", "x"), maps), map_key.facts_key: (("sample", "fact"), facts)}
-    return xr.Dataset(found)
+        found[map_key.key], found[map_key.facts_key] = _with_facts(map_key, parts, void | without, alone, not_finite, scores.get(map_key.target))
+    return found
 
 
 def needed_finite(map_key: MapKey) -> set[str]:
@@ -205,17 +216,23 @@ def _joined(parts: Sequence[NDArray[np.floating] | None]) -> NDArray[np.floating
 
 def _compute_few(block: Arrays, map_keys: Sequence[MapKey], context: CamContext) -> Iterator[tuple[MapKey, _Made]]:
     scores = {name: open_score(block, parse_target(name), context.targets) for name in _targets(map_keys)}
+    singles = {**block, **{name: to_single(block[name]) for name in _SHARED & set(block)}}
     for position in dict.fromkeys(map_key.position for map_key in map_keys):
         here = [map_key for map_key in map_keys if map_key.position == position]
-        yield from _at_map(block, here, scores, context) if position in POSITIONS else _at_block(block, here, context)
+        if position in POSITIONS:
+            yield from _at_map(singles, here, scores, context, str(block[POSITIONS[position].needs[0]].dtype))
+        else:
+            yield from _at_block(block, here, context)
 
 
 def _targets(map_keys: Iterable[MapKey]) -> list[str]:
     return sorted({map_key.target for map_key in map_keys if map_key.target != NO_TARGET and not map_key.is_stored_gradient})
 
 
-def _at_map(block: Arrays, map_keys: Sequence[MapKey], scores: Mapping[str, Score], context: CamContext) -> Iterator[tuple[MapKey, _Made]]:
-    """Products of one position; those that are channel weights share one pass over the cells."""
+def _at_map(
+    block: Arrays, map_keys: Sequence[MapKey], scores: Mapping[str, Score], context: CamContext, dtype: str
+) -> Iterator[tuple[MapKey, _Made]]:
+    """Products of one position, whose cells were stored as `dtype`; those that are channel weights share one pass over the cells."""
     position, of_source = POSITIONS[map_keys[0].position], [map_key for map_key in map_keys if METHODS[map_key.method].where == "aligned"]
     frame = position.open(block, context.sampling, context.pooling, any(map_key.target != NO_TARGET for map_key in map_keys))
     views = {
@@ -228,7 +245,6 @@ def _at_map(block: Arrays, map_keys: Sequence[MapKey], scores: Mapping[str, Scor
     weighted = [map_key for map_key in map_keys if METHODS[map_key.method].gives == "weights"]
     if weighted:
         sums = _weighted_sums(frame.cells.values, [METHODS[map_key.method].formula(views[map_key.target]) for map_key in weighted])
-    dtype = str(block[position.needs[0]].dtype)
     for map_key in map_keys:
         method, view = METHODS[map_key.method], views[map_key.target]
         values = sums[:, :, weighted.index(map_key)] if map_key in weighted else method.formula(view)

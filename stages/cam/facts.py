@@ -73,12 +73,14 @@ def map_facts(
     finite = np.isfinite(cells).all(axis=1)
     known = np.where(finite[:, None], cells, 0).astype(np.float64)
     low, high = known.min(axis=1), known.max(axis=1)
-    nothing, is_statistic = np.full(len(maps), np.nan), kind == "statistic"
-    empty = (low == 0) & (high == 0) if is_statistic else high <= 0
+    nothing, no = np.full(len(maps), np.nan), np.zeros(len(maps), bool)
     noise = nothing if rounding is None else rounding
-    constant_map = is_statistic & within_rounding(low, high, noise, cells.shape[1])
-    low_contrast = is_statistic & (known.std(axis=1) < low_contrast_below * np.abs(known.mean(axis=1)))
     bad = np.zeros(len(maps)) if clipped is None else clipped
+    empty, constant_map, low_contrast = high <= 0, no, no
+    if kind == "statistic":
+        empty = (low == 0) & (high == 0)
+        constant_map = within_rounding(low, high, noise, cells.shape[1])
+        low_contrast = known.std(axis=1) < low_contrast_below * np.abs(known.mean(axis=1))
     code = np.select([absent, ~finite, empty, constant_map, bad > 0, low_contrast], [5, 4, 2, 6, 3, 1], 0)
     columns = [
         code,

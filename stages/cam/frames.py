@@ -107,24 +107,8 @@ def image_frame(maps: xr.DataArray, position: str, features: xr.Dataset, samplin
     return maps.copy(data=values).assign_attrs(frame="patch")
 
 
-def derive_aligned(patch_map: xr.DataArray, source_cell: xr.DataArray) -> xr.DataArray:
-    """Rebuild the aligned map from the patch map and the cells that it copies: bit for bit what nearest sampling gave.
-
-    Lazy where the inputs are lazy.
-    """
-    aligned = xr.apply_ufunc(
-        _copy_cells,
-        patch_map,
-        source_cell.rename(y="aligned_y", x="aligned_x"),
-        input_core_dims=[["y", "x", "channel"], ["aligned_y", "aligned_x"]],
-        output_core_dims=[["aligned_y", "aligned_x", "channel"]],
-        dask="parallelized",
-        output_dtypes=[patch_map.dtype],
-    )
-    return aligned.rename(aligned_y="y", aligned_x="x")
-
-
-def _copy_cells(patch_map: NDArray[np.floating], source_cell: NDArray[np.integer]) -> NDArray[np.floating]:
+def copy_cells(patch_map: Float, source_cell: NDArray[np.integer]) -> Float:
+    """Rebuild the aligned map [B, y, x, K] from the patch map and the cells [B, y, x] that it copies: bit for bit what nearest sampling gave."""
     cells = patch_map.reshape(len(patch_map), -1, patch_map.shape[-1])
     index = source_cell.reshape(len(source_cell), -1, 1).astype(np.int64)
     return np.take_along_axis(cells, index, axis=1).reshape(patch_map.shape)

@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from safenet.architecture import Architecture
 from safenet.head_arrays import HEAD_ARRAYS, draw_head
 from stages.cam.map_keys import MapKey
-from stages.schema import FEATURES, HEAD_PREFIX, Arrays
+from stages.schema import HEAD_PREFIX, Arrays
 from stages.stats.faithfulness import rank_correlation
 from stages.targets.names import NO_TARGET, parse_target
 
 
-def fresh_heads(network: Architecture, seed: int) -> xr.Dataset:
+def fresh_heads(network: Architecture, seed: int) -> dict[str, NDArray[np.float32]]:
     """Heads as training starts from them, as the feature store holds heads.
 
     Parameters
@@ -30,13 +29,12 @@ def fresh_heads(network: Architecture, seed: int) -> xr.Dataset:
 
     Returns
     -------
-    Dataset
-        The variables head_<name>, dims (head, ...), parts first, the global head last.
+    dict
+        The variables head_<name>, [head, ...], parts first, the global head last.
     """
     random = np.random.default_rng(seed)
     arrays = [draw_head(network, random) for _ in network.head_names]
-    stacked = {f"{HEAD_PREFIX}{name}": np.stack([one[name] for one in arrays]) for name in HEAD_ARRAYS}
-    return xr.Dataset({name: (FEATURES[name].dims, values) for name, values in stacked.items()})
+    return {f"{HEAD_PREFIX}{name}": np.stack([one[name] for one in arrays]) for name in HEAD_ARRAYS}
 
 
 def can_be_checked(map_key: MapKey) -> bool:

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from safenet.architecture import HeadActivation
@@ -67,20 +66,20 @@ class TargetContext:
         return np.argsort(-likeness, axis=1, kind="stable")[:, : min(RIVALS, len(rows) - 1)]
 
 
-def target_context(heads: xr.Dataset, class_names: Sequence[str], activation: HeadActivation = "none", *, closed_form: bool = True) -> TargetContext:
+def target_context(heads: Arrays, class_names: Sequence[str], activation: HeadActivation = "none", *, closed_form: bool = True) -> TargetContext:
     """Return the context of stored heads.
 
     Parameters
     ----------
-    heads : Dataset
-        The variables head_<name> of the feature schema, dims (head, ...), parts first, the global head last.
+    heads : mapping
+        The variables head_<name> of the feature schema, [head, ...], parts first, the global head last.
     class_names : sequence of str
     activation : {"none", "leaky_relu"}
         What follows a head's BatchNorm.
     closed_form : bool
         False: every gradient layer by layer.
     """
-    arrays = {name: heads[HEAD_PREFIX + name].values[:-1] for name in HEAD_ARRAYS}
+    arrays = {name: heads[HEAD_PREFIX + name][:-1] for name in HEAD_ARRAYS}
     of_each = [{name: value[part] for name, value in arrays.items()} for part in range(len(arrays["w1"]))]
     return TargetContext(part_heads(of_each, activation, closed_form=closed_form), class_names, arrays["w2"])
 

@@ -34,6 +34,15 @@ def test_version_4_changed_what_passes_bilinear_sampling_or_has_no_closed_form(k
         assert [version_of(map_key, network, other) for other in (1, 2, 3, VERSION + 1)] == [1, 2, 3, VERSION + 1]
 
 
+@pytest.mark.parametrize(
+    ("key", "version"), [("patch/none/eigen_cam", 5), ("block_1/none/eigen_cam", 5), ("part/match/eigen_grad_cam", 5), ("part/match/mean", 3)]
+)
+def test_version_5_changed_principal_components(key, version):
+    published, map_key = PRESETS["upstream"], MapKey.parse(key)
+    assert version_of(map_key, published) == version
+    assert [version_of(map_key, replace(published, pooling="max"), other) for other in (3, 4)] == [3, 4 if "match" in key else 3]
+
+
 def test_a_run_of_version_3_keeps_every_other_map(lab, finished_copy, monkeypatch):
     """Of three checkpoints the last one samples bilinearly; until `cam` is called its old maps can be read."""
     run = lab.run(finished_copy)

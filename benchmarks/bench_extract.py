@@ -78,18 +78,22 @@ def forward_all(model: SafeNet, images: torch.Tensor, batch: int, precision: tor
 
 
 def stage_run(folder: Path, count: int, chosen: argparse.Namespace, round_number: int) -> Run:
-    """Index `count` photos into a fresh run."""
+    """Index `count` photos into a fresh run of what is asked for."""
     more = ["cls_attention", "rollout", "flip_embedding"] if chosen.every_tensor else []
+    blocks = list(range(PRESETS[chosen.preset].depth)) if chosen.every_tensor else []
+    tensors = (f"extract.store={['image', *more]}", f"extract.blocks={blocks}")
+    return photo_run(folder, count, folder / f"run{count}-{round_number}", chosen.batch, *tensors)
+
+
+def photo_run(folder: Path, count: int, directory: Path, batch: int, *more: str) -> Run:
+    """Index `count` photos into a fresh run."""
     assignments = [
         f"dataset.root='{folder / f'photos{count}'}'",
         "dataset.layout='folder'",
         f"extract.checkpoints=['{folder / 'net_000.pth'}']",
-        f"extract.batch_size={chosen.batch}",
-        "extract.workers=1",  # for few and many photos alike, so that their difference holds no start-up
-        f"extract.store={['image', *more]}",
-        f"extract.blocks={list(range(PRESETS[chosen.preset].depth)) if chosen.every_tensor else []}",
+        f"extract.batch_size={batch}",
+        *more,
     ]
-    directory = folder / f"run{count}-{round_number}"
     shutil.rmtree(directory, ignore_errors=True)
     run = Run(directory, load_settings(None, assignments), progress=False)
     index(run)

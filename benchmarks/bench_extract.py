@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,15 +81,23 @@ def forward_all(model: SafeNet, images: torch.Tensor, batch: int, precision: tor
 
 def stage_run(folder: Path, count: int, chosen: argparse.Namespace, round_number: int) -> Run:
     """Index `count` photos into a fresh run of what is asked for."""
-    more = ["cls_attention", "rollout", "flip_embedding"] if chosen.every_tensor else []
-    blocks = list(range(PRESETS[chosen.preset].depth)) if chosen.every_tensor else []
-    tensors = (f"extract.store={['image', *more]}", f"extract.blocks={blocks}")
-    return photo_run(folder, count, folder / f"run{count}-{round_number}", chosen.batch, *tensors)
+    more = every_tensor(chosen.preset) if chosen.every_tensor else {}
+    return photo_run(folder, count, folder / f"run{count}-{round_number}", chosen.batch, *assignments(more))
+
+
+def every_tensor(preset: str) -> dict[str, Any]:
+    """Settings that ask for block maps, attention and the flip embedding, too."""
+    return {"store": ["image", "cls_attention", "rollout", "flip_embedding"], "blocks": list(range(PRESETS[preset].depth))}
+
+
+def assignments(settings: Mapping[str, Any]) -> list[str]:
+    """Settings of the [extract] table as the command line takes them."""
+    return [f"extract.{name}={value}" for name, value in settings.items()]
 
 
 def photo_run(folder: Path, count: int, directory: Path, batch: int, *more: str) -> Run:
     """Index `count` photos into a fresh run."""
-    assignments = [
+    chosen = [
         f"dataset.root='{folder / f'photos{count}'}'",
         "dataset.layout='folder'",
         f"extract.checkpoints=['{folder / 'net_000.pth'}']",
@@ -95,7 +105,7 @@ def photo_run(folder: Path, count: int, directory: Path, batch: int, *more: str)
         *more,
     ]
     shutil.rmtree(directory, ignore_errors=True)
-    run = Run(directory, load_settings(None, assignments), progress=False)
+    run = Run(directory, load_settings(None, chosen), progress=False)
     index(run)
     return run
 

@@ -100,8 +100,9 @@ class SpanExtractor:
             table, workers = self._run.manifest, self._run.settings.extract.workers
             paths, digests, masks, problems = (table[name].tolist() for name in ("path", "digest", "mask_path", "problem"))
             files = PhotoFiles(Path(table.attrs["root"]), paths, digests, masks, problems, *key)
-            if workers is None:  # a network on the same cores waits for its slowest thread: it and what decodes take turns
-                workers = 0 if len(table) < FEW_IMAGES or self._device.type == "cpu" else min(16, cores())
+            if workers is None:
+                few = len(table) < FEW_IMAGES
+                workers = 0 if few else min(16, cores()) if self._device.type == "cuda" else 1
             self._readers[key] = PhotoReader(files, workers, torch.get_num_threads())
         return self._readers[key]
 

@@ -5,11 +5,7 @@ import pytest
 from PIL import Image
 
 from pipeline.disk.stamps import file_digest
-from pipeline.extract import extractor
-from pipeline.extract import photos as images
 from pipeline.extract.photos import PhotoFiles, PhotoReader, read_mask
-from pipeline.extract.stage import extract
-from pipeline.run.directory import Run
 from safenet.photos import decode_photo
 
 
@@ -112,15 +108,3 @@ def test_a_photo_that_cannot_be_decoded_is_black_and_says_why(photos):
     assert not files[3].pixels.any()
     assert files[4].problem == ""
     assert files[4].pixels.any()
-
-
-def test_a_network_on_the_cpu_shares_its_cores_with_no_decoding_process(lab, fresh, extracted, monkeypatch):
-    def must_not_start(*arguments):
-        raise AssertionError(arguments)
-
-    monkeypatch.setattr(extractor, "FEW_IMAGES", 0)  # the fifteen photos count as many
-    monkeypatch.setattr(images, "_start_workers", must_not_start)
-    settings = lab.settings("extract.device='cpu'", checkpoints="net_000.pth")
-    settings = settings.model_copy(update={"extract": settings.extract.model_copy(update={"workers": None})})
-    extract(Run(fresh, settings, progress=False))
-    assert len(list(fresh.rglob("c.*"))) == len(list(extracted.rglob("c.*")))

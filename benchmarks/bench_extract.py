@@ -82,7 +82,8 @@ def forward_all(model: SafeNet, images: torch.Tensor, batch: int, precision: tor
 def stage_run(folder: Path, count: int, chosen: argparse.Namespace, round_number: int) -> Run:
     """Index `count` photos into a fresh run of what is asked for."""
     more = every_tensor(chosen.preset) if chosen.every_tensor else {}
-    return photo_run(folder, count, folder / f"run{count}-{round_number}", chosen.batch, *assignments(more))
+    one = "extract.workers=1"  # for few and many photos alike, so that their difference holds no start-up
+    return photo_run(folder, count, folder / f"run{count}-{round_number}", chosen.batch, one, *assignments(more))
 
 
 def every_tensor(preset: str) -> dict[str, Any]:

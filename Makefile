@@ -17,7 +17,7 @@ INSTALL = $(VENV)/bin/pip install --quiet --no-compile --constraint constraints.
 COMPILE = $(VENV)/bin/python -m compileall -q -j 0 -x '/tests?/|/testing/_internal/' $(VENV)/lib safenet stages pipeline
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-cluster coverage docs lint bench clean train run submit $(STAGES)
+.PHONY: help setup demo test test-faults test-cluster coverage docs lint bench bench-gpu clean train run submit $(STAGES)
 
 help:  ## Show this list
 	@sed 's/$$(STAGES)/$(STAGES)/' $(MAKEFILE_LIST) | awk -F ':.*## ' \
@@ -85,6 +85,9 @@ bench: $(DEV)  ## Benchmarks (side-by-side ratios)
 	$(VENV)/bin/python benchmarks/bench_cam.py
 	$(VENV)/bin/python benchmarks/bench_stats.py
 	$(VENV)/bin/python benchmarks/bench_scale.py
+
+bench-gpu: $(READY)  ## On a machine with CUDA: forward limit, extraction with all tensors, writer, PCIe (under 5 minutes)
+	$(VENV)/bin/python benchmarks/bench_gpu.py
 
 clean:  ## Remove the environment and caches (runs/ is kept)
 	rm -rf $(VENV) build docs/api *.egg-info .mypy_cache .ruff_cache .import_linter_cache

@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,20 +80,33 @@ def forward_all(model: SafeNet, images: torch.Tensor, batch: int, precision: tor
 
 
 def stage_run(folder: Path, count: int, chosen: argparse.Namespace, round_number: int) -> Run:
+    """Index `count` photos into a fresh run of what is asked for."""
+    more = every_tensor(chosen.preset) if chosen.every_tensor else {}
+    one = "extract.workers=1"  # for few and many photos alike, so that their difference holds no start-up
+    return photo_run(folder, count, folder / f"run{count}-{round_number}", chosen.batch, one, *assignments(more))
+
+
+def every_tensor(preset: str) -> dict[str, Any]:
+    """Settings that ask for block maps, attention and the flip embedding, too."""
+    return {"store": ["image", "cls_attention", "rollout", "flip_embedding"], "blocks": list(range(PRESETS[preset].depth))}
+
+
+def assignments(settings: Mapping[str, Any]) -> list[str]:
+    """Settings of the [extract] table as the command line takes them."""
+    return [f"extract.{name}={value}" for name, value in settings.items()]
+
+
+def photo_run(folder: Path, count: int, directory: Path, batch: int, *more: str) -> Run:
     """Index `count` photos into a fresh run."""
-    more = ["cls_attention", "rollout", "flip_embedding"] if chosen.every_tensor else []
-    assignments = [
+    chosen = [
         f"dataset.root='{folder / f'photos{count}'}'",
         "dataset.layout='folder'",
         f"extract.checkpoints=['{folder / 'net_000.pth'}']",
-        f"extract.batch_size={chosen.batch}",
-        "extract.workers=1",  # for few and many photos alike, so that their difference holds no start-up
-        f"extract.store={['image', *more]}",
-        f"extract.blocks={list(range(PRESETS[chosen.preset].depth)) if chosen.every_tensor else []}",
+        f"extract.batch_size={batch}",
+        *more,
     ]
-    directory = folder / f"run{count}-{round_number}"
     shutil.rmtree(directory, ignore_errors=True)
-    run = Run(directory, load_settings(None, assignments), progress=False)
+    run = Run(directory, load_settings(None, chosen), progress=False)
     index(run)
     return run
 

@@ -62,15 +62,12 @@ def bench_write(folder: Path, preset: str, count: int) -> None:
     payload = folder / "payload"
     payload.write_bytes(np.random.default_rng(0).bytes(volume // count))
 
-    def safe(block: Block, values: Arrays) -> None:
-        store.write_block(block, values, dict.fromkeys(values, "stamp"), images=["digest" * 5] * len(block))
-
     ways: Mapping[str, Callable[[], None]] = {
         "raw copy, one file and one fsync a block": lambda: copy(folder, payload, count, flush=True),
         "raw copy, one file a block, never flushed": lambda: copy(folder, payload, count, flush=False),
         "our files, no checksum, no mark": lambda: write_all(store, arrays, partial(bare, store, flush=True)),
         "our files, no checksum, no mark, never flushed": lambda: write_all(store, arrays, partial(bare, store, flush=False)),
-        "our files with checksums and marks (what extract does)": lambda: write_all(store, arrays, safe),
+        "our files with checksums and marks (what extract does)": lambda: write_all(store, arrays, partial(safe, store)),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
@@ -85,11 +82,11 @@ def bench_write(folder: Path, preset: str, count: int) -> None:
     print(f"files per 10,000 images: {files_per_10000(store, arrays):,}")
 
 
-def make_store(folder: Path, preset: str, count: int) -> tuple[GroupStore, Arrays]:
+def make_store(folder: Path, preset: str, count: int, settings: ExtractSettings | None = None) -> tuple[GroupStore, Arrays]:
     """Lay out a store of `count` blocks; return it and the values of one block."""
-    settings = ExtractSettings()
+    settings = settings or ExtractSettings()
     size = settings.block_samples
-    sizes = dim_sizes(PRESETS[preset], count * size, 0)
+    sizes = dim_sizes(PRESETS[preset], count * size, len(settings.blocks))
     variables = written_by_network(settings)
     layouts = [array_layout(v, settings.map_dtype if v.dtype == "map" else v.dtype, sizes, size) for v in variables]
     store = GroupStore(folder / "features.zarr", "net")
@@ -104,6 +101,11 @@ def write_all(store: GroupStore, arrays: Arrays, write: Callable[[Block, Arrays]
     with BlockWriter(write) as writer:
         for block in store.blocks:
             writer.add(block, range(len(block)), tensors, None, {})
+
+
+def safe(store: GroupStore, block: Block, arrays: Arrays) -> None:
+    """As extract does."""
+    store.write_block(block, arrays, dict.fromkeys(arrays, "stamp"), images=["digest" * 5] * len(block))
 
 
 def bare(store: GroupStore, block: Block, arrays: Mapping[str, NDArray[np.generic]], *, flush: bool) -> None:

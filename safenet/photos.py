@@ -44,7 +44,7 @@ def decode_photo(source: str | Path | BinaryIO, size_px: int) -> NDArray[np.uint
         with Path(source).open("rb") as file:
             return decode_photo(file, size_px)
     with open_photo(source) as photo:
-        return resize_photo(np.asarray(to_rgb(photo)), size_px)
+        return resize_photo(to_rgb(photo), size_px)
 
 
 @contextmanager
@@ -92,10 +92,9 @@ def to_rgb(photo: Image.Image) -> Image.Image:
     return photo.convert("RGB")
 
 
-def resize_photo(photo: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
-    """Squash `photo` uint8 [h, w, 3] to [size_px, size_px, 3]."""
-    resized = Image.fromarray(photo).resize((size_px, size_px), Image.Resampling.BICUBIC)
-    return np.array(resized)
+def resize_photo(photo: Image.Image, size_px: int) -> NDArray[np.uint8]:
+    """Squash an RGB photo to uint8 [size_px, size_px, 3]."""
+    return np.array(photo.resize((size_px, size_px), Image.Resampling.BICUBIC))
 
 
 def _check_range(photo: Image.Image) -> None:

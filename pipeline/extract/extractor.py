@@ -68,7 +68,7 @@ class SpanExtractor:
                     batch = next(batches)
                     _note_faults(bad, span.void, [names[sample] for sample in samples], batch)
                     check_bad_share(run, bad)
-                    pixels = torch.from_numpy(batch.pixels())
+                    pixels = torch.from_numpy(batch.pixels)
                     host, ready = self._copier.start(extractor(pixels.pin_memory() if self._device.type == "cuda" else pixels, class_index[samples]))
                     writer.add(block, [sample - block.start for sample in samples], host, ready, _photo_arrays(batch, wanted))
                     self._tell(len(samples))
@@ -94,7 +94,7 @@ class SpanExtractor:
         return label_index(self._run.manifest["place"].tolist(), span.store.attributes["class_names"])
 
     def _reader(self, architecture: Architecture) -> PhotoReader:
-        """One set of decoding processes serves all checkpoints of an image size."""
+        """One set of decoding threads or processes serves all checkpoints of an image size."""
         key = (architecture.image_size, architecture.grid)
         if key not in self._readers:
             table, workers = self._run.manifest, self._run.settings.extract.workers
@@ -103,7 +103,7 @@ class SpanExtractor:
             if workers is None:
                 few = len(table) < FEW_IMAGES
                 workers = 0 if few else min(16, cores()) if self._device.type == "cuda" else 1
-            self._readers[key] = PhotoReader(files, workers)
+            self._readers[key] = PhotoReader(files, workers, torch.get_num_threads())
         return self._readers[key]
 
     def _writer(self, span: FeatureSpan, bad: Mapping[str, BadImage]) -> Callable[[Block, Arrays], None]:
@@ -137,7 +137,7 @@ def _note_faults(bad: dict[str, BadImage], before: Mapping[str, BadImage], names
 
 def _photo_arrays(batch: PhotoBatch, wanted: frozenset[str]) -> Arrays:
     found: Arrays = {
-        "image": np.stack([photo.pixels for photo in batch.photos]),
+        "image": batch.pixels,
         "mask_share": np.stack([photo.mask_share for photo in batch.photos]),
         "mask_centre": np.stack([photo.mask_centre for photo in batch.photos]),
     }

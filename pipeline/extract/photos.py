@@ -1,4 +1,4 @@
-"""Reading photos and masks, in worker processes."""
+"""Reading photos and masks, by threads of this process or in worker processes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -52,8 +54,9 @@ class PhotoBatch:
 
     photos: Sequence[Photo]
 
+    @cached_property
     def pixels(self) -> NDArray[np.uint8]:
-        """uint8 [B, S, S, 3]."""
+        """uint8 [B, S, S, 3]; one array, for the network and for the store."""
         return np.stack([photo.pixels for photo in self.photos])
 
 
@@ -99,18 +102,21 @@ def read_mask(path: Path | None, grid: int) -> tuple[NDArray[np.float32], NDArra
 
 
 class PhotoReader:
-    """Batches of decoded photos, read ahead by worker processes that live as long as this object.
+    """Batches of decoded photos, read ahead by worker processes that live as long as this object, or when they are asked for.
 
     Parameters
     ----------
     files : PhotoFiles
     workers : int
-        0 reads in this process.
+        0 reads in this process, nothing ahead: what computes on the same cores would only be held up.
+    threads : int
+        That read in this process.
     """
 
-    def __init__(self, files: PhotoFiles, workers: int) -> None:
+    def __init__(self, files: PhotoFiles, workers: int, threads: int = 1) -> None:
         self._files = files
         self._count = workers
+        self._threads = threads
         self._workers: list[_Worker] = []
 
     def read(self, batches: Sequence[Sequence[int]]) -> Iterator[PhotoBatch]:
@@ -122,7 +128,8 @@ class PhotoReader:
             If a decoding process was killed.
         """
         if not self._count:
-            yield from (PhotoBatch([self._files[sample] for sample in samples]) for samples in batches)
+            with ThreadPoolExecutor(self._threads, thread_name_prefix="decoder") as pool:
+                yield from (PhotoBatch(list(pool.map(self._files.__getitem__, samples))) for samples in batches)
             return
         self._workers = self._workers or _start_workers(self._files, self._count)
         asked: deque[tuple[_Worker, int]] = deque()

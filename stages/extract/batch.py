@@ -120,7 +120,8 @@ def storage_dtype(variable: Variable, settings: ExtractSettings) -> torch.dtype:
 
 
 def _variables(output: SafeNetOutput, blocks: Sequence[int]) -> dict[str, Tensor]:
-    change = (output.aligned_map - output.patch_map).flatten(1).norm(dim=1) / output.patch_map.flatten(1).norm(dim=1)
+    patch = output.patch_map.flatten(1)  # one copy in the order of the aligned map; without it, each of the two terms makes its own
+    change = (output.aligned_map.flatten(1) - patch).norm(dim=1) / patch.norm(dim=1)
     found = {
         "patch_map": output.patch_map.permute(0, 2, 3, 1),
         "aligned_map": output.aligned_map.permute(0, 2, 3, 1),

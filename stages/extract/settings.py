@@ -64,7 +64,9 @@ class ExtractSettings(BaseModel):
     block_samples: int = Field(32, ge=1, description="samples per block; a block is the unit of work, with one file per array")
     chunk_samples: int = Field(0, ge=0, description="samples per chunk within the file of a block; 0: the whole block")
     batch_size: int = Field(32, ge=1, description="images per forward pass")
-    workers: int | None = Field(None, ge=0, description="decoding processes; default: depends on the machine")
+    workers: int | None = Field(
+        None, ge=0, description="decoding processes; 0: as many threads as the network has; default: 1 on a CPU, one per core (16 at most) with CUDA"
+    )
     device: str = Field("auto", description="cpu, cuda, cuda:1, ...; auto: cuda if there is one, else cpu")
     max_bad_share: float = Field(0.05, ge=0, le=1, description="stop if more than this share of the images is bad")
 

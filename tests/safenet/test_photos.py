@@ -12,7 +12,19 @@ GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "preprocess.npz")  # a 3
 
 
 def test_resize_equals_pillow_bicubic_exactly():
-    np.testing.assert_array_equal(resize_photo(GOLDEN["rgb"], 256), GOLDEN["resized"])
+    np.testing.assert_array_equal(resize_photo(Image.fromarray(GOLDEN["rgb"]), 256), GOLDEN["resized"])
+
+
+def test_a_jpeg_is_decoded_whole_and_then_resized(tmp_path):
+    """libjpeg-turbo halves a photo of twice the size while it decodes it, in less time, but to other pixels."""
+    path, photo = tmp_path / "photo.jpg", Image.fromarray(GOLDEN["rgb"]).resize((64, 64))
+    photo.save(path, quality=90)
+    with Image.open(path) as whole, Image.open(path) as scaled:
+        scaled.draft("RGB", (32, 32))
+        assert scaled.size == (32, 32)
+        assert not np.array_equal(decode_photo(path, 32), np.asarray(scaled))
+        plain = Image.fromarray(np.array(whole.convert("RGB"))).resize((32, 32), Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(decode_photo(path, 32), np.asarray(plain))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])

@@ -58,7 +58,7 @@ def test_an_odd_photo_is_used(odd_run, name):
     assert row["id"] not in reasons(run)
     stored = run.features("net_000").read(["image", "valid"])
     assert stored["valid"].values[row["sample"]]
-    np.testing.assert_array_equal(stored["image"].values[row["sample"]], resize_photo(expected[name], INPUT_PX))
+    np.testing.assert_array_equal(stored["image"].values[row["sample"]], resize_photo(Image.fromarray(expected[name]), INPUT_PX))
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -69,14 +69,14 @@ def digests(root, names):
 def test_batches_come_in_order_again_and_again(photos, workers):
     """The second reading reuses the worker processes, with other batches: as the second checkpoint of a run does."""
     root, names = photos
-    reader = PhotoReader(PhotoFiles(root, names, digests(root, names), [""] * 9, [""] * 9, 16, 4), workers)
+    reader = PhotoReader(PhotoFiles(root, names, digests(root, names), [""] * 9, [""] * 9, 16, 4), workers, threads=2)
     for wanted in (BATCHES, [[3, 5]], BATCHES):
         batches = list(reader.read(wanted))
         assert [len(batch.photos) for batch in batches] == [len(samples) for samples in wanted]
         for batch, samples in zip(batches, wanted, strict=True):
             expected = np.stack([decode_photo(root / names[sample], 16) for sample in samples])
-            assert batch.pixels().dtype == np.uint8
-            np.testing.assert_array_equal(batch.pixels(), expected)
+            assert batch.pixels.dtype == np.uint8
+            np.testing.assert_array_equal(batch.pixels, expected)
 
 
 def test_a_reading_that_is_given_up_leaves_nothing_for_the_next(photos):
@@ -85,7 +85,7 @@ def test_a_reading_that_is_given_up_leaves_nothing_for_the_next(photos):
     reader = PhotoReader(PhotoFiles(root, names, digests(root, names), [""] * 9, [""] * 9, 16, 4), 1)
     assert len(next(reader.read(BATCHES)).photos) == 2
     (batch,) = reader.read([[7]])
-    np.testing.assert_array_equal(batch.pixels(), [decode_photo(root / names[7], 16)])
+    np.testing.assert_array_equal(batch.pixels, [decode_photo(root / names[7], 16)])
 
 
 def test_a_photo_that_cannot_be_decoded_is_black_and_says_why(photos):

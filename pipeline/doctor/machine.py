@@ -133,16 +133,16 @@ def check_open_files(asked: Asked) -> Finding:
 
 
 def check_shared_memory(asked: Asked) -> Finding:
-    """Look at the room in /dev/shm, through which torch's loader workers hand over their batches."""
+    """Look at the room in /dev/shm, through which the loader workers of `atlas train` hand over their batches."""
     if not SHARED_MEMORY.exists():
         if platform.system() != "Linux":
             return ok(f"no {SHARED_MEMORY} on {platform.system()}, and none needed")
-        return warn(f"no {SHARED_MEMORY}; torch's loader workers need it", "Mount a tmpfs there, or pass --set extract.workers=0")
+        return warn(f"no {SHARED_MEMORY}; the loader workers of `atlas train` need it", "Mount a tmpfs there, or leave train.workers at 0")
     usage = shutil.disk_usage(SHARED_MEMORY)
     text = f"{readable_size(usage.free)} of {readable_size(usage.total)} free in {SHARED_MEMORY}"
     if usage.free < FEW_SHARED_BYTES:
-        remedy = "Make it larger (docker run --shm-size=1g), or pass --set extract.workers=0"
-        return warn(f"{text}; torch's loader workers need {readable_size(FEW_SHARED_BYTES)}", remedy)
+        remedy = "Make it larger (docker run --shm-size=1g), or leave train.workers at 0"
+        return warn(f"{text}; the loader workers of `atlas train` need {readable_size(FEW_SHARED_BYTES)}", remedy)
     return ok(text)
 
 

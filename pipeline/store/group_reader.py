@@ -19,13 +19,17 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.disk.objects import telling
-from pipeline.disk.places import Place, each, files_below, files_in, name_below
+from pipeline.disk.places import Place, each, file_names_in, files_below, name_below
+from pipeline.disk.unchanged import Unchanged
 from pipeline.store.blocks import Block, Ledger, blocks_of, checksum_of
-from pipeline.store.groups import METADATA, DamagedStoreError, check_version, read_json
+from pipeline.store.groups import METADATA, DamagedStoreError, attributes_in, check_version, read_json
 from pipeline.store.seals import BrokenSealError, Seal
 from pipeline.store.stored_arrays import StoredArray, decoded, read_rows
 from pipeline.store.zarr_files import zarr_of
 from stages.recent import Recent
+
+_BLOCK_FILE = re.compile(r"c\.(\d+)(\.0)*")
+_READ: Unchanged[dict[str, Any]] = Unchanged(1024)
 
 
 class GroupReader:
@@ -74,7 +78,7 @@ class GroupReader:
     @cached_property
     def attributes(self) -> dict[str, Any]:
         """Attributes of the group."""
-        found: dict[str, Any] = self._metadata["attributes"]
+        found = dict(_READ.get(lambda: attributes_in(self._checked([METADATA])[METADATA]), self.root / METADATA, self.seal.path))
         check_version(str(self), found)
         return found
 
@@ -96,7 +100,7 @@ class GroupReader:
         listed = list(keys)
 
         def numbers(key: str) -> set[int]:
-            return {number for path in files_in(self.root / key, "c.*") if (number := block_number(path)) is not None}
+            return {number for name in file_names_in(self.root / key) if (number := block_number(name)) is not None}
 
         return dict(zip(listed, each(self.root, numbers, listed), strict=True))
 
@@ -310,7 +314,7 @@ class GroupReader:
         return self.root / key / self.described(key).file_name(number)
 
 
-def block_number(path: Place) -> int | None:
-    """Number of the block that a file holds; None for any other file."""
-    found = re.fullmatch(r"c\.(\d+)(\.0)*", path.name)
+def block_number(name: str) -> int | None:
+    """Number of the block that a file of that name holds; None for any other file."""
+    found = _BLOCK_FILE.fullmatch(name)
     return int(found[1]) if found else None

@@ -124,7 +124,7 @@ class GroupStore(GroupReader):
         """Delete what killed writers left of blocks that have no mark; the group's lock must be held."""
         numbers = {block.index for block in blocks}
         files = chain(*each(self.root, lambda key: files_in(self.root / key, "c.*"), keys))
-        remove_files(path for path in files if block_number(path) in numbers)
+        remove_files(path for path in files if block_number(path.name) in numbers)
 
     @property
     def fence(self) -> Fence:

@@ -166,7 +166,8 @@ class CamStage(PieceStage[_Checkpoint]):
             return
         noted = cams.ledger.whole()
         kept = {key: noted["products"][key] for key in current_maps(features, cams)}
-        cams.ledger.mark_whole({"features": subject.content, "products": {**kept, **map_stamps(features, subject.map_keys)}})
+        size = (not subject.computed and noted.get("bytes")) or cams.ledger.marked_bytes(cams.blocks)
+        cams.ledger.mark_whole({"features": subject.content, "products": {**kept, **map_stamps(features, subject.map_keys)}, "bytes": size})
         cams.consolidate()
 
     def left(self) -> str:

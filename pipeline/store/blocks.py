@@ -175,6 +175,10 @@ class Ledger:
         except DamagedRecordError:
             return {}
 
+    def marked_bytes(self, blocks: Sequence[Block]) -> int:
+        """Size of the values of all arrays of some blocks, according to their marks."""
+        return sum(made["bytes"] for record in self.records(blocks) for made in record.get("arrays", {}).values())
+
     def mark_whole(self, content: Mapping[str, Any]) -> None:
         """Note that all blocks are done, so that a reader need not look at each."""
         if self.whole() != content:

@@ -19,7 +19,7 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.disk.objects import telling
-from pipeline.disk.places import Place, each, file_names_in, files_below, name_below
+from pipeline.disk.places import Place, each, file_names_in, files_below, files_there, name_below
 from pipeline.disk.unchanged import Unchanged
 from pipeline.store.blocks import Block, Ledger, blocks_of, checksum_of
 from pipeline.store.groups import METADATA, DamagedStoreError, attributes_in, check_version, read_json
@@ -68,7 +68,8 @@ class GroupReader:
     @property
     def lacks_files(self) -> bool:
         """Whether metadata or whole arrays are gone."""
-        return not all(each(self.root, lambda name: (self.root / name).is_file(), self.seal.names))
+        names = self.seal.names
+        return len(files_there(self.root, names)) < len(names)
 
     @property
     def exists(self) -> bool:
@@ -227,9 +228,7 @@ class GroupReader:
     def present(self, keys: Iterable[str]) -> set[str]:
         """Which of these arrays there are."""
         names = {f"{key}/{METADATA}": key for key in keys}
-        listed = self.seal.listed(names)
-        there = each(self.root, lambda name: (self.root / name).is_file(), listed)
-        return {names[name] for name, found in zip(listed, there, strict=True) if found}
+        return {names[name] for name in files_there(self.root, self.seal.listed(names))}
 
     def own_keys(self) -> list[str]:
         """Keys of the group's own arrays (not of its subgroups)."""

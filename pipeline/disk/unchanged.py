@@ -49,7 +49,8 @@ class Unchanged(Generic[Value]):
 
 def _states(files: tuple[Place, ...]) -> list[tuple[int, ...]] | None:
     """What tells one content of some files from another, a row each; None where nothing does."""
-    settled, found = time.time_ns() - UNSETTLED_NS, []
+    settled = time.time_ns() - UNSETTLED_NS
+    found: list[tuple[int, ...]] = []
     for file in files:
         if not isinstance(file, Path):
             return None

@@ -11,7 +11,7 @@ from pipeline.cam.layout import lay_out_maps
 from pipeline.cam.pending import Pending
 from pipeline.cam.references import References
 from pipeline.cam.spans import CamSlice, CamSpan, CamWork
-from pipeline.cam.staleness import CamState, cam_state, current_maps, map_stamps
+from pipeline.cam.staleness import CamState, are_noted_whole, cam_state, current_maps, map_stamps
 from pipeline.cam.target_checks import check_targets
 from pipeline.cam.wanted import check_positions, notes_on_left_out, wanted_map_keys
 from pipeline.disk.places import FEW, each
@@ -86,7 +86,10 @@ class CamStage(PieceStage[_Checkpoint]):
         """Refuse positions that were not stored and targets that no sample of this checkpoint has; return what is to be made."""
         check_positions(self.run, name)
         map_keys = wanted_map_keys(self.run, name)
-        check_targets(self.run.features(name), sorted({p.target for p in map_keys if p.target != NO_TARGET and not p.is_stored_gradient}))
+        features = self.run.features(name)
+        if are_noted_whole(features, self.run.cams(name), map_stamps(features, map_keys)):
+            return map_keys  # there are such maps of these images: the targets were possible
+        check_targets(features, sorted({p.target for p in map_keys if p.target != NO_TARGET and not p.is_stored_gradient}))
         return map_keys
 
     def units(self, subject: _Checkpoint) -> list[Block]:

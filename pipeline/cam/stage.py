@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.cam.blocks import slices_of, wanted_block_samples
 from pipeline.cam.bringing_over import bring_over
-from pipeline.cam.layout import lay_out_maps
+from pipeline.cam.layout import lay_out_maps, tell_of_checkpoint
 from pipeline.cam.pending import Pending
 from pipeline.cam.references import References
 from pipeline.cam.spans import CamSlice, CamSpan, CamWork
@@ -109,11 +109,12 @@ class CamStage(PieceStage[_Checkpoint]):
             self._prepare_group(features, cams)
         state = cam_state(self.run, subject.name, subject.map_keys) if cams.is_laid_out else None
         if alone:
-            changes = state is None or state.pending
-            if changes:
+            if state is None or state.pending:
                 cams.take_over()
-            lay_out_maps(features, cams, wanted_block_samples(self.run, features), subject.map_keys, map_stamps(features, subject.map_keys))
-            state = None if changes else state
+                lay_out_maps(features, cams, wanted_block_samples(self.run, features), subject.map_keys, map_stamps(features, subject.map_keys))
+                state = None
+            else:
+                tell_of_checkpoint(features, cams)
         state = state or cam_state(self.run, subject.name, subject.map_keys)
         mine = {block.index for block in self.shared[subject.name]}
         if state.pending and alone:

@@ -17,12 +17,10 @@ from pipeline.store.blocks import Block
 from pipeline.store.chunk_files import encode_block
 from pipeline.store.fences import Fence, raise_fence
 from pipeline.store.group_reader import GroupReader, block_number
-from pipeline.store.groups import METADATA, make_root
+from pipeline.store.groups import CONSOLIDATED, METADATA, is_consolidated, make_root
 from pipeline.store.layout import ArrayLayout
 from pipeline.store.zarr_files import FLUSHES, FilesInMemory, write_files
 from stages.schema import SCHEMA_VERSION
-
-_CONSOLIDATED = "consolidated_metadata"
 
 
 class GroupStore(GroupReader):
@@ -105,7 +103,7 @@ class GroupStore(GroupReader):
 
     def consolidate(self) -> None:
         """Copy the metadata of all arrays into the group's own file, where they are found without a listing; the group's lock must be held."""
-        if _CONSOLIDATED in json.loads((self.root / METADATA).read_bytes()):
+        if is_consolidated((self.root / METADATA).read_bytes()):
             return  # it is whole: what changes an array takes it out before
         names = [name for name in self.seal.names if name.rpartition("/")[2] == METADATA]
         made = FilesInMemory(self._checked(names))
@@ -116,7 +114,7 @@ class GroupStore(GroupReader):
     def unconsolidate(self) -> None:
         """Take out what `consolidate` wrote: to be done before an array is made, changed or removed, so that it never tells of another."""
         content = json.loads(self._checked([METADATA])[METADATA])  # what is written anew is sealed anew
-        if content.pop(_CONSOLIDATED, None) is not None:
+        if content.pop(CONSOLIDATED, None) is not None:
             self.seal.replace(METADATA, _json(content))
             self.forget_open()
 

@@ -16,7 +16,9 @@ from stages.schema import LATEST_SCHEMA_VERSION
 
 METADATA = "zarr.json"
 JOINED = "all_checkpoints"  # the group of figures that joins those of every checkpoint
+CONSOLIDATED = "consolidated_metadata"
 _ATTRIBUTES_FIRST = re.compile(r'\s*\{\s*"attributes"\s*:\s*')
+_CONSOLIDATED_NEXT = re.compile(rf'\s*,\s*"zarr_format"\s*:\s*3\s*,\s*"{CONSOLIDATED}"\s*:')
 _DECODER = json.JSONDecoder()
 _READ: Unchanged[Any] = Unchanged(1024)
 _ROOT = b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}'
@@ -50,11 +52,20 @@ def read_json(path: Place) -> Any:
 
 def attributes_in(content: bytes) -> dict[str, Any]:
     """Attributes in the metadata of a group, whose bytes were checked; what follows them, the metadata of every array, is not understood in vain."""
+    return _begin(content.decode())[0]
+
+
+def is_consolidated(content: bytes) -> bool:
+    """Whether the metadata of a group hold those of its arrays; these are not understood in vain either."""
     text = content.decode()
+    return bool(_CONSOLIDATED_NEXT.match(text, _begin(text)[1])) or CONSOLIDATED in json.loads(text)
+
+
+def _begin(text: str) -> tuple[dict[str, Any], int]:
+    """Attributes of a group, and where they end."""
     if first := _ATTRIBUTES_FIRST.match(text):
-        found: dict[str, Any] = _DECODER.raw_decode(text, first.end())[0]
-        return found
-    return dict(json.loads(text)["attributes"])
+        return _DECODER.raw_decode(text, first.end())
+    return dict(json.loads(text)["attributes"]), 0
 
 
 def read_attributes(group: Place) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -313,6 +313,7 @@ class GroupReader:
         return self.root / key / self.described(key).file_name(number)
 
 
+@lru_cache(4096)  # the same few names in every folder, a million in a large run
 def block_number(name: str) -> int | None:
     """Number of the block that a file of that name holds; None for any other file."""
     found = _BLOCK_FILE.fullmatch(name)

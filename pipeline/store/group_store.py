@@ -121,6 +121,8 @@ class GroupStore(GroupReader):
     def sweep_unmarked(self, blocks: Iterable[Block], keys: Iterable[str]) -> None:
         """Delete what killed writers left of blocks that have no mark; the group's lock must be held."""
         numbers = {block.index for block in blocks}
+        if not numbers:
+            return
         files = chain(*each(self.root, lambda key: files_in(self.root / key, "c.*"), keys))
         remove_files(path for path in files if block_number(path.name) in numbers)
 

@@ -103,7 +103,8 @@ def feature_state(run: Run, store: GroupStore, made_with: Mapping[str, Any], *, 
 
 def _is_noted_whole(store: GroupStore, accepted: set[str], count: int) -> bool:
     """Whether the note of the whole speaks for every block, of the images that the texts name, so that not each mark has to be read."""
-    return store.ledger.whole().get("stamp") in accepted and store.ledger.indices() == list(range(count))
+    ledger = store.ledger
+    return ledger.whole().get("stamp") in accepted and ledger.indices() == list(range(count)) and ledger.is_older_than_whole
 
 
 def layout_notes(store: GroupStore) -> dict[str, Any]:

@@ -175,6 +175,12 @@ class Ledger:
         except DamagedRecordError:
             return {}
 
+    @property
+    def is_older_than_whole(self) -> bool:
+        """Whether no mark was written after the note of the whole, by whomever."""
+        noted, latest = status_of(self.directory / _WHOLE), self.latest()
+        return noted is not None and latest is not None and latest <= noted.st_mtime
+
     def marked_bytes(self, blocks: Sequence[Block]) -> int:
         """Size of the values of all arrays of some blocks, according to their marks."""
         return sum(made["bytes"] for record in self.records(blocks) for made in record.get("arrays", {}).values())

@@ -6,15 +6,12 @@ Usage: python benchmarks/bench_start.py [--run runs/demo --config configs/demo.t
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 
-from machine import print_table
+from machine import cost, print_table
 
 BASE = [sys.executable, "-c", "import click, pydantic"]
 PAGES = (["--help"], ["--version"], ["extract", "--help"], ["submit", "--help"], ["methods"], ["settings"])
@@ -34,9 +31,9 @@ def main() -> None:
         own = (f"dataset.root={chosen.run / 'scenes'}", f"extract.checkpoints=['{chosen.run / 'checkpoints' / 'net_*.pth'}']")
         sets = [part for assignment in (*own, *chosen.assignments) for part in ("--set", assignment)]
         commands |= {f"atlas {name}": _atlas([name, "--config", str(chosen.config), "--run", str(chosen.run), *sets]) for name in LOOKS}
-    found = {name: [_cost(command)] for name, command in commands.items()}  # the first round also warms the page cache
+    found = {name: [cost(command)[:3]] for name, command in commands.items()}  # the first round also warms the page cache
     for name in list(found) * chosen.rounds:
-        found[name].append(_cost(commands[name]))
+        found[name].append(cost(commands[name])[:3])
     costs = {name: tuple(median(column) for column in zip(*rounds[1:], strict=True)) for name, rounds in found.items()}
     base_cpu, base_wall, _ = costs["import click, pydantic"]
     rows = [
@@ -48,17 +45,6 @@ def main() -> None:
 
 def _atlas(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "pipeline", *arguments]
-
-
-def _cost(command: Sequence[str]) -> tuple[float, float, float]:
-    """CPU seconds, wall seconds and peak memory in MB of a process."""
-    began = perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    _, status, used = os.wait4(process.pid, 0)
-    wall = perf_counter() - began
-    if status:
-        raise SystemExit(f"{' '.join(command)}: exit status {os.waitstatus_to_exitcode(status)}: {process.stderr.read().decode()}")
-    return used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1e3
 
 
 if __name__ == "__main__":

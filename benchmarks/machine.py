@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 
 def describe_machine() -> str:
@@ -33,6 +36,29 @@ def seconds(work: Callable[[], object]) -> float:
     start = perf_counter()
     work()
     return perf_counter() - start
+
+
+class Cost(NamedTuple):
+    """Of a process: CPU seconds, wall seconds, peak memory in MB, and what it wrote to standard output."""
+
+    cpu_s: float
+    wall_s: float
+    peak_mb: float
+    output: str
+
+
+def cost(command: Sequence[str]) -> Cost:
+    """Run a command to its end; a SystemExit with what it says where it fails."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        began = perf_counter()
+        process = subprocess.Popen(command, stdout=output, stderr=errors)
+        _, status, used = os.wait4(process.pid, 0)
+        wall = perf_counter() - began
+        for file in (output, errors):
+            file.seek(0)
+        if status:
+            raise SystemExit(f"{' '.join(command)}: exit status {os.waitstatus_to_exitcode(status)}: {errors.read()}")
+        return Cost(used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1e3, output.read())
 
 
 def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -21,17 +21,23 @@ _FACT_CHUNK_SAMPLES = 256  # of its facts, which are few: a file is no longer th
 
 def lay_out_maps(features: GroupStore, cams: GroupStore, block_samples: int, map_keys: Sequence[MapKey], stamps: Mapping[str, str]) -> None:
     """Make the arrays that are not there, or that were made of other features; make room where the dataset has grown."""
-    samples, told = features.attributes["samples"], _told(features)
+    samples = features.attributes["samples"]
     if not cams.is_laid_out or cams.attributes["samples"] > samples:
         cams.clear()
         lay_out_group(features, cams, samples, block_samples)
     elif cams.attributes["samples"] < samples:
         cams.extend(samples)
-    if any(cams.attributes.get(key) != value for key, value in told.items()):  # the features' were brought up to date
-        cams.update_attributes(told)
+    tell_of_checkpoint(features, cams)
     made = cams.attributes_by_array(key for p in map_keys for key in (p.key, p.facts_key))
     missing = [p for p in map_keys if made.get(p.key, {}).get("stamp") != stamps[p.key] or p.facts_key not in made]
     cams.add_arrays(layouts_of(features, cams, missing, stamps))
+
+
+def tell_of_checkpoint(features: GroupStore, cams: GroupStore) -> None:
+    """Bring up to date what the maps tell of their checkpoint, where the features tell something else."""
+    told = _told(features)
+    if any(cams.attributes.get(key) != value for key, value in told.items()):
+        cams.update_attributes(told)
 
 
 def lay_out_group(features: GroupStore, cams: GroupStore, samples: int, block_samples: int, exactness: Mapping[str, Any] | None = None) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from pipeline.cam.blocks import slices_of, wanted_block_samples
 from pipeline.cam.bringing_over import bring_over
-from pipeline.cam.layout import lay_out_maps
+from pipeline.cam.layout import lay_out_maps, tell_of_checkpoint
 from pipeline.cam.pending import Pending
 from pipeline.cam.references import References
 from pipeline.cam.spans import CamSlice, CamSpan, CamWork
-from pipeline.cam.staleness import CamState, cam_state, current_maps, map_stamps
+from pipeline.cam.staleness import CamState, are_noted_whole, cam_state, current_maps, map_stamps
 from pipeline.cam.target_checks import check_targets
 from pipeline.cam.wanted import check_positions, notes_on_left_out, wanted_map_keys
 from pipeline.disk.places import FEW, each
@@ -86,7 +86,10 @@ class CamStage(PieceStage[_Checkpoint]):
         """Refuse positions that were not stored and targets that no sample of this checkpoint has; return what is to be made."""
         check_positions(self.run, name)
         map_keys = wanted_map_keys(self.run, name)
-        check_targets(self.run.features(name), sorted({p.target for p in map_keys if p.target != NO_TARGET and not p.is_stored_gradient}))
+        features = self.run.features(name)
+        if are_noted_whole(features, self.run.cams(name), map_stamps(features, map_keys)):
+            return map_keys  # there are such maps of these images: the targets were possible
+        check_targets(features, sorted({p.target for p in map_keys if p.target != NO_TARGET and not p.is_stored_gradient}))
         return map_keys
 
     def units(self, subject: _Checkpoint) -> list[Block]:
@@ -106,11 +109,12 @@ class CamStage(PieceStage[_Checkpoint]):
             self._prepare_group(features, cams)
         state = cam_state(self.run, subject.name, subject.map_keys) if cams.is_laid_out else None
         if alone:
-            changes = state is None or state.pending
-            if changes:
+            if state is None or state.pending:
                 cams.take_over()
-            lay_out_maps(features, cams, wanted_block_samples(self.run, features), subject.map_keys, map_stamps(features, subject.map_keys))
-            state = None if changes else state
+                lay_out_maps(features, cams, wanted_block_samples(self.run, features), subject.map_keys, map_stamps(features, subject.map_keys))
+                state = None
+            else:
+                tell_of_checkpoint(features, cams)
         state = state or cam_state(self.run, subject.name, subject.map_keys)
         mine = {block.index for block in self.shared[subject.name]}
         if state.pending and alone:
@@ -166,7 +170,8 @@ class CamStage(PieceStage[_Checkpoint]):
             return
         noted = cams.ledger.whole()
         kept = {key: noted["products"][key] for key in current_maps(features, cams)}
-        cams.ledger.mark_whole({"features": subject.content, "products": {**kept, **map_stamps(features, subject.map_keys)}})
+        size = (not subject.computed and noted.get("bytes")) or cams.ledger.marked_bytes(cams.blocks)
+        cams.ledger.mark_whole({"features": subject.content, "products": {**kept, **map_stamps(features, subject.map_keys)}, "bytes": size})
         cams.consolidate()
 
     def left(self) -> str:

@@ -46,7 +46,7 @@ def cam_state(run: Run, name: str, map_keys: Sequence[MapKey]) -> CamState:
     features, cams = run.features(name), run.cams(name)
     stamps = map_stamps(features, map_keys)
     blocks, held = map_blocks(run, features, cams), _held(cams, map_keys)
-    if all(len(numbers) == len(blocks) for numbers in held.values()) and _are_noted_whole(features, cams, stamps):
+    if all(len(numbers) == len(blocks) for numbers in held.values()) and are_noted_whole(features, cams, stamps):
         return CamState(stamps, {}, [])
     made_of, pending = origins(features, blocks), []
     for (block, origin), made in zip(made_of.items(), cams.ledger.records(blocks), strict=True):
@@ -154,7 +154,7 @@ def finished_stamps(run: Run, name: str, map_keys: Sequence[MapKey]) -> dict[str
     features, cams = run.features(name), run.cams(name)
     refuse_swapping(cams)
     stamps = map_stamps(features, map_keys)
-    if _are_noted_whole(features, cams, stamps):
+    if are_noted_whole(features, cams, stamps):
         return stamps
     state = cam_state(run, name, map_keys)
     if state.pending:
@@ -163,7 +163,7 @@ def finished_stamps(run: Run, name: str, map_keys: Sequence[MapKey]) -> dict[str
     return stamps
 
 
-def _are_noted_whole(features: GroupStore, cams: GroupStore, stamps: Mapping[str, str]) -> bool:
+def are_noted_whole(features: GroupStore, cams: GroupStore, stamps: Mapping[str, str]) -> bool:
     """Whether the note of the whole speaks for all these maps, so that not each mark has to be read."""
     whole = cams.ledger.whole()
     same_features = whole.get("features") == content_stamp(features)

@@ -11,9 +11,9 @@ from typing import Any
 from pipeline.disk.places import Place
 from pipeline.disk.records import DamagedRecordError, read_record, write_record
 from pipeline.disk.stamps import file_digest
+from pipeline.disk.unchanged import UNSETTLED_NS
 
 _TOLD = "told"  # no path, which is absolute
-_UNSETTLED_NS = 2_000_000_000  # a file that was written so recently may be written again within the same tick of its clock
 
 
 class CheckpointNotes:
@@ -66,7 +66,7 @@ class CheckpointNotes:
 
     def keep(self) -> None:
         """Write what is new, of files that have been left alone for a while."""
-        settled = time.time_ns() - _UNSETTLED_NS
+        settled = time.time_ns() - UNSETTLED_NS
         files = {key: noted for key, noted in self._new.items() if noted["file"][1] < settled}
         told = {key: noted for key, (moment, noted) in self._new_told.items() if moment < settled}
         if files or told:

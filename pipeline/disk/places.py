@@ -122,6 +122,22 @@ def files_in(folder: Place, pattern: str) -> list[Place]:
     return sorted(found, key=str)
 
 
+def file_names_in(folder: Place) -> list[str]:
+    """Names of the files right in a folder, in no order: for folders with many, of which most are looked at."""
+    if isinstance(folder, ObjectPath):
+        return [path.name for path in folder.iterdir() if path.found is not None]
+    return [entry.name for entry in _entries(folder) if entry.is_file()]
+
+
+def files_there(folder: Place, names: Iterable[str]) -> set[str]:
+    """Those of some names, relative to a folder, that are files."""
+    if isinstance(folder, ObjectPath):
+        listed = list(names)
+        return {name for name, found in zip(listed, each(folder, lambda name: (folder / name).is_file(), listed), strict=True) if found}
+    root = str(folder)
+    return {name for name in names if os.path.isfile(f"{root}/{name}")}  # noqa: PTH113  (hundreds a checkpoint)
+
+
 def files_below(folder: Place, pattern: str) -> list[Place]:
     """Sorted files at any depth of a folder whose names match; in an object store by one listing."""
     found: Iterable[Place] = folder.rglob(pattern) if isinstance(folder, ObjectPath) else _matching(_entries_below(folder), pattern)

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.disk.places import FEW, each
 from pipeline.disk.stamps import stamp
 from pipeline.features.overflow import describe_overflow
+from pipeline.features.texts import is_of_manifest
 from pipeline.run.directory import MissingProductError, Run, StaleStoreError
 from pipeline.store.blocks import Block, blocks_of, proves, runs_of
 from pipeline.store.group_store import GroupStore
@@ -126,6 +127,8 @@ def proven_samples(store: GroupStore) -> dict[tuple[str, str], int]:
 def check_same_images(run: Run, name: str) -> None:
     """Raise a StaleStoreError if a checkpoint's features were made of another list of images than the manifest's."""
     store = run.features(name)
+    if is_of_manifest(run, store):
+        return
     images = _images(store)
     same = store.attributes["made_with"]["manifest"] == run.manifest_digest if images is None else images == list(run.manifest["digest"])
     if not same:
@@ -134,8 +137,10 @@ def check_same_images(run: Run, name: str) -> None:
         )
 
 
-def images_stamp(store: GroupStore) -> str:
+def images_stamp(run: Run, store: GroupStore) -> str:
     """Digest of the list of images that a store's samples are."""
+    if is_of_manifest(run, store):
+        return run.images_stamp
     images = _images(store)
     return str(store.attributes["made_with"]["manifest"]) if images is None else stamp(images)
 

@@ -88,15 +88,23 @@ def feature_state(run: Run, store: GroupStore, made_with: Mapping[str, Any], *, 
         return FeatureState("stale", reason, blocks, blocks, notes["block_samples"], notes["chunk_samples"], True)
     accepted = {stamp(made), stamp(made_with)}  # the same settings, as schema versions 1 and 2 note them
     held = store.held_blocks(notes["block_arrays"])
+    lay_out = not store.is_laid_out or store.lacks_files or notes["samples"] != samples or notes["texts"] != run.texts_stamp
+    if not lay_out and not retry_bad and _is_noted_whole(store, accepted, len(blocks)) and len(held) == len(blocks):
+        return FeatureState("fresh", "", blocks, [], notes["block_samples"], notes["chunk_samples"], False)
     marks = store.ledger.records_of([block.index for block in blocks])
     found = [_BlockState.of(run, block, mark, accepted, notes, retry_bad, block.index in held) for block, mark in zip(blocks, marks, strict=True)]
     lost = [index for index in store.ledger.indices() if index >= len(blocks)]
     changed = [row for state in found for row in state.changed]
     pending = [state.block for state in found if not state.done]
-    lay_out = not store.is_laid_out or store.lacks_files or notes["samples"] != samples or notes["texts"] != run.texts_stamp
     carried = {state.block.index: state.carried for state in found if state.carried}
     kind, reason = _judge(run, pending, changed, lost, len(blocks), notes["samples"])
     return FeatureState(kind, reason, blocks, pending, notes["block_samples"], notes["chunk_samples"], lay_out, carried)
+
+
+def _is_noted_whole(store: GroupStore, accepted: set[str], count: int) -> bool:
+    """Whether the note of the whole speaks for every block, of the images that the texts name, so that not each mark has to be read."""
+    ledger = store.ledger
+    return ledger.whole().get("stamp") in accepted and ledger.indices() == list(range(count)) and ledger.is_older_than_whole
 
 
 def layout_notes(store: GroupStore) -> dict[str, Any]:

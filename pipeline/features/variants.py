@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.disk.stamps import stamp
 from pipeline.features.state import layout_notes
+from pipeline.features.texts import is_of_manifest, texts_of
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.store.group_store import GroupStore
 from stages.index.variants import narrowed, variants_in
@@ -13,11 +14,8 @@ from stages.index.variants import narrowed, variants_in
 
 def stored_variants(run: Run, store: GroupStore) -> list[str]:
     """Return the flight heights of a store's samples; those that the manifest tells where an earlier version made the store."""
-    if layout_notes(store)["texts"] == run.texts_stamp:  # the manifest says the same, and is read already
-        return run.columns["variant"]
-    if store.has("variant"):
-        found: list[str] = store.values("variant").tolist()
-        return found
+    if is_of_manifest(run, store) or store.has("variant"):
+        return texts_of(run, store, "variant")
     listed = dict(zip(run.columns["id"], run.columns["variant"], strict=True))
     return [listed.get(name, "") for name in store.values("sample_id").tolist()]
 

@@ -73,7 +73,7 @@ def _row(run: Run, features: GroupStore, told: Mapping[str, Any]) -> dict[str, s
         "features": f"{total - missing}/{total} blocks",
         "heat maps": _maps(features, cams),
         "figures": "yes" if group_attributes(run.stats_path, name) and name != JOINED else "no",
-        "size": human_bytes(_size(features, cams) + bytes_on_disk(run.figures(name).root)),
+        "size": human_bytes(sum(map(_size, (features, cams, run.figures(name))))),
         "not finite": f"{overflow.get('count', 0):,}",
         "age": _age(features),
     }
@@ -89,9 +89,9 @@ def _maps(features: GroupStore, cams: GroupStore) -> str:
     return f"{kinds} kinds" + (" (stale)" if whole and len(current) < kinds else "")
 
 
-def _size(features: GroupStore, cams: GroupStore) -> int:
-    """Bytes of features and heat maps; of whole features by their note, as looking at every file takes long."""
-    return (features.ledger.whole().get("bytes") or bytes_on_disk(features.root)) + bytes_on_disk(cams.root)
+def _size(store: GroupStore) -> int:
+    """Bytes of a store; where it is whole by its note, as looking at every file takes long."""
+    return int(store.ledger.whole().get("bytes") or bytes_on_disk(store.root))
 
 
 def _age(features: GroupStore) -> str:

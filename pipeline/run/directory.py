@@ -118,7 +118,12 @@ class Run:
     @cached_property
     def columns(self) -> dict[str, list[str]]:
         """The manifest's columns of text as lists, for what is asked block by block."""
-        return {name: self.manifest[name].tolist() for name in ("id", "digest", "problem", "variant")}
+        return {name: self.manifest[name].tolist() for name in ("problem", *SAMPLE_TEXTS.values())}
+
+    @cached_property
+    def images_stamp(self) -> str:
+        """Digest of the list of images."""
+        return stamp(self.columns["digest"])
 
     @cached_property
     def texts_stamp(self) -> str:

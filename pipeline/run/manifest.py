@@ -20,7 +20,7 @@ from pipeline.disk.places import Place
 from pipeline.disk.stamps import stamp
 from pipeline.store.seals import BrokenSealError, Seal
 from safenet.photos import FORMATS, PhotoTooLargeError, open_photo
-from stages.index.manifest import MANIFEST_COLUMNS, ImageHeader, find_images, find_masks, merge_duplicates, resolve_layout
+from stages.index.manifest import MANIFEST_COLUMNS, ImageHeader, find_images, find_masks, list_images, merge_duplicates, resolve_layout
 from stages.index.settings import DatasetSettings
 
 MINIMUM_SIDE_PX = 16  # one patch token: a smaller photo says nothing
@@ -70,16 +70,16 @@ def index_dataset(
 def listing_stamp(settings: DatasetSettings, known_variants: Collection[str] = ()) -> str:
     """Digest of the names and sizes of the photos that the settings ask for: a look at the folders, no photo is read."""
     root = settings.root.expanduser().absolute()
-    return _listing(root, list(dict.fromkeys(file.path for file in find_images(root, settings, known_variants))))
+    return _listing(root, {file.path for file in list_images(root, settings, known_variants)})
 
 
-def _listing(root: Path, paths: list[str]) -> str:
-    return stamp([(os.fsencode(path).hex(), _size(root / path)) for path in sorted(paths)])
+def _listing(root: Path, paths: Collection[str]) -> str:
+    return stamp([(os.fsencode(path).hex(), _size(f"{root}/{path}")) for path in sorted(paths)])
 
 
-def _size(path: Path) -> int:
+def _size(path: str) -> int:
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116  (of 50,000, of which a Path each takes four times as long)
     except OSError:
         return -1
 

@@ -50,6 +50,7 @@ class StatsStage(PieceStage[FigureInputs]):
         self._partial = partial
         self._everything: list[FigureInputs] = []
         self._stale: set[str] = set()
+        self._whole: set[str] = set()  # whose images lacked nothing when they were looked at
         self._images = 0
         self._fence: Fence
 
@@ -85,6 +86,9 @@ class StatsStage(PieceStage[FigureInputs]):
                 figures.ledger.forget_whole()
         if own_pending(pending) or lacks_retrieval(self.run, subject):
             self._stale.add(subject.name)
+        if not pending:
+            self._whole.add(subject.name)
+            return []
         mine = {block.index for block in self.shared[subject.name]}
         wanted = [(block, keys) for block, keys in pending if block.index in mine]
         stamps = figure_stamps(self.run, subject, [block for block, _ in wanted])
@@ -101,20 +105,26 @@ class StatsStage(PieceStage[FigureInputs]):
 
     def join(self) -> None:
         """Reduce the checkpoints whose images are done, and write the group that joins all; of parts the one that finds them all done."""
-        done = [one for one in self._everything if not pending_figures(self.run, one)]
-        stale = {one.name for one in stale_ones(self.run, done)}
-        todo = [one for one in done if one.name in stale or lacks_retrieval(self.run, one)]
+        done = [one for one in self._everything if one.name in self._whole or not pending_figures(self.run, one)]
+        unsure = [one for one in done if one.name not in self._whole - self._stale]
+        stale = {one.name for one in stale_ones(self.run, unsure)}
+        todo = [one for one in unsure if one.name in stale or lacks_retrieval(self.run, one)]
         batches = [Batch(one.name, [one]) for one in todo]
         work = ReduceWork(self.run, self._fence)
         for _ in run_batches(self.run.settings.compute, work, batches, directory=self.run.directory, say=self.run.say):
             check_stop()
         for one in done:
-            figures = self.run.figures(one.name)
-            figures.ledger.mark_whole({"stamp": whole_stamp(self.run, one)})
-            figures.consolidate()
+            self._note_whole(one)
         mark = joined_stamp(self._everything)
         if len(done) == len(self._everything) and not is_fresh(self.run, JOINED, mark):
             write_joined(self.run, self._everything, mark, self._fence)
+
+    def _note_whole(self, one: FigureInputs) -> None:
+        figures, mark = self.run.figures(one.name), whole_stamp(self.run, one)
+        noted = figures.ledger.whole()
+        if noted.get("stamp") != mark or "bytes" not in noted:
+            figures.ledger.mark_whole({"stamp": mark, "bytes": figures.ledger.marked_bytes(figures.blocks)})
+        figures.consolidate()
 
     def left(self) -> str:
         """Checkpoints without figures."""

@@ -6,22 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from pipeline.cam.staleness import finished_stamps
 from pipeline.cam.wanted import wanted_map_keys
 from pipeline.disk.places import FEW, each
 from pipeline.disk.stamps import stamp
 from pipeline.features.finished import content_stamp, finished_checkpoints, images_stamp
+from pipeline.features.state import layout_notes
+from pipeline.features.texts import texts_of, valid_samples
 from pipeline.features.variants import chosen_of, stored_variants, texts_digest
 from pipeline.run.directory import MissingProductError, Run
 from pipeline.store.blocks import Block
+from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import JOINED
 from pipeline.store.tables import dataset_seal, group_attributes, read_dataset
 from safenet.architecture import Architecture
 from stages.cam.map_keys import MapKey
 from stages.index.variants import chosen_samples
 from stages.labels import CheckpointName, series_of
+from stages.recent import Recent
 from stages.stats.groups import Groups
 from stages.stats.images import LAST, PREVIOUS
 
@@ -61,7 +67,8 @@ class FigureInputs:
 
 def all_inputs(run: Run, names: Sequence[str]) -> list[FigureInputs]:
     """Say what the figures of some checkpoints are to be made of."""
-    return _with_neighbours(run, each(run.features_path, lambda name: _inputs_of(run, name), names, at_once=FEW))
+    grouped: Recent[tuple[str, bytes], tuple[list[str], Groups]] = Recent(2)  # the same of nearly all
+    return _with_neighbours(run, each(run.features_path, lambda name: _inputs_of(run, name, grouped), names, at_once=FEW))
 
 
 def _with_neighbours(run: Run, inputs: Sequence[FigureInputs]) -> list[FigureInputs]:
@@ -82,10 +89,10 @@ def _with_neighbours(run: Run, inputs: Sequence[FigureInputs]) -> list[FigureInp
 def _grid(run: Run, name: str) -> tuple[str, int]:
     """Which images a checkpoint's samples are, and the cells along a side of its maps: only equal ones can be compared."""
     features = run.features(name)
-    return images_stamp(features), Architecture(**features.attributes["architecture"]).grid
+    return images_stamp(run, features), Architecture(**features.attributes["architecture"]).grid
 
 
-def _inputs_of(run: Run, name: str) -> FigureInputs:
+def _inputs_of(run: Run, name: str, grouped: Recent[tuple[str, bytes], tuple[list[str], Groups]]) -> FigureInputs:
     """Say what a checkpoint's figures are to be made of.
 
     Raises
@@ -96,10 +103,9 @@ def _inputs_of(run: Run, name: str) -> FigureInputs:
     map_keys = wanted_map_keys(run, name)
     features = run.features(name)
     stamps = finished_stamps(run, name, map_keys)
-    variant = stored_variants(run, features)
-    variants = chosen_of(run, variant, str(features))
-    looked_at = features.values("valid") & chosen_samples(variant, variants)
-    groups = Groups.of(features.values("split").tolist(), features.values("view").tolist(), looked_at.tolist(), variant)
+    valid = valid_samples(run, features)
+    same = layout_notes(features)["texts"] or name, valid.tobytes()
+    variants, groups = grouped.get(same, lambda: _grouped(run, features, valid))
     settings = run.settings.stats.model_dump(mode="json")
     made_with = {
         "heat_maps": stamp(stamps),
@@ -111,6 +117,14 @@ def _inputs_of(run: Run, name: str) -> FigureInputs:
     }
     attributes = features.attributes
     return FigureInputs(name, map_keys, variants, groups, features.blocks, made_with, attributes["epoch"], attributes.get("series", ""))
+
+
+def _grouped(run: Run, features: GroupStore, valid: NDArray[np.bool_]) -> tuple[list[str], Groups]:
+    """Return the flight heights that figures are of, and the groups of images."""
+    variant = stored_variants(run, features)
+    variants = chosen_of(run, variant, str(features))
+    looked_at = valid & chosen_samples(variant, variants)
+    return variants, Groups.of(texts_of(run, features, "split"), texts_of(run, features, "view"), looked_at.tolist(), variant)
 
 
 def is_fresh(run: Run, group: str, mark: str) -> bool:

@@ -178,11 +178,12 @@ def stale_figures(run: Run, names: Sequence[str]) -> dict[str, str]:
     """Name of a checkpoint (or JOINED) whose figures are missing or stale -> why."""
     inputs = all_inputs(run, names)
     stale = {one.name for one in stale_ones(run, inputs)}
-    reasons = each(run.figures_path, lambda one: _why_stale(run, one, is_stale=one.name in stale), inputs, at_once=FEW)
+    pending = dict(zip((one.name for one in inputs), each(run.figures_path, lambda one: pending_figures(run, one), inputs, at_once=FEW), strict=True))
+    reasons = each(run.figures_path, lambda one: _why_stale(run, one, pending[one.name], is_stale=one.name in stale), inputs, at_once=FEW)
     found = {one.name: why for one, why in zip(inputs, reasons, strict=True) if why}
     if not is_fresh(run, JOINED, joined_stamp(inputs)):
         found[JOINED] = "a checkpoint's figures change" if found else "the checkpoints changed, or its files are damaged"
-    elif any(each(run.figures_path, lambda one: pending_figures(run, one), inputs, at_once=FEW)):
+    elif any(pending.values()):
         found.setdefault(JOINED, "a checkpoint's figures change" if found else "the drift of images between checkpoints is missing")
     return found
 
@@ -192,10 +193,10 @@ def own_pending(pending: Pending) -> Pending:
     return [(block, keys) for block, keys in pending if any(key.split("/")[0] not in (PREVIOUS, LAST) for key in keys)]
 
 
-def _why_stale(run: Run, one: FigureInputs, *, is_stale: bool) -> str:
+def _why_stale(run: Run, one: FigureInputs, pending: Pending, *, is_stale: bool) -> str:
     if is_stale:
         made = group_attributes(run.stats_path, one.name)
         return difference(made.get("made_with", {}), one.made_with) or "its files are damaged" if made else "not computed yet"
-    if pending := own_pending(pending_figures(run, one)):
-        return f"figures of images are missing in {len(pending)} blocks"
+    if own := own_pending(pending):
+        return f"figures of images are missing in {len(own)} blocks"
     return "figures of queries are missing" if lacks_retrieval(run, one) else ""

@@ -11,18 +11,21 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from pipeline.disk.places import Place, each, files_in, remove_files, status_of
+from pipeline.disk.places import Place, each, file_names_in, files_in, remove_files, status_of
 from pipeline.disk.records import DamagedRecordError, read_record, sweep, write_record
+from pipeline.disk.unchanged import Unchanged
 from pipeline.store.fences import Fence, lowest_numbers
 from stages.finite import finite_rows
 
 _WHOLE = "whole.json"
+_READ: Unchanged[dict[str, Any]] = Unchanged(1024)
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,12 @@ class Ledger:
 
     def indices(self) -> list[int]:
         """Numbers of the blocks that have a mark, damaged ones included."""
-        return sorted(int(path.stem) for path in self._marks())
+        return sorted(number for name in file_names_in(self.directory) if (number := _mark_number(name)) is not None)
 
     def indices_since(self, time: float) -> list[int]:
         """Numbers of the blocks that were marked at `time` (seconds since 1970) or later."""
+        if isinstance(self.directory, Path) and ((folder := status_of(self.directory)) is None or folder.st_mtime < time):
+            return []  # a mark gets its name by a rename, which the folder notes
         return sorted(int(path.stem) for path in self._marks() if (status := status_of(path)) and status.st_mtime >= time)
 
     def latest(self) -> float | None:
@@ -164,10 +169,21 @@ class Ledger:
 
     def whole(self) -> dict[str, Any]:
         """Return what was noted when all blocks were done; empty where they are not, or are not any more."""
+        noted = self.directory / _WHOLE
         try:
-            return read_record(self.directory / _WHOLE)
+            return _READ.get(lambda: read_record(noted), noted)
         except DamagedRecordError:
             return {}
+
+    @property
+    def is_older_than_whole(self) -> bool:
+        """Whether no mark was written after the note of the whole, by whomever."""
+        noted, latest = status_of(self.directory / _WHOLE), self.latest()
+        return noted is not None and latest is not None and latest <= noted.st_mtime
+
+    def marked_bytes(self, blocks: Sequence[Block]) -> int:
+        """Size of the values of all arrays of some blocks, according to their marks."""
+        return sum(made["bytes"] for record in self.records(blocks) for made in record.get("arrays", {}).values())
 
     def mark_whole(self, content: Mapping[str, Any]) -> None:
         """Note that all blocks are done, so that a reader need not look at each."""
@@ -189,6 +205,11 @@ class Ledger:
 
     def _path_of(self, index: int) -> Place:
         return self.directory / f"{index:06d}.json"
+
+
+def _mark_number(name: str) -> int | None:
+    stem, dot, suffix = name.partition(".")
+    return int(stem) if dot and suffix == "json" and stem.isdecimal() else None
 
 
 def proves(record: Mapping[str, Any], stamps: Mapping[str, str], **made_of: Any) -> bool:

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,16 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.disk.objects import telling
-from pipeline.disk.places import Place, each, files_below, files_in, name_below
+from pipeline.disk.places import Place, each, file_names_in, files_below, files_there, name_below
+from pipeline.disk.unchanged import Unchanged
 from pipeline.store.blocks import Block, Ledger, blocks_of, checksum_of
-from pipeline.store.groups import METADATA, DamagedStoreError, check_version, read_json
+from pipeline.store.groups import METADATA, DamagedStoreError, attributes_in, check_version, read_json
 from pipeline.store.seals import BrokenSealError, Seal
 from pipeline.store.stored_arrays import StoredArray, decoded, read_rows
 from stages.recent import Recent
+
+_BLOCK_FILE = re.compile(r"c\.(\d+)(\.0)*")
+_READ: Unchanged[dict[str, Any]] = Unchanged(1024)
 
 
 class GroupReader:
@@ -62,7 +66,8 @@ class GroupReader:
     @property
     def lacks_files(self) -> bool:
         """Whether metadata or whole arrays are gone."""
-        return not all(each(self.root, lambda name: (self.root / name).is_file(), self.seal.names))
+        names = self.seal.names
+        return len(files_there(self.root, names)) < len(names)
 
     @property
     def exists(self) -> bool:
@@ -72,7 +77,7 @@ class GroupReader:
     @cached_property
     def attributes(self) -> dict[str, Any]:
         """Attributes of the group."""
-        found: dict[str, Any] = self._metadata["attributes"]
+        found = dict(_READ.get(lambda: attributes_in(self._checked([METADATA])[METADATA]), self.root / METADATA, self.seal.path))
         check_version(str(self), found)
         return found
 
@@ -94,7 +99,7 @@ class GroupReader:
         listed = list(keys)
 
         def numbers(key: str) -> set[int]:
-            return {number for path in files_in(self.root / key, "c.*") if (number := block_number(path)) is not None}
+            return {number for name in file_names_in(self.root / key) if (number := block_number(name)) is not None}
 
         return dict(zip(listed, each(self.root, numbers, listed), strict=True))
 
@@ -222,9 +227,7 @@ class GroupReader:
     def present(self, keys: Iterable[str]) -> set[str]:
         """Which of these arrays there are."""
         names = {f"{key}/{METADATA}": key for key in keys}
-        listed = self.seal.listed(names)
-        there = each(self.root, lambda name: (self.root / name).is_file(), listed)
-        return {names[name] for name, found in zip(listed, there, strict=True) if found}
+        return {names[name] for name in files_there(self.root, self.seal.listed(names))}
 
     def own_keys(self) -> list[str]:
         """Keys of the group's own arrays (not of its subgroups)."""
@@ -311,7 +314,8 @@ class GroupReader:
         return self.root / key / self.described(key).file_name(number)
 
 
-def block_number(path: Place) -> int | None:
-    """Number of the block that a file holds; None for any other file."""
-    found = re.fullmatch(r"c\.(\d+)(\.0)*", path.name)
+@lru_cache(4096)  # the same few names in every folder, a million in a large run
+def block_number(name: str) -> int | None:
+    """Number of the block that a file of that name holds; None for any other file."""
+    found = _BLOCK_FILE.fullmatch(name)
     return int(found[1]) if found else None

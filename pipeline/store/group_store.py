@@ -17,9 +17,9 @@ from pipeline.store.blocks import Block
 from pipeline.store.chunk_files import encode_block
 from pipeline.store.fences import Fence, raise_fence
 from pipeline.store.group_reader import GroupReader, block_number
-from pipeline.store.groups import METADATA, make_root
+from pipeline.store.groups import CONSOLIDATED, METADATA, is_consolidated, make_root
 from pipeline.store.layout import ArrayLayout
-from pipeline.store.zarr_files import CONSOLIDATED, FLUSHES, as_json, consolidated, group_files, write_files
+from pipeline.store.zarr_files import FLUSHES, as_json, consolidated, group_files, write_files
 from stages.schema import SCHEMA_VERSION
 
 
@@ -100,7 +100,7 @@ class GroupStore(GroupReader):
 
     def consolidate(self) -> None:
         """Copy the metadata of all arrays into the group's own file, where they are found without a listing; the group's lock must be held."""
-        if CONSOLIDATED in json.loads((self.root / METADATA).read_bytes()):
+        if is_consolidated((self.root / METADATA).read_bytes()):
             return  # it is whole: what changes an array takes it out before
         names = [name for name in self.seal.names if name.rpartition("/")[2] == METADATA]
         self.seal.replace(METADATA, consolidated(self._checked(names)))
@@ -116,8 +116,10 @@ class GroupStore(GroupReader):
     def sweep_unmarked(self, blocks: Iterable[Block], keys: Iterable[str]) -> None:
         """Delete what killed writers left of blocks that have no mark; the group's lock must be held."""
         numbers = {block.index for block in blocks}
+        if not numbers:
+            return
         files = chain(*each(self.root, lambda key: files_in(self.root / key, "c.*"), keys))
-        remove_files(path for path in files if block_number(path) in numbers)
+        remove_files(path for path in files if block_number(path.name) in numbers)
 
     @property
     def fence(self) -> Fence:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.disk.locks import locked
-from pipeline.disk.places import Place, each, files_below, files_in, folders_in, status_of
+from pipeline.disk.places import Place, each, file_names_in, files_below, folders_in, status_of
 from pipeline.disk.records import PARTIAL, write_atomically
+from pipeline.disk.unchanged import Unchanged
 from pipeline.store.fences import FENCE
 from stages.schema import LATEST_SCHEMA_VERSION
 
 METADATA = "zarr.json"
 JOINED = "all_checkpoints"  # the group of figures that joins those of every checkpoint
+CONSOLIDATED = "consolidated_metadata"
+_ATTRIBUTES_FIRST = re.compile(r'\s*\{\s*"attributes"\s*:\s*')
+_CONSOLIDATED_NEXT = re.compile(rf'\s*,\s*"zarr_format"\s*:\s*3\s*,\s*"{CONSOLIDATED}"\s*:')
+_DECODER = json.JSONDecoder()
+_READ: Unchanged[Any] = Unchanged(1024)
 _ROOT = b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}'
 
 
@@ -43,9 +50,31 @@ def read_json(path: Place) -> Any:
         return None
 
 
+def attributes_in(content: bytes) -> dict[str, Any]:
+    """Attributes in the metadata of a group, whose bytes were checked; what follows them, the metadata of every array, is not understood in vain."""
+    return _begin(content.decode())[0]
+
+
+def is_consolidated(content: bytes) -> bool:
+    """Whether the metadata of a group hold those of its arrays; these are not understood in vain either."""
+    text = content.decode()
+    return bool(_CONSOLIDATED_NEXT.match(text, _begin(text)[1])) or CONSOLIDATED in json.loads(text)
+
+
+def _begin(text: str) -> tuple[dict[str, Any], int]:
+    """Attributes of a group, and where they end."""
+    if first := _ATTRIBUTES_FIRST.match(text):
+        return _DECODER.raw_decode(text, first.end())
+    return dict(json.loads(text)["attributes"]), 0
+
+
 def read_attributes(group: Place) -> dict[str, Any]:
     """Read a group's attributes as they are, checked against no seal; empty where they cannot be read."""
-    content = read_json(group / METADATA)
+    metadata = group / METADATA
+    return dict(_READ.get(lambda: _attributes_of(read_json(metadata)), metadata))
+
+
+def _attributes_of(content: Any) -> dict[str, Any]:
     found = content.get("attributes") if isinstance(content, dict) else None
     return found if isinstance(found, dict) else {}
 
@@ -64,7 +93,7 @@ def known_groups(path: Place) -> list[str]:
 
 def _holds_proofs(folder: Place) -> bool:
     """A fence alone says that a call was about to begin."""
-    return any(path.name != FENCE for path in files_in(folder, "*.json"))
+    return any(name.endswith(".json") and name != FENCE for name in file_names_in(folder))
 
 
 def group_names(path: Place) -> list[str]:

@@ -14,6 +14,9 @@ from crc32c import crc32c
 
 from pipeline.disk.places import Place, each
 from pipeline.disk.records import PARTIAL, read_record, write_atomically, write_record
+from pipeline.disk.unchanged import Unchanged
+
+_READ: Unchanged[dict[str, Any]] = Unchanged(1024)
 
 
 class BrokenSealError(ValueError):
@@ -61,12 +64,12 @@ class Seal:
     @property
     def is_open(self) -> bool:
         """Whether the files are just being written, or were when the writer was killed."""
-        return bool(read_record(self.path).get("open"))
+        return bool(self._record.get("open"))
 
     @property
     def names(self) -> list[str]:
         """The sealed files."""
-        return sorted(read_record(self.path).get("files", {}))
+        return sorted(self._record.get("files", {}))
 
     def open(self, **notes: object) -> None:
         """Declare that the files are about to change; without notes, what was noted before is kept."""
@@ -111,13 +114,17 @@ class Seal:
         self.path.unlink(missing_ok=True)
 
     @property
+    def _record(self) -> dict[str, Any]:
+        return _READ.get(lambda: read_record(self.path), self.path)
+
+    @property
     def notes(self) -> dict[str, Any]:
         """What the writer noted beside the checksums: what the files were made of."""
-        return dict(read_record(self.path).get("notes", {}))
+        return dict(self._record.get("notes", {}))
 
     def holds(self, name: str) -> bool:
         """Whether a file is there and is the sealed one; false where it was never sealed."""
-        return name in read_record(self.path).get("files", {}) and self.fault(name) is None
+        return name in self._record.get("files", {}) and self.fault(name) is None
 
     def check(self, name: str) -> None:
         """Raise a BrokenSealError if a file is not the sealed one."""
@@ -130,7 +137,7 @@ class Seal:
 
     def contents_of(self, names: Sequence[str]) -> dict[str, bytes]:
         """Read several files as `content` does, and the record once."""
-        record = read_record(self.path)
+        record = self._record
         if not record or record.get("open"):
             return dict(zip(names, each(self.root, lambda name: (self.root / name).read_bytes(), names), strict=True))
         found = each(self.root, lambda name: self._unlisted(name, record) or self._content(name, record), names)
@@ -143,7 +150,7 @@ class Seal:
 
     def listed(self, names: Iterable[str]) -> list[str]:
         """Those of some files that were sealed; all of them where nothing ever was."""
-        record = read_record(self.path)
+        record = self._record
         return [name for name in names if not record or name in record.get("files", {})]
 
     def fault(self, name: str) -> Fault | None:
@@ -182,7 +189,7 @@ class Seal:
         BrokenSealError
             If a file is not the sealed one.
         """
-        record = read_record(self.path)
+        record = self._record
         names = sorted(record.get("files", {}))
         found = dict(zip(names, each(self.root, lambda name: self._content(name, record), names), strict=True))
         faults = [content for content in found.values() if isinstance(content, Fault)]
@@ -198,7 +205,7 @@ class Seal:
 
     def _faults(self, names: Sequence[str] | None) -> list[Fault]:
         """Check some files (None: all). Look again where the record changed meanwhile: its writer changes a file, and then the record."""
-        record = read_record(self.path)
+        record = self._record
         found = each(self.root, lambda name: self._fault(name, record), sorted(record.get("files", {})) if names is None else names)
         faults = [fault for fault in found if fault is not None]
         return self._faults(names) if faults and read_record(self.path) != record else faults

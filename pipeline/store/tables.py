@@ -11,15 +11,18 @@ import xarray as xr
 
 from pipeline.disk.places import Place, each, files_below, name_below, remove_tree
 from pipeline.disk.records import unchecked
+from pipeline.disk.unchanged import Unchanged
 from pipeline.store.fences import Fence
-from pipeline.store.groups import METADATA, DamagedStoreError, check_version, make_root
+from pipeline.store.groups import CONSOLIDATED, METADATA, DamagedStoreError, attributes_in, check_version, make_root
 from pipeline.store.layout import ArrayLayout
 from pipeline.store.seals import BrokenSealError, OpenSealError, Seal
 from pipeline.store.stored_arrays import StoredArray, decoded
-from pipeline.store.zarr_files import CONSOLIDATED, consolidated, group_files, write_files
+from pipeline.store.zarr_files import consolidated, group_files, write_files
 from stages.schema import SCHEMA_VERSION, Variable
 
 _COORDINATES = "coordinates"  # CF conventions, section 5: names of a variable's coordinates that are no dims
+
+_READ: Unchanged[dict[str, Any]] = Unchanged(1024)
 
 
 def dataset_seal(path: Place, group: str) -> Seal:
@@ -77,10 +80,14 @@ def read_dataset(path: Place, group: str) -> xr.Dataset:
 
 def group_attributes(path: Place, group: str) -> dict[str, Any]:
     """Attributes of a group of `write_dataset`; empty where there is none, or it was not finished, or is damaged."""
-    seal = dataset_seal(path, group)
-    if not (path / group / METADATA).is_file() or (seal.exists and not seal.holds(METADATA)):
-        return {}
-    found: dict[str, Any] = json.loads((path / group / METADATA).read_bytes())["attributes"]
+    seal, metadata = dataset_seal(path, group), path / group / METADATA
+
+    def read() -> dict[str, Any]:
+        if not metadata.is_file() or (seal.exists and not seal.holds(METADATA)):
+            return {}
+        return attributes_in(metadata.read_bytes())
+
+    found = dict(_READ.get(read, metadata, seal.path))
     check_version(f"{path}/{group}", found)
     return found
 

@@ -16,12 +16,11 @@ import numpy as np
 from pipeline.disk.places import Place
 from pipeline.disk.records import unchecked, write_atomically
 from pipeline.store.chunk_files import encode_whole
-from pipeline.store.groups import METADATA
+from pipeline.store.groups import CONSOLIDATED, METADATA
 from pipeline.store.layout import ArrayLayout
 from pipeline.store.stored_arrays import NUMBERS, SINGLE_BYTES, TEXTS
 
 FLUSHES = 8  # at a time: the disk takes many in the time of one
-CONSOLIDATED = "consolidated_metadata"
 
 
 def group_files(layouts: Iterable[ArrayLayout], attributes: Mapping[str, Any] = MappingProxyType({})) -> dict[str, bytes]:

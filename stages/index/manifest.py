@@ -69,12 +69,17 @@ def find_images(root: Path, settings: DatasetSettings, known_variants: Collectio
     ValueError
         If the layout is not recognised, or the settings name places or variants that are not there, or leave no photo.
     """
+    return sorted(list_images(root, settings, known_variants), key=_file_order)
+
+
+def list_images(root: Path, settings: DatasetSettings, known_variants: Collection[str] = ()) -> list[ImageFile]:
+    """Return what `find_images` does, in the order of the file system: sorting takes longer than finding."""
     layout = resolve_layout(root, settings)
     if settings.train_places and layout != "sues200_raw":
         raise ValueError(f"{root}: dataset.train_places is for raw SUES-200 only, but this is {layout!r}, whose split is fixed. Leave it out.")
     if settings.pair_lists and layout != "gta_uav":
         raise ValueError(f"{root}: dataset.pair_lists is for GTA-UAV only, but this is {layout!r}. Leave it out.")
-    found = sorted(LAYOUTS[layout].find(root, _given(settings)), key=_file_order)
+    found = list(LAYOUTS[layout].find(root, _given(settings)))
     if not found:
         raise FileNotFoundError(
             f"{root}: no image of layout {layout!r} in it; expected {LAYOUTS[layout].description}, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Literal
 from urllib.parse import quote
@@ -144,6 +144,7 @@ def parse_target(text: str, where: str = "cam.targets") -> TargetName:
     return _modified(TargetName(base, rest.removeprefix(base)), modifiers, text, where)
 
 
+@cache
 def folder_of(target: str) -> str:
     """Return the folder's name of a target in a store: a slash is written %2F."""
     return quote(target, safe="")

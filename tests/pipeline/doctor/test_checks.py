@@ -285,13 +285,20 @@ def test_no_limit_of_open_files(asked, monkeypatch):
 def test_little_shared_memory(asked, monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: Usage(67_108_864, 60_000_000, 7_108_864))
-    is_bad(look("shared memory", asked), "warn", "^7 MB of 67 MB free in .*loader workers of `atlas train` need 64 MB", r"--shm-size=1g.*train\.workers at 0")
+    is_bad(
+        look("shared memory", asked),
+        "warn",
+        "^7 MB of 67 MB free in .*loader workers of `atlas train` need 64 MB",
+        r"--shm-size=1g.*train\.workers at 0",
+    )
 
 
 def test_no_shared_memory(asked, monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path / "none")
     monkeypatch.setattr(machine.platform, "system", lambda: "Linux")
-    is_bad(look("shared memory", asked), "warn", "^no .*/none; the loader workers of `atlas train` need it", r"Mount a tmpfs there.*train\.workers at 0")
+    is_bad(
+        look("shared memory", asked), "warn", "^no .*/none; the loader workers of `atlas train` need it", r"Mount a tmpfs there.*train\.workers at 0"
+    )
     monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
     assert look("shared memory", asked).status == "ok"
 

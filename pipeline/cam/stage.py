@@ -11,7 +11,7 @@ from pipeline.cam.layout import lay_out_maps, tell_of_checkpoint
 from pipeline.cam.pending import Pending
 from pipeline.cam.references import References
 from pipeline.cam.spans import CamSlice, CamSpan, CamWork
-from pipeline.cam.staleness import CamState, are_noted_whole, cam_state, current_maps, map_stamps
+from pipeline.cam.staleness import CamState, are_noted_whole, cam_state, complete_maps, map_stamps
 from pipeline.cam.target_checks import check_targets
 from pipeline.cam.wanted import check_positions, notes_on_left_out, wanted_map_keys
 from pipeline.disk.places import FEW, each
@@ -145,9 +145,9 @@ class CamStage(PieceStage[_Checkpoint]):
     def _forget_whole(self, subject: _Checkpoint, state: CamState) -> None:
         """Take the maps that some block lacks from the note of the whole, and note how exact the closed form is."""
         features, cams = self.run.features(subject.name), self.run.cams(subject.name)
-        kept = current_maps(features, cams) - {map_key.key for _, missing in state.pending for map_key in missing}
-        noted = cams.ledger.whole()
-        cams.ledger.mark_whole({"features": subject.content, "products": {key: noted["products"][key] for key in kept}})
+        pending = {map_key.key for _, missing in state.pending for map_key in missing}
+        kept = {key: mark for key, mark in complete_maps(features, cams).items() if key not in pending}
+        cams.ledger.mark_whole({"features": subject.content, "products": kept})
         exactness = References(features).exactness.as_dict()
         if cams.attributes.get("exactness") != exactness:
             cams.update_attributes({"exactness": exactness})
@@ -168,10 +168,9 @@ class CamStage(PieceStage[_Checkpoint]):
             raise MissingProductError(f"{cams}: {len(missing)} blocks that were written are gone, or another call wrote over them; call again")
         if missing:
             return
-        noted = cams.ledger.whole()
-        kept = {key: noted["products"][key] for key in current_maps(features, cams)}
-        size = (not subject.computed and noted.get("bytes")) or cams.ledger.marked_bytes(cams.blocks)
-        cams.ledger.mark_whole({"features": subject.content, "products": {**kept, **map_stamps(features, subject.map_keys)}, "bytes": size})
+        size = (not subject.computed and cams.ledger.whole().get("bytes")) or cams.ledger.marked_bytes(cams.blocks)
+        products = {**complete_maps(features, cams), **map_stamps(features, subject.map_keys)}
+        cams.ledger.mark_whole({"features": subject.content, "products": products, "bytes": size})
         cams.consolidate()
 
     def left(self) -> str:

@@ -45,7 +45,7 @@ def cam_state(run: Run, name: str, map_keys: Sequence[MapKey]) -> CamState:
     """Compare a checkpoint's stored heat maps with its features and the settings; nothing is written."""
     features, cams = run.features(name), run.cams(name)
     stamps = map_stamps(features, map_keys)
-    blocks, held = map_blocks(run, features, cams), _held(cams, map_keys)
+    blocks, held = map_blocks(run, features, cams), held_maps(cams, map_keys)
     if all(len(numbers) == len(blocks) for numbers in held.values()) and are_noted_whole(features, cams, stamps):
         return CamState(stamps, {}, [])
     made_of, pending = origins(features, blocks), []
@@ -56,10 +56,19 @@ def cam_state(run: Run, name: str, map_keys: Sequence[MapKey]) -> CamState:
     return CamState(stamps, made_of, pending)
 
 
-def _held(cams: GroupStore, map_keys: Sequence[MapKey]) -> dict[MapKey, set[int]]:
+def held_maps(cams: GroupStore, map_keys: Sequence[MapKey]) -> dict[MapKey, set[int]]:
     """Numbers of the blocks whose files are there, of both arrays of a map; none where an array is not."""
-    held = cams.held_by_array(cams.present(key for p in map_keys for key in (p.key, p.facts_key)))
+    complete = [MapKey.parse(key) for key in cams.ledger.whole().get("products", {})]
+    noted = {key for p in complete for key in (p.key, p.facts_key)}
+    held = cams.held_by_array(cams.present(key for p in map_keys for key in (p.key, p.facts_key)), noted)
     return {p: held.get(p.key, set()) & held.get(p.facts_key, set()) for p in map_keys}
+
+
+def complete_maps(features: GroupStore, cams: GroupStore) -> dict[str, str]:
+    """Key -> stamp of the `current_maps` whose files are all there: what a new note of the whole goes on to name."""
+    noted, count = cams.ledger.whole().get("products", {}), len(cams.blocks)
+    held = held_maps(cams, [MapKey.parse(key) for key in sorted(current_maps(features, cams))])
+    return {map_key.key: noted[map_key.key] for map_key, numbers in held.items() if len(numbers) == count}
 
 
 def _is_marked(arrays: Mapping[str, Mapping[str, Any]], map_key: MapKey, mark: str) -> bool:

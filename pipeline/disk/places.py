@@ -159,6 +159,14 @@ def status_of(path: Place) -> os.stat_result | ObjectStat | None:
         return None
 
 
+def changed_ns(path: Place) -> int:
+    """Time of the last change of a file, or of the names in a folder, in nanoseconds since 1970; 0 where it is not there, and of objects."""
+    try:
+        return path.stat().st_mtime_ns if isinstance(path, Path) else 0
+    except OSError:
+        return 0
+
+
 def _matching(entries: Iterable[os.DirEntry[str]], pattern: str) -> Iterator[Path]:
     return (Path(entry.path) for entry in entries if fnmatchcase(entry.name, pattern) and entry.is_file())
 

@@ -87,7 +87,7 @@ def feature_state(run: Run, store: GroupStore, made_with: Mapping[str, Any], *, 
         reason = _DIGESTS.get(key, f"made with {key} = {made.get(key)!r}, but {made_with.get(key)!r} is asked for")
         return FeatureState("stale", reason, blocks, blocks, notes["block_samples"], notes["chunk_samples"], True)
     accepted = {stamp(made), stamp(made_with)}  # the same settings, as schema versions 1 and 2 note them
-    held = store.held_blocks(notes["block_arrays"])
+    held = store.held_blocks(notes["block_arrays"], noted=notes["block_arrays"] if store.is_laid_out else ())
     lay_out = not store.is_laid_out or store.lacks_files or notes["samples"] != samples or notes["texts"] != run.texts_stamp
     if not lay_out and not retry_bad and _is_noted_whole(store, accepted, len(blocks)) and len(held) == len(blocks):
         return FeatureState("fresh", "", blocks, [], notes["block_samples"], notes["chunk_samples"], False)

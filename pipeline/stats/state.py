@@ -67,9 +67,10 @@ def pending_figures(run: Run, one: FigureInputs) -> Pending:
     blocks = run.cams(one.name).blocks
     if not figures.is_laid_out or figures.blocks != blocks:
         return [(block, frozenset(keys)) for block in blocks]
-    held = figures.held_by_array(figures.present(keys))
+    is_noted = figures.ledger.whole().get("stamp") == whole_stamp(run, one)
+    held = figures.held_by_array(figures.present(keys), noted=keys if is_noted else ())
     all_held = all(len(held.get(key, ())) == len(blocks) for key in keys)
-    if all_held and figures.ledger.whole().get("stamp") == whole_stamp(run, one) and len(figures.ledger.indices()) == len(blocks):
+    if all_held and is_noted and len(figures.ledger.indices()) == len(blocks):
         return []
     stamps = figure_stamps(run, one, blocks)
     pending: Pending = []

@@ -18,7 +18,7 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from pipeline.disk.places import Place, each, file_names_in, files_in, remove_files, status_of
+from pipeline.disk.places import Place, changed_ns, each, file_names_in, files_in, remove_files, status_of
 from pipeline.disk.records import DamagedRecordError, read_record, sweep, write_record
 from pipeline.disk.unchanged import Unchanged
 from pipeline.store.fences import Fence, lowest_numbers
@@ -174,6 +174,11 @@ class Ledger:
             return _READ.get(lambda: read_record(noted), noted)
         except DamagedRecordError:
             return {}
+
+    @property
+    def whole_noted_ns(self) -> int | None:
+        """When the whole was noted, by the clock of the file system, in nanoseconds since 1970; None where it is not, or damaged, and of objects."""
+        return changed_ns(self.directory / _WHOLE) or None if self.whole() else None
 
     @property
     def is_older_than_whole(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import Any
@@ -18,7 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.disk.objects import telling
-from pipeline.disk.places import Place, each, file_names_in, files_below, files_there, name_below
+from pipeline.disk.places import Place, changed_ns, each, file_names_in, files_below, files_there, name_below
 from pipeline.disk.unchanged import Unchanged
 from pipeline.store.blocks import Block, Ledger, blocks_of, checksum_of
 from pipeline.store.groups import METADATA, DamagedStoreError, attributes_in, check_version, read_json
@@ -94,18 +94,29 @@ class GroupReader:
 
     # ---- values
 
-    def held_by_array(self, keys: Iterable[str]) -> dict[str, set[int]]:
-        """Key of an array -> numbers of the blocks whose files are there, by one listing an array; their content is checked when they are read."""
-        listed = list(keys)
+    def held_by_array(self, keys: Iterable[str], noted: Container[str] = ()) -> dict[str, set[int]]:
+        """Key of an array -> numbers of the blocks whose files are there; their content is checked when they are read.
+
+        Parameters
+        ----------
+        keys : iterable of str
+        noted : container of str
+            Arrays that had all their files when the whole was noted. Only those are listed whose folder has changed since: a file that comes or goes
+            changes its folder's time.
+        """
+        listed, since = list(keys), self.ledger.whole_noted_ns
+        everything = {block.index for block in self.blocks} if since is not None and noted else set()
 
         def numbers(key: str) -> set[int]:
+            if since is not None and key in noted and 0 < changed_ns(self.root / key) < since:
+                return everything
             return {number for name in file_names_in(self.root / key) if (number := block_number(name)) is not None}
 
         return dict(zip(listed, each(self.root, numbers, listed), strict=True))
 
-    def held_blocks(self, keys: Iterable[str]) -> set[int]:
-        """Numbers of the blocks whose files are there of all these arrays."""
-        held = self.held_by_array(keys)
+    def held_blocks(self, keys: Iterable[str], noted: Container[str] = ()) -> set[int]:
+        """Numbers of the blocks whose files are there of all these arrays; parameters as in `held_by_array`."""
+        held = self.held_by_array(keys, noted)
         return set.intersection(*held.values()) if held else {block.index for block in self.blocks}
 
     def holds(self, block: Block, keys: Iterable[str]) -> bool:

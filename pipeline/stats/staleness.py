@@ -31,7 +31,7 @@ from stages.recent import Recent
 from stages.stats.groups import Groups
 from stages.stats.images import LAST, PREVIOUS
 
-VERSION = 6
+VERSION = 7
 
 
 @dataclass(frozen=True)

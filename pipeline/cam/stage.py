@@ -11,7 +11,7 @@ from pipeline.cam.layout import lay_out_maps, tell_of_checkpoint
 from pipeline.cam.pending import Pending
 from pipeline.cam.references import References
 from pipeline.cam.spans import CamSlice, CamSpan, CamWork
-from pipeline.cam.staleness import CamState, are_noted_whole, cam_state, complete_maps, map_stamps
+from pipeline.cam.staleness import CamState, are_noted, cam_state, complete_maps, map_stamps
 from pipeline.cam.target_checks import check_targets
 from pipeline.cam.wanted import check_positions, notes_on_left_out, wanted_map_keys
 from pipeline.disk.places import FEW, each
@@ -87,8 +87,8 @@ class CamStage(PieceStage[_Checkpoint]):
         check_positions(self.run, name)
         map_keys = wanted_map_keys(self.run, name)
         features = self.run.features(name)
-        if are_noted_whole(features, self.run.cams(name), map_stamps(features, map_keys)):
-            return map_keys  # there are such maps of these images: the targets were possible
+        if are_noted(features, self.run.cams(name), map_stamps(features, map_keys)):
+            return map_keys  # such maps were made of these images: the targets are possible
         check_targets(features, sorted({p.target for p in map_keys if p.target != NO_TARGET and not p.is_stored_gradient}))
         return map_keys
 

@@ -172,8 +172,12 @@ def finished_stamps(run: Run, name: str, map_keys: Sequence[MapKey]) -> dict[str
     return stamps
 
 
+def are_noted(features: GroupStore, cams: GroupStore, stamps: Mapping[str, str]) -> bool:
+    """Whether the note of the whole names all these maps, of the features as they are; the files may be gone since."""
+    whole = cams.ledger.whole()
+    return whole.get("features") == content_stamp(features) and stamps.items() <= whole["products"].items()
+
+
 def are_noted_whole(features: GroupStore, cams: GroupStore, stamps: Mapping[str, str]) -> bool:
     """Whether the note of the whole speaks for all these maps, so that not each mark has to be read."""
-    whole = cams.ledger.whole()
-    same_features = whole.get("features") == content_stamp(features)
-    return same_features and len(cams.ledger.indices()) == len(cams.blocks) and stamps.items() <= whole["products"].items()
+    return are_noted(features, cams, stamps) and len(cams.ledger.indices()) == len(cams.blocks)

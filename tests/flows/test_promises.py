@@ -70,7 +70,7 @@ def test_the_proof_would_notice(lab, extracted_copy, monkeypatch):
 @pytest.mark.parametrize(
     ("stage", "module", "name", "said"),
     [
-        (cam, cam_spans, "compute_cams", "cam: nothing to compute, 27 up to date"),
+        (cam, cam_spans, "cams_of_block", "cam: nothing to compute, 27 up to date"),
         (stats, figures, "figures_of_block", "stats: nothing to compute, 3 up to date"),
         (render, render_stage, "write_png", "render: nothing to compute, 6 up to date"),
     ],
@@ -112,9 +112,9 @@ def test_one_more_method_computes_just_that_method(lab, finished_copy):
 
 def test_one_more_method_passes_one_product_to_the_formulas(lab, finished_copy, monkeypatch):
     asked = []
-    original = cam_spans.compute_cams
+    original = cam_spans.cams_of_block
     monkeypatch.setattr(
-        cam_spans, "compute_cams", lambda features, map_keys, context: asked.extend(map_keys) or original(features, map_keys, context)
+        cam_spans, "cams_of_block", lambda features, map_keys, context: asked.extend(map_keys) or original(features, map_keys, context)
     )
     cam(lab.run(finished_copy, "cam.methods=['l2_norm','grad_cam','hires_cam']", "cam.positions=['aligned']", "cam.targets=['match']"))
     assert {map_key.key for map_key in asked} == {"aligned/match/hires_cam"}
@@ -147,7 +147,7 @@ def test_a_new_checkpoint_downstream_computes_only_itself(lab, finished_copy, ma
 def test_another_colour_map_redraws_pictures_and_nothing_else(lab, finished_copy, monkeypatch):
     before = {name: moments(finished_copy / name) for name in ("features.zarr", "cams.zarr", "stats.zarr")}
     pictures = {path: path.read_bytes() for path in (finished_copy / "mosaics").rglob("*.png")}
-    monkeypatch.setattr(cam_spans, "compute_cams", must_not_run)
+    monkeypatch.setattr(cam_spans, "cams_of_block", must_not_run)
     monkeypatch.setattr(figures, "figures_of_block", must_not_run)
     changed = "render.colour_map=viridis"
     computed = [STAGES[number].bring_up_to_date(lab.run(finished_copy, changed)).computed for number in range(1, 5)]
@@ -158,7 +158,7 @@ def test_another_colour_map_redraws_pictures_and_nothing_else(lab, finished_copy
 
 
 def test_another_threshold_of_contrast_computes_figures_and_pictures_but_no_maps(lab, finished_copy, monkeypatch):
-    monkeypatch.setattr(cam_spans, "compute_cams", must_not_run)
+    monkeypatch.setattr(cam_spans, "cams_of_block", must_not_run)
     run = lab.run(finished_copy, "stats.low_contrast_below=0.5")
     assert [stage(run).computed for stage in (cam, stats, render)] == [0, 3, 6]
 

@@ -515,11 +515,11 @@ def count_batches(monkeypatch) -> list[int]:
 def count_maps(monkeypatch) -> list[int]:
     """How many maps are computed, block by block."""
     counts: list[int] = []
-    original = cam_spans.compute_cams
+    original = cam_spans.cams_of_block
     monkeypatch.setattr(
         cam_spans,
-        "compute_cams",
-        lambda block, map_keys, context: counts.append(block.sizes["sample"] * len(map_keys)) or original(block, map_keys, context),
+        "cams_of_block",
+        lambda block, map_keys, context: counts.append(len(block["valid"]) * len(map_keys)) or original(block, map_keys, context),
     )
     return counts
 

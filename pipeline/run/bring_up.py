@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -20,6 +21,7 @@ from pipeline.work.executors import run_batches
 from pipeline.work.pieces import Batch, Done, Needs, Work
 from pipeline.work.progress import Progress
 from pipeline.work.stops import check_stop, telling_what_is_left
+from pipeline.work.threads import one_thread_a_product
 
 
 class Subject(Protocol):
@@ -136,8 +138,15 @@ def bring_up_to_date(stage: PieceStage[Any]) -> Outcome:
     Exception
         Whatever the stage refuses.
     """
-    run = stage.run
     started = perf_counter()
+    with one_thread_a_product() if stage.needs == "cpu" else nullcontext():
+        _bring_up_to_date(stage)
+    note_rate(stage.run.directory, stage.name, stage.amount(), perf_counter() - started)
+    return stage.outcome()
+
+
+def _bring_up_to_date(stage: PieceStage[Any]) -> None:
+    run = stage.run
     _share_out(stage)
     stage.inspect()
     locks = {subject.name: stage.product if stage.one_lock else f"{stage.product}/{subject.name}" for subject in stage.mine}
@@ -160,8 +169,6 @@ def bring_up_to_date(stage: PieceStage[Any]) -> Outcome:
                     _finish(stage, one.subject)
             with finishing(run, stage.product):
                 stage.join()
-    note_rate(run.directory, stage.name, stage.amount(), perf_counter() - started)
-    return stage.outcome()
 
 
 def _share_out(stage: PieceStage[Any]) -> None:

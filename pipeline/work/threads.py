@@ -47,6 +47,13 @@ def threads(work: Callable[[Item], Result], items: Iterable[Item], count: int) -
         yield from _in_order(ours.pool, work, items, ours.count * WINDOW)
 
 
+@contextmanager
+def one_thread_a_product() -> Iterator[None]:
+    """Let matrix products of this process start no threads: after small ones, these spin for longer than they have computed."""
+    with threadpool_limits(1, "blas"):
+        yield
+
+
 def share_threads(count: int) -> None:
     """Let all calls of `threads` in this process have `count` threads between them from now on: the process is one of several on a machine."""
     global _shared  # noqa: PLW0603  (threads are the process's own)

@@ -9,6 +9,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from pipeline.settings.compute import ComputeSettings
+from pipeline.stats.stage import StatsStage, stats
 from pipeline.work import threads as threads_module
 from pipeline.work.executors import run_batches, run_blocks
 from pipeline.work.pieces import Batch
@@ -153,3 +154,14 @@ def test_libraries_are_limited_to_one_thread_once_a_stage(tmp_path, monkeypatch)
     assert found == [[1] * len(before)] * 50
     assert limited.count((1,)) == 1
     assert [pool["num_threads"] for pool in threadpool_info()] == before
+
+
+def test_matrix_products_start_no_threads_while_a_cpu_stage_is_brought_up(lab, finished_copy, monkeypatch):
+    def products():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    before, within, original = products(), [], StatsStage.join
+    monkeypatch.setattr(StatsStage, "join", lambda self: within.append(products()) or original(self))
+    stats(lab.run(finished_copy))
+    assert within == [{1}]
+    assert products() == before

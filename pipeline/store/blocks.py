@@ -178,7 +178,7 @@ class Ledger:
     @property
     def whole_noted_ns(self) -> int | None:
         """When the whole was noted, by the clock of the file system, in nanoseconds since 1970; None where it is not, or damaged, and of objects."""
-        return changed_ns(self.directory / _WHOLE) or None if self.whole() else None
+        return changed_ns(self.directory / _WHOLE) or None if isinstance(self.directory, Path) and self.whole() else None
 
     @property
     def is_older_than_whole(self) -> bool:

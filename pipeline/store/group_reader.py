@@ -104,8 +104,8 @@ class GroupReader:
             Arrays that had all their files when the whole was noted. Only those are listed whose folder has changed since: a file that comes or goes
             changes its folder's time.
         """
-        listed, since = list(keys), self.ledger.whole_noted_ns
-        everything = {block.index for block in self.blocks} if since is not None and noted else set()
+        listed, since = list(keys), self.ledger.whole_noted_ns if noted else None
+        everything = set() if since is None else {block.index for block in self.blocks}
 
         def numbers(key: str) -> set[int]:
             if since is not None and key in noted and 0 < changed_ns(self.root / key) < since:

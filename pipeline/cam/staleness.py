@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.cam.blocks import Origin, map_blocks, origins
@@ -16,10 +17,12 @@ from pipeline.store.group_store import GroupStore
 from pipeline.store.replacing import is_swapping
 from safenet.architecture import Architecture
 from stages.cam.map_keys import MapKey
+from stages.cam.names import POSITION_NAMES
 from stages.targets.names import NO_TARGET, parse_target
 
-VERSION = 5
+VERSION = 6
 _EIGENVECTORS = frozenset({"eigen_cam", "eigen_grad_cam"})
+_WITHOUT_PRODUCT = _EIGENVECTORS | {"l2_norm", "l2_norm_source", "max"}  # methods that multiply no matrix of cells by columns
 
 
 @dataclass(frozen=True)
@@ -110,17 +113,32 @@ def _stamps(beyond: _Beyond, map_keys: Sequence[MapKey], version: int) -> dict[s
 
 
 def version_of(map_key: MapKey, network: Architecture, version: int = VERSION) -> int:
-    """Return the version of a map as `version` of the stage makes it.
+    """Return the version of a map as `version` of the stage makes it: the last one that changed it."""
+    return next(number for number in range(version, 0, -1) if _CHANGED.get(number, _everything)(map_key, network))
 
-    Version 5 changed the last digits of principal components; version 4 those of what passes bilinear sampling, and of gradients without a
-    closed form. What a version did not change is still that of the one before; version 3 made all maps anew.
-    """
-    if version == 5 and map_key.method not in _EIGENVECTORS:
-        version = 4
+
+def _everything(map_key: MapKey, network: Architecture) -> bool:
+    return True
+
+
+def _resampled_or_without_closed_form(map_key: MapKey, network: Architecture) -> bool:
     has_gradient = map_key.target != NO_TARGET and not map_key.is_stored_gradient
     is_resampled = map_key.method == "l2_norm_source" or (map_key.position == "patch" and has_gradient)
-    is_changed = (is_resampled and network.sampling == "bilinear") or (has_gradient and not network.is_linear)
-    return 3 if version == 4 and not is_changed else version
+    return (is_resampled and network.sampling == "bilinear") or (has_gradient and not network.is_linear)
+
+
+def _eigenvectors(map_key: MapKey, network: Architecture) -> bool:
+    return map_key.method in _EIGENVECTORS
+
+
+def _matrix_products(map_key: MapKey, network: Architecture) -> bool:
+    return map_key.position in POSITION_NAMES and map_key.method not in _WITHOUT_PRODUCT
+
+
+# Which maps a version changed, in their last digits each time. Version 3 made all maps anew.
+_CHANGED: Mapping[int, Callable[[MapKey, Architecture], bool]] = MappingProxyType(
+    {4: _resampled_or_without_closed_form, 5: _eigenvectors, 6: _matrix_products}
+)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from safenet.architecture import Pooling, Sampling
 from stages.cam.facts import FACTS, map_facts
+from stages.cam.gradients import COLUMNS
 from stages.cam.map_keys import MapKey
 from stages.cam.methods import METHODS, CamInput, CamMethod, Cells
 from stages.cam.names import block_number
@@ -26,8 +27,6 @@ from stages.targets.references import reference_name
 from stages.targets.scores import ChannelRemoval, Score
 from stages.targets.scoring import RIVAL_WEIGHT, TargetContext, open_score, rival_direction, without_rivals
 
-_COLUMNS = 16
-_SHARED = frozenset({"patch_map", "aligned_map"})  # converted once: the aligned position reads the patch map, too
 _OTHER_KIND = {"class": {"embedding", "flip_embedding"}, "similarity": {"logit"}}  # read for all targets, needed by those of the other kind alone
 _AT_ONCE = 8 * 256 * 768  # numbers of a map that are in the processor's cache together; every map is the same for any other choice
 
@@ -140,8 +139,10 @@ def cams_of_block(features: Arrays, map_keys: Sequence[MapKey], context: CamCont
     at_once = max(1, _AT_ONCE // max((math.prod(value.shape[-3:]) for value in arrays.values() if value.ndim > 3), default=1))
     for start in range(0, max(len(arrays["valid"]), 1), at_once):
         few = {name: value[start : start + at_once] if name in per_sample else value for name, value in arrays.items()}
-        for map_key, one in _compute_few(few, map_keys, context):
-            made[map_key].append(one)
+        twins = _twins(few, map_keys, context.sampling)
+        found_few = dict(_compute_few(few, [map_key for map_key in map_keys if map_key not in twins], context))
+        for map_key in map_keys:
+            made[map_key].append(found_few[twins.get(map_key, map_key)])
     void = ~arrays["valid"].astype(bool)
     found: dict[str, NDArray[np.float32]] = {}
     for map_key, parts in made.items():
@@ -214,11 +215,32 @@ def _joined(parts: Sequence[NDArray[np.floating] | None]) -> NDArray[np.floating
     return np.concatenate(there) if there else None
 
 
+def _twins(block: Arrays, map_keys: Sequence[MapKey], sampling: Sampling) -> dict[MapKey, MapKey]:
+    """Name maps at `aligned` that are those at `patch`, because FAM moves no cell of these images: each -> the other.
+
+    So it is with every published network: nearest sampling gives the localisation network no gradient.
+    """
+    wanted = set(map_keys)
+    found = {key: twin for key in map_keys if key.position == "aligned" and (twin := replace(key, position="patch")) in wanted}
+    return found if found and sampling == "nearest" and _is_unmoved(block) else {}
+
+
+def _is_unmoved(block: Arrays) -> bool:
+    """Whether every cell of every image is read from its own place, and stored alike before and after."""
+    source, patch, aligned = block["source_cell"], block["patch_map"], block["aligned_map"]
+    own_place = np.arange(math.prod(source.shape[1:])).reshape(source.shape[1:])
+    bits = f"u{patch.itemsize}"  # as integers, so that NaN equals itself
+    return bool((source == own_place).all()) and patch.dtype == aligned.dtype and np.array_equal(patch.view(bits), aligned.view(bits))
+
+
 def _compute_few(block: Arrays, map_keys: Sequence[MapKey], context: CamContext) -> Iterator[tuple[MapKey, _Made]]:
     scores = {name: open_score(block, parse_target(name), context.targets) for name in _targets(map_keys)}
-    singles = {**block, **{name: to_single(block[name]) for name in _SHARED & set(block)}}
-    for position in dict.fromkeys(map_key.position for map_key in map_keys):
-        here = [map_key for map_key in map_keys if map_key.position == position]
+    singles = {**block, "patch_map": to_single(block["patch_map"])} if "patch_map" in block else block  # once: the aligned position reads it, too
+    of_source = [map_key for map_key in map_keys if METHODS[map_key.method].where == "aligned"]
+    if of_source:
+        yield from _of_source(singles, of_source, str(block["patch_map"].dtype), context)
+    for position in dict.fromkeys(map_key.position for map_key in map_keys if map_key not in of_source):
+        here = [map_key for map_key in map_keys if map_key.position == position and map_key not in of_source]
         if position in POSITIONS:
             yield from _at_map(singles, here, scores, context, str(block[POSITIONS[position].needs[0]].dtype))
         else:
@@ -233,15 +255,12 @@ def _at_map(
     block: Arrays, map_keys: Sequence[MapKey], scores: Mapping[str, Score], context: CamContext, dtype: str
 ) -> Iterator[tuple[MapKey, _Made]]:
     """Products of one position, whose cells were stored as `dtype`; those that are channel weights share one pass over the cells."""
-    position, of_source = POSITIONS[map_keys[0].position], [map_key for map_key in map_keys if METHODS[map_key.method].where == "aligned"]
+    position = POSITIONS[map_keys[0].position]
     frame = position.open(block, context.sampling, context.pooling, any(map_key.target != NO_TARGET for map_key in map_keys))
     views = {
         target: _view(block, frame, target, scores.get(target), {p.method for p in map_keys if p.target == target}, context)
         for target in dict.fromkeys(map_key.target for map_key in map_keys)
     }
-    if of_source:
-        source, source_spoilt = open_source(block, context.sampling)
-        views[NO_TARGET] = replace(views[NO_TARGET], source=source)
     weighted = [map_key for map_key in map_keys if METHODS[map_key.method].gives == "weights"]
     if weighted:
         sums = _weighted_sums(frame.cells.values, [METHODS[map_key.method].formula(views[map_key.target]) for map_key in weighted])
@@ -249,8 +268,17 @@ def _at_map(
         method, view = METHODS[map_key.method], views[map_key.target]
         values = sums[:, :, weighted.index(map_key)] if map_key in weighted else method.formula(view)
         clipped = method.clipped(view) if method.clipped else None
-        spoilt = source_spoilt if map_key in of_source else frame.spoilt
-        yield map_key, _Made(frame.paint(values), spoilt, _rounding(method, view, values, dtype, context), clipped)
+        yield map_key, _Made(frame.paint(values), frame.spoilt, _rounding(method, view, values, dtype, context), clipped)
+
+
+def _of_source(block: Arrays, map_keys: Sequence[MapKey], dtype: str, context: CamContext) -> Iterator[tuple[MapKey, _Made]]:
+    """Class-free products at the aligned map, of the cells that FAM read."""
+    source, spoilt = open_source(block, context.sampling)
+    view = CamInput(source.cells, source=source)
+    for map_key in map_keys:
+        method = METHODS[map_key.method]
+        values = method.formula(view)
+        yield map_key, _Made(values.reshape(block["source_cell"].shape), spoilt, _rounding(method, view, values, dtype, context))
 
 
 def _weighted_sums(cells: NDArray[np.float32], weights: Sequence[NDArray]) -> NDArray[np.float32]:
@@ -259,9 +287,9 @@ def _weighted_sums(cells: NDArray[np.float32], weights: Sequence[NDArray]) -> ND
     Always so many columns at a time, the last ones zeros: a map must have the same bits whichever others are made with it.
     """
     found = []
-    for start in range(0, len(weights), _COLUMNS):
-        few = np.zeros((*weights[0].shape, _COLUMNS), np.float32)
-        for column, values in enumerate(weights[start : start + _COLUMNS]):
+    for start in range(0, len(weights), COLUMNS):
+        few = np.zeros((*weights[0].shape, COLUMNS), np.float32)
+        for column, values in enumerate(weights[start : start + COLUMNS]):
             few[..., column] = values
         with np.errstate(invalid="ignore"):  # infinite weights, of denominators that are zero
             found.append(np.matmul(cells, few))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from feature_blocks import context_of, feature_block, random_net
+from feature_blocks import IDENTITY, context_of, feature_block, random_net
 from golden_model import golden_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +19,7 @@ from stages.cam.compute import CamContext, compute_cams, needed_features
 from stages.cam.facts import FACTS
 from stages.cam.map_keys import MapKey, StoredBlocks, left_out, map_keys_of
 from stages.cam.methods import METHODS
+from stages.cam.positions import POSITIONS
 from stages.cam.settings import CamSettings
 from stages.schema import FEATURES
 from stages.targets.head_weights import head_weights
@@ -81,6 +82,56 @@ def test_asking_for_one_map_gives_the_same_bits_as_asking_for_all():
         alone = compute_cams(features, [map_key], context)
         for key in (map_key.key, map_key.facts_key):
             np.testing.assert_array_equal(alone[key], together[key], err_msg=key)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_where_fam_moves_nothing_the_aligned_maps_are_the_patch_maps(pooling, monkeypatch):
+    """They are computed once, and have the bits that they have alone."""
+    model = random_net(pooling=pooling)
+    with torch.no_grad():
+        model.loc_net.fc_loc[2].weight.zero_()
+        model.loc_net.fc_loc[2].bias.copy_(IDENTITY)
+    features, context = feature_block(model, map_keys=ALL), context_of(model)
+    opened = opened_positions(monkeypatch)
+    together = compute_cams(features, ALL, context)
+    assert opened == {"patch", "part"}
+    for map_key in (p for p in ALL if p.position == "aligned"):
+        alone = compute_cams(features, [map_key], context)
+        for key in (map_key.key, map_key.facts_key):
+            np.testing.assert_array_equal(alone[key], together[key], err_msg=key)
+    assert opened == {"patch", "part", "aligned"}
+
+
+@pytest.mark.parametrize("changed", ["one cell's source", "one value of a map", "the sampling"])
+def test_an_image_that_fam_changes_has_aligned_maps_of_its_own(changed, monkeypatch):
+    model = random_net()
+    with torch.no_grad():
+        model.loc_net.fc_loc[2].weight.zero_()
+        model.loc_net.fc_loc[2].bias.copy_(IDENTITY)
+    map_keys, context = map_keys_of(CamSettings(methods=("max", "hires_cam"), targets=("label",))), context_of(model)
+    features = feature_block(model, 3)
+    if changed == "one cell's source":
+        features["source_cell"][1, 2, 2] += 1
+    elif changed == "one value of a map":
+        features["aligned_map"][1, 2, 2] *= 2
+    else:
+        context = replace(context, sampling="bilinear")
+    opened = opened_positions(monkeypatch)
+    found = compute_cams(features, map_keys, context)
+    assert "aligned" in opened
+    same = (found["aligned/none/max"] == found["patch/none/max"]).all(("y", "x")).values
+    assert same.tolist() == [True, changed != "one value of a map", True]
+
+
+def opened_positions(monkeypatch) -> set[str]:
+    """The names of the positions whose cells are laid out from now on."""
+    opened = set()
+
+    def noted(name, position):
+        return replace(position, open=lambda *given: opened.add(name) or position.open(*given))
+
+    monkeypatch.setattr("stages.cam.compute.POSITIONS", {name: noted(name, position) for name, position in POSITIONS.items()})
+    return opened
 
 
 def test_inputs_are_not_written_into():

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.disk.places import Place, changed_ns, each, file_names_in, files_in, remove_files, status_of
 from pipeline.disk.records import DamagedRecordError, read_record, sweep, write_record
-from pipeline.disk.unchanged import Unchanged
+from pipeline.disk.unchanged import UNSETTLED_NS, Unchanged
 from pipeline.store.fences import Fence, lowest_numbers
 from stages.finite import finite_rows
 
@@ -183,8 +183,13 @@ class Ledger:
     @property
     def is_older_than_whole(self) -> bool:
         """Whether no mark was written after the note of the whole, by whomever."""
-        noted, latest = status_of(self.directory / _WHOLE), self.latest()
-        return noted is not None and latest is not None and latest <= noted.st_mtime
+        noted = status_of(self.directory / _WHOLE)
+        if noted is None:
+            return False
+        if isinstance(noted, os.stat_result) and noted.st_ctime_ns < noted.st_mtime_ns + UNSETTLED_NS:  # no copy: it has its name since `st_ctime`
+            if 0 < changed_ns(self.directory) <= noted.st_ctime_ns:
+                return True  # a mark gets its name by a rename, which the folder notes
+        return (latest := self.latest()) is not None and latest <= noted.st_mtime
 
     def marked_bytes(self, blocks: Sequence[Block]) -> int:
         """Size of the values of all arrays of some blocks, according to their marks."""

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import shutil
+import time
 from datetime import datetime
 
 import google_crc32c
@@ -108,6 +110,34 @@ def test_half_precision_values_that_are_not_finite_are_counted(values):
     proof, odd = proof_of(values), np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
     assert proof["non_finite"] == np.count_nonzero(~np.isfinite(values))
     assert proof.get("odd_rows", []) == ("all" if len(odd) == len(values) > 0 else odd.tolist())
+
+
+@pytest.mark.parametrize("is_copy", [False, True])
+def test_a_mark_that_comes_after_the_note_of_the_whole_is_noticed(tmp_path, is_copy):
+    """The folder tells, or the times of the marks: a copy keeps these, and its names have come to be since."""
+    ledger = Ledger(tmp_path / "written")
+    mark(ledger, BLOCK, "a")
+    time.sleep(0.02)  # several ticks of a file system's clock
+    ledger.mark_whole({"features": "x"})
+    assert read_again(ledger, is_copy).is_older_than_whole
+    time.sleep(0.02)
+    mark(ledger, Block(2, 8, 12), "a")
+    assert not read_again(ledger, is_copy).is_older_than_whole
+    ledger.forget_whole()
+    assert not read_again(ledger, is_copy).is_older_than_whole
+
+
+def read_again(ledger, is_copy) -> Ledger:
+    """The ledger, or its copy when it is ten seconds old."""
+    if not is_copy:
+        return Ledger(ledger.directory)
+    copy = ledger.directory.parent / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(ledger.directory, copy)
+    for path in (*copy.iterdir(), copy):
+        status = path.stat()
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - 10**10))
+    return Ledger(copy)
 
 
 @pytest.mark.parametrize("length", [0, 1, 30, -2])

@@ -186,8 +186,9 @@ class Ledger:
         noted = status_of(self.directory / _WHOLE)
         if noted is None:
             return False
-        if isinstance(noted, os.stat_result) and noted.st_ctime_ns < noted.st_mtime_ns + UNSETTLED_NS:  # no copy: it has its name since `st_ctime`
-            if 0 < changed_ns(self.directory) <= noted.st_ctime_ns:
+        if isinstance(noted, os.stat_result):
+            is_copy = noted.st_ctime_ns > noted.st_mtime_ns + UNSETTLED_NS  # else it was written under this name
+            if not is_copy and 0 < changed_ns(self.directory) <= noted.st_ctime_ns:
                 return True  # a mark gets its name by a rename, which the folder notes
         return (latest := self.latest()) is not None and latest <= noted.st_mtime
 

@@ -3,7 +3,8 @@
 The run is laid out with stub numbers, see stub_run.py: what is timed is everything but the network, at its full count of checkpoints, images, arrays,
 blocks and files. The maps have 8 x 8 cells, so what one more costs is that of small maps. Smaller runs beside it show what grows with what.
 
-Usage: python benchmarks/bench_full.py [--checkpoints 1 10 40 120] [--images 5000 50000] [--methods 15] [--rounds 3] [--folder runs]
+Usage: python benchmarks/bench_full.py [--checkpoints 1 10 40 120] [--images 5000 50000] [--methods 15] [--rounds 3]
+    [--drift previous last] [--one-more checkpoint image method] [--folder runs]
 
 Laying out a checkpoint takes 3 to 6 s of a slow core.
 """
@@ -34,23 +35,31 @@ def main() -> None:
     options.add_argument("--checkpoints", type=int, nargs="+", default=[1, 10, 40, 120])
     options.add_argument("--images", type=int, nargs="+", default=[5_000, 50_000])
     options.add_argument("--methods", type=int, default=Size(1, 1).methods)
+    options.add_argument("--drift", nargs="*", default=Size(1, 1).drift, help="as stats.drift")
+    options.add_argument("--one-more", nargs="*", default=list(ONE_MORE), choices=list(ONE_MORE))
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--folder", type=Path, help="where the runs are laid out; default: runs/")
     chosen = options.parse_args()
     for images in chosen.images:
         for checkpoints in chosen.checkpoints:
-            size = Size(checkpoints, images, chosen.methods)
+            size = Size(checkpoints, images, chosen.methods, tuple(chosen.drift))
             with tempfile.TemporaryDirectory(dir=chosen.folder or scratch()) as folder:
-                measure(Path(folder), size, chosen.rounds)
+                measure(Path(folder), size, chosen.rounds, chosen.one_more)
 
 
-def measure(folder: Path, size: Size, rounds: int) -> None:
+def measure(folder: Path, size: Size, rounds: int, more: Sequence[str]) -> None:
     """Lay out a run and print what each command takes."""
     run = stub_run(folder, size)
-    rows = [[name, f"{cpu:.2f}", f"{wall:.2f}", said] for name, cpu, wall, said in (*idle(run, size, rounds), *one_more(run, size))]
+    rows = [[name, f"{cpu:.2f}", f"{wall:.2f}", said] for name, cpu, wall, said in _all(run, size, rounds, more)]
     title = f"{size.checkpoints} checkpoints x {size.images:,} images x {3 * size.methods} maps"
     print_table(title, ("", "CPU, s", "wall, s", ""), rows)
     sys.stdout.flush()
+
+
+def _all(run: Run, size: Size, rounds: int, more: Sequence[str]) -> Iterator[tuple[str, float, float, str]]:
+    yield from idle(run, size, rounds)
+    for name in (name for name in ONE_MORE if name in more):
+        yield from ONE_MORE[name](run, size)
 
 
 def idle(run: Run, size: Size, rounds: int) -> Iterator[tuple[str, float, float, str]]:
@@ -62,15 +71,25 @@ def idle(run: Run, size: Size, rounds: int) -> Iterator[tuple[str, float, float,
         yield name, cpu, wall, _said(found[-1]) if name in NOTHING_TO_DO else ""
 
 
-def one_more(run: Run, size: Size) -> Iterator[tuple[str, float, float, str]]:
-    """What the stages do about one more checkpoint, image and method; the features of the checkpoint are a stub, those of the image are not."""
-    folder = run.directory.parent
-    write_checkpoint(folder, size.checkpoints)
+def one_more_checkpoint(run: Run, size: Size) -> Iterator[tuple[str, float, float, str]]:
+    """What the stages do about one more checkpoint, whose features are a stub."""
+    write_checkpoint(run.directory.parent, size.checkpoints)
     add_checkpoints(run, ("extract",))
     yield from _stages(run, size, "one more checkpoint", ("cam", "stats"))
-    write_photo(folder, size.images)
+
+
+def one_more_image(run: Run, size: Size) -> Iterator[tuple[str, float, float, str]]:
+    """What the stages do about one more image; its features are real."""
+    write_photo(run.directory.parent, size.images)
     yield from _stages(run, size, "one more image", ("index", "extract", "cam", "stats"))
+
+
+def one_more_method(run: Run, size: Size) -> Iterator[tuple[str, float, float, str]]:
+    """What the stages do about one more method."""
     yield from _stages(run, size, "one more method", ("cam", "stats"), f"cam.methods={[*size.method_names, ONE_MORE_METHOD]}")
+
+
+ONE_MORE = {"checkpoint": one_more_checkpoint, "image": one_more_image, "method": one_more_method}
 
 
 def _stages(run: Run, size: Size, what: str, names: Sequence[str], *more: str) -> Iterator[tuple[str, float, float, str]]:

@@ -26,9 +26,10 @@ from stages.cam.map_keys import map_keys_of
 from stages.cam.methods import METHODS
 from stages.cam.settings import CamSettings
 from stages.schema import Variable
+from stages.stats.compared import LAST, PREVIOUS
 from stages.stats.gallery import Gallery
 from stages.stats.groups import Groups
-from stages.stats.images import AGREEMENT, IMAGES, LAST, MAPS, PREVIOUS, keys_of, reduced_images
+from stages.stats.images import AGREEMENT, IMAGES, MAPS, keys_of, reduced_images
 from stages.stats.mean_maps import MapSums
 from stages.stats.settings import StatsSettings
 

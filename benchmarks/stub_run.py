@@ -53,6 +53,7 @@ from safenet import PRESETS, SafeNet, save_checkpoint
 from stages.cam.methods import METHODS
 from stages.extract.batch import FeatureExtractor
 from stages.spreading import spread
+from stages.stats.settings import StatsSettings
 
 FEATURE_BLOCK = 256  # what docs/cluster.md advises for runs of this size
 PHOTOS_A_PLACE = 50  # one from a satellite, the others from drones
@@ -68,6 +69,7 @@ class Size:
     checkpoints: int
     images: int
     methods: int = len(_EVERYWHERE)
+    drift: tuple[str, ...] = StatsSettings().drift
 
     @property
     def method_names(self) -> list[str]:
@@ -86,6 +88,7 @@ def assignments(folder: Path, size: Size) -> tuple[str, ...]:
         "extract.workers=0",
         f"cam.methods={size.method_names}",
         "cam.targets=['predicted']",
+        f"stats.drift={list(size.drift)}",
         "render.place_count=3",
         f"render.methods={size.method_names[:2]}",
         "render.targets=['predicted']",

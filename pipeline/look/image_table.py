@@ -22,7 +22,7 @@ from pipeline.work.stops import check_stop
 from stages.cam.map_keys import MapKey
 from stages.naming import known
 from stages.stats.figures import DRIFT_FIGURES
-from stages.stats.images import IMAGES, LAST, MAPS, PREVIOUS
+from stages.stats.images import IMAGES, MAPS
 from stages.stats.trust import STATUS_NAMES
 
 FORMATS = (".parquet", ".csv")
@@ -74,7 +74,7 @@ class _Figures:
         if pending_figures(run, one) or lacks_retrieval(run, one):
             raise MissingProductError(f"{run.figures(one.name)}: figures of images are missing or stale; run `atlas stats` first")
         features = run.features(one.name)
-        self._one, self._figures = one, run.figures(one.name)
+        self._one, self._figures, self._drifts = one, run.figures(one.name), run.settings.stats.drift
         texts = features.arrays(_TEXTS)
         self._texts = pd.DataFrame({"image": texts["sample_id"], **{name: texts[name] for name in _TEXTS[1:]}})
         self._texts["variant"] = stored_variants(run, features)
@@ -98,7 +98,7 @@ class _Figures:
         what = {"position": map_key.position, "target": map_key.target, "method": map_key.method}
         parts = [_columns(figures, f"{MAPS}/{map_key.key}", block.rows)]
         parts[0]["status"] = np.array(STATUS_NAMES, dtype=object)[parts[0]["status"].to_numpy(int)]
-        parts += [self._drift(kind, block, map_key) for kind in (PREVIOUS, LAST)]
+        parts += [self._drift(kind, block, map_key) for kind in self._drifts]
         parts += [_columns(figures, IMAGES, block.rows), self._queries(block)]
         frame = pd.concat([self._texts.iloc[block.rows].reset_index(drop=True), *parts], axis=1)
         for number, (name, value) in enumerate({**about, **what}.items()):

@@ -1,4 +1,4 @@
-"""All checkpoints side by side, with what changed from one to the next and to the last of its series."""
+"""All checkpoints side by side, with what changed from one to another of its series."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from pipeline.store.fences import Fence
 from pipeline.store.groups import JOINED
 from pipeline.store.tables import read_dataset, without_attributes, write_dataset
 from pipeline.work.executors import run_blocks
-from stages.stats.images import LAST, PREVIOUS
 
 
 def write_joined(run: Run, inputs: Sequence[FigureInputs], mark: str, fence: Fence) -> None:
-    """Join the checkpoints, and add the drift from the previous and to the last one of each series, from the figures of their images."""
-    drifts = run_blocks(run.settings.compute, lambda one: drift_to(run, one, PREVIOUS).merge(drift_to(run, one, LAST)), inputs)
+    """Join the checkpoints, and add the drift between those of a series, from the figures of their images."""
+    drifts = run_blocks(run.settings.compute, lambda one: xr.merge([drift_to(run, one, kind) for kind in one.others]), inputs)
     parts = [without_attributes(read_dataset(run.stats_path, one.name)).merge(drift) for one, drift in zip(inputs, drifts, strict=True)]
     odd = [one.name for one, part in zip(inputs, parts, strict=True) if _shape(part) != _shape(parts[0])]
     if odd:

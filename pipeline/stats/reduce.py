@@ -64,7 +64,7 @@ def _figures_of(run: Run, one: FigureInputs, fence: Fence) -> xr.Dataset:
 
 
 def drift_to(run: Run, one: FigureInputs, kind: str) -> xr.Dataset:
-    """Drift from the previous checkpoint, or to the last; nothing where there is none to compare with."""
+    """Drift from the previous, the first or to the last checkpoint; nothing where there is none to compare with."""
     if kind not in one.others:
         return xr.Dataset()
     found = reduced_drifts(run.figures(one.name).values, one.groups.members, one.map_keys, kind)

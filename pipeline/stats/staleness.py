@@ -28,8 +28,8 @@ from stages.cam.map_keys import MapKey
 from stages.index.variants import chosen_samples
 from stages.labels import CheckpointName, series_of
 from stages.recent import Recent
+from stages.stats.compared import COMPARED
 from stages.stats.groups import Groups
-from stages.stats.images import LAST, PREVIOUS
 
 VERSION = 7
 
@@ -43,7 +43,7 @@ class FigureInputs:
     blocks : sequence of Block
         Of the features.
     others : mapping
-        PREVIOUS and LAST -> name of the checkpoint of its series that it is compared with, where there is one of the same images and grid.
+        Of COMPARED -> name of the checkpoint of its series that it is compared with, where there is one of the same images and grid.
     compared : str
         Digest of the maps of these. It is not part of `made_with`: drift is added where the checkpoints are joined.
     """
@@ -77,9 +77,10 @@ def _with_neighbours(run: Run, inputs: Sequence[FigureInputs]) -> list[FigureInp
     grids = {one.name: _grid(run, one.name) for one in inputs}
     for numbers in series_of([CheckpointName(one.name, one.epoch, one.series) for one in inputs]).values():
         for place, number in enumerate(numbers):
-            one, last = inputs[number], inputs[numbers[-1]]
-            others = {PREVIOUS: inputs[numbers[place - 1]] if place else None, LAST: last}
-            there = {kind: other for kind, other in others.items() if other is not None and grids[other.name] == grids[one.name]}
+            one = inputs[number]
+            places = {kind: COMPARED[kind](place, len(numbers)) for kind in run.settings.stats.drift}
+            others = {kind: inputs[numbers[other]] for kind, other in places.items() if other is not None}
+            there = {kind: other for kind, other in others.items() if grids[other.name] == grids[one.name]}
             maps = {kind: stamp([other.made_with[key] for key in ("heat_maps", "features")]) for kind, other in there.items()}
             names = {kind: other.name for kind, other in there.items()}
             found[number] = replace(one, others=names, compared=stamp(maps))
@@ -106,7 +107,7 @@ def _inputs_of(run: Run, name: str, grouped: Recent[tuple[str, bytes], tuple[lis
     valid = valid_samples(run, features)
     same = layout_notes(features)["texts"] or name, valid.tobytes()
     variants, groups = grouped.get(same, lambda: _grouped(run, features, valid))
-    settings = run.settings.stats.model_dump(mode="json")
+    settings = run.settings.stats.model_dump(mode="json", exclude={"drift"})
     made_with = {
         "heat_maps": stamp(stamps),
         "features": content_stamp(features),
@@ -140,7 +141,7 @@ def stale_ones(run: Run, inputs: Sequence[FigureInputs]) -> list[FigureInputs]:
 
 def joined_stamp(inputs: Sequence[FigureInputs]) -> str:
     """Digest of what the group that joins all checkpoints is made of."""
-    return stamp([[one.stamp, one.epoch, one.series] for one in inputs])
+    return stamp([[one.stamp, one.epoch, one.series, list(one.others)] for one in inputs])
 
 
 def open_stats(run: Run) -> xr.Dataset:

@@ -19,9 +19,10 @@ from pipeline.store.tables import group_attributes
 from stages.cam.map_keys import MapKey
 from stages.schema import MASKS, Variable
 from stages.stats.agreement import by_position, pairs_of
+from stages.stats.compared import COMPARED
 from stages.stats.figures import DRIFT_FIGURES, IMAGE_FIGURES, MAP_FIGURES, columns_of, wanted_figures
 from stages.stats.heats import exact_beside
-from stages.stats.images import AGREEMENT, IMAGES, LAST, MAPS, PREVIOUS, keys_of, sizes_of
+from stages.stats.images import AGREEMENT, IMAGES, MAPS, keys_of, sizes_of
 from stages.stats.modules import MODULE_FEATURES
 from stages.stats.retrieval import QUERY_FIGURES
 
@@ -43,7 +44,7 @@ class Named(Protocol):
 
     @property
     def others(self) -> Mapping[str, str]:
-        """PREVIOUS and LAST -> name of a checkpoint."""
+        """Of COMPARED -> name of a checkpoint."""
 
 
 Pending = list[tuple[Block, frozenset[str]]]
@@ -56,7 +57,7 @@ def sources_of(run: Run, one: Named) -> Sources:
 
 def whole_stamp(run: Run, one: FigureInputs) -> str:
     """Digest of what all figures of a checkpoint's images are made of."""
-    settings = {key: value for key, value in run.settings.stats.model_dump(mode="json").items() if key != "sanity_samples"}
+    settings = run.settings.stats.model_dump(mode="json", exclude={"sanity_samples", "drift"})  # `compared` says which drift
     own = {key: one.made_with[key] for key in ("heat_maps", "features", "variants")}
     return stamp([own, one.compared, settings, FIGURES_VERSION])
 
@@ -191,7 +192,7 @@ def stale_figures(run: Run, names: Sequence[str]) -> dict[str, str]:
 
 def own_pending(pending: Pending) -> Pending:
     """Leave out the drift between checkpoints: it changes with their order, and with every new one, and a checkpoint's own figures do not."""
-    return [(block, keys) for block, keys in pending if any(key.split("/")[0] not in (PREVIOUS, LAST) for key in keys)]
+    return [(block, keys) for block, keys in pending if any(key.split("/")[0] not in COMPARED for key in keys)]
 
 
 def _why_stale(run: Run, one: FigureInputs, pending: Pending, *, is_stale: bool) -> str:

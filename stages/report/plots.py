@@ -34,6 +34,10 @@ _MOST_TICKS = 10
 _LEVEL_CHARACTERS = 44  # of all names below the axis: what fits side by side
 _NAME_CHARACTERS = 26  # of a name that stands aslant
 _SLANT_INCHES = 0.9  # that such names add to a figure's height
+_DRIFTS = {  # title, and which checkpoint a map is compared with
+    "cosine_to_last": ("Drift to the last checkpoint", "last"),
+    "cosine_to_first": ("Drift from the first checkpoint", "first"),
+}
 _BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555")  # Okabe and Ito: told apart by colour-blind readers
 
@@ -118,22 +122,16 @@ def _boundaries(stats: xr.Dataset) -> list[Plot]:
 
 
 def _drift(stats: xr.Dataset) -> list[Plot]:
-    if "cosine_to_last" not in stats or stats.sizes["checkpoint"] < 2:
+    if stats.sizes["checkpoint"] < 2:
         return []
+    return [plot for name, (title, where) in _DRIFTS.items() if name in stats for plot in _drift_plot(stats, name, title, where)]
+
+
+def _drift_plot(stats: xr.Dataset, name: str, title: str, where: str) -> list[Plot]:
     chosen = [map_key for map_key in stats["product"].values if str(map_key).startswith("aligned/")]
-    lines = {str(map_key): mean_of_views(stats["cosine_to_last"].sel(product=map_key)).values for map_key in chosen}
-    return (
-        [
-            _line_plot(
-                stats,
-                "Drift to the last checkpoint",
-                "Mean cosine of each image's raw map with its map at the last checkpoint of its series; views weighted equally.",
-                lines,
-            )
-        ]
-        if lines
-        else []
-    )
+    lines = {str(map_key): mean_of_views(stats[name].sel(product=map_key)).values for map_key in chosen}
+    told = f"Mean cosine of each image's raw map with its map at the {where} checkpoint of its series; views weighted equally."
+    return [_line_plot(stats, title, told, lines)] if lines else []
 
 
 def _agreement(stats: xr.Dataset) -> list[Plot]:

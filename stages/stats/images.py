@@ -1,7 +1,7 @@
 """All figures of some images of a checkpoint, and what becomes of them over groups: plain arrays, each with a key.
 
-`images` holds the figures of an image, `maps/<map>` those of one of its maps, `previous/<map>` and `last/<map>` those of the map there and at
-another checkpoint, `agreement/<position>` the rank correlations between the maps of a position.
+`images` holds the figures of an image, `maps/<map>` those of one of its maps, `previous/<map>`, `first/<map>` and `last/<map>` those of the map
+there and at another checkpoint, `agreement/<position>` the rank correlations between the maps of a position.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from safenet.architecture import Architecture
 from stages.cam.map_keys import MapKey
 from stages.schema import Arrays
 from stages.stats.agreement import agreement, by_position, reduced_agreement
+from stages.stats.compared import COMPARED
 from stages.stats.drift import RankedMaps, ranked
 from stages.stats.figures import DRIFT_FIGURES, IMAGE_FIGURES, MAP_FIGURES, drifts_of, figures_of, figures_of_map, reduced, wanted_figures
 from stages.stats.groups import Groups
@@ -25,12 +26,12 @@ from stages.stats.modules import MODULE_FEATURES, WARP_FIGURES, Modules
 from stages.stats.settings import StatsSettings
 from stages.stats.trust import STATUS_NAMES
 
-IMAGES, MAPS, AGREEMENT, PREVIOUS, LAST = "images", "maps", "agreement", "previous", "last"
+IMAGES, MAPS, AGREEMENT = "images", "maps", "agreement"
 Variables = dict[str, tuple[tuple[str, ...], NDArray[Any]]]
 
 
 def keys_of(map_keys: Sequence[MapKey], kinds: Iterable[str] = ()) -> list[str]:
-    """Return the keys of all arrays of figures; `kinds` are those of PREVIOUS and LAST that there is a checkpoint to compare with."""
+    """Return the keys of all arrays of figures; `kinds` are those of COMPARED that there is a checkpoint to compare with."""
     positions = [f"{AGREEMENT}/{position}" for position in by_position(map_keys)]
     return [IMAGES, *(f"{kind}/{map_key.key}" for kind in (MAPS, *kinds) for map_key in map_keys), *positions]
 
@@ -63,7 +64,7 @@ def map_figures(
     features : mapping
         `theta` and `source_cell` of the same samples, and MASKS where there are masks.
     others : mapping
-        PREVIOUS and LAST -> maps of another checkpoint, (sample, y, x), by their keys. Figures of a map that it lacks are NaN.
+        Of COMPARED -> maps of another checkpoint, (sample, y, x), by their keys. Figures of a map that it lacks are NaN.
     map_keys : sequence of MapKey
         All maps of the checkpoint at the positions that `wanted` speaks of.
     wanted : collection of str
@@ -105,7 +106,7 @@ def _needed(map_keys: Sequence[MapKey], wanted: Collection[str], network: Archit
 
 
 def _names(key: MapKey) -> list[tuple[str, str]]:
-    return [*((kind, key.key) for kind in (MAPS, PREVIOUS, LAST)), (AGREEMENT, key.position)]
+    return [*((kind, key.key) for kind in (MAPS, *COMPARED)), (AGREEMENT, key.position)]
 
 
 def reduced_images(
@@ -146,7 +147,7 @@ def reduced_images(
 def reduced_drifts(
     read: Callable[[str], NDArray[np.floating]], members: Sequence[NDArray[np.intp]], map_keys: Sequence[MapKey], kind: str
 ) -> Variables:
-    """Reduce the drift from the previous checkpoint, or to the last; parameters as in `reduced_images`."""
+    """Reduce the drift from the previous, the first or to the last checkpoint; parameters as in `reduced_images`."""
     drifts = _by_map([reduced(DRIFT_FIGURES, read(f"{kind}/{key.key}"), members, {}) for key in map_keys])
     return {f"{name}_to_{kind}": values for name, values in drifts.items()}
 

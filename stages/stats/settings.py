@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stages.cam.settings import LOW_CONTRAST_BELOW
+from stages.naming import known
+from stages.stats.compared import COMPARED, LAST, PREVIOUS
 from stages.targets.names import parse_target
 
 Baseline = Literal["blur", "mean"]
@@ -24,7 +26,17 @@ class StatsSettings(BaseModel):
     )
     top_share: float = Field(0.1, gt=0, le=1, description="share of the cells that the figure `top` uses")
     overlap_share: float = Field(0.2, gt=0, le=1, description="share of the cells that the drift figure `overlap` uses")
+    drift: tuple[str, ...] = Field(
+        (PREVIOUS, LAST),
+        description="checkpoints of its series that each is compared with: previous, first, last. A new checkpoint makes drift to the last anew",
+    )
     sanity_samples: int = Field(64, ge=0, description="number of images that the head-randomisation check uses, evenly spread; 0: none")
+
+    @field_validator("drift")
+    @classmethod
+    def _known_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        asked = {known(name, COMPARED, "stats.drift") for name in value}
+        return tuple(kind for kind in COMPARED if kind in asked)
 
 
 class PixelSettings(BaseModel):

@@ -5,17 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from disk_content import content
 
 from pipeline.cam.stage import cam
 from pipeline.extract.stage import extract
+from pipeline.look.image_table import write_image_table
 from pipeline.look.plan import plan
 from pipeline.look.verify import verify
 from pipeline.stats import figures as figures_module
 from pipeline.stats.stage import stats
+from pipeline.stats.staleness import open_stats
 from pipeline.work.share import Share
 from safenet.checkpoint import save_checkpoint
-from stages.stats.images import AGREEMENT, IMAGES, LAST, MAPS
+from stages.stats.compared import LAST
+from stages.stats.images import AGREEMENT, IMAGES, MAPS
+from stages.stats.settings import StatsSettings
 
 
 @pytest.fixture
@@ -49,6 +54,45 @@ def test_a_new_checkpoint_costs_the_others_the_drift_to_the_last_alone(lab, fini
     assert stats(run).computed == 1
     assert {key.split("/")[0] for name, _, keys in made if name != "net_003" for key in keys} == {LAST}
     assert all(IMAGES in keys for name, _, keys in made if name == "net_003")
+
+
+def test_drift_from_the_first_checkpoint_costs_the_others_nothing(lab, finished_copy, make_network, made, tmp_path):
+    """With `previous` and `first`, one more checkpoint costs its own share alone; asking for other drift computes that drift alone."""
+    folder, first = Path(shutil.copytree(lab.checkpoints, tmp_path / "checkpoints")), "stats.drift=['first','previous']"
+    before = xr.open_zarr(finished_copy / "stats.zarr" / "all_checkpoints").load()
+    run = lab.run(finished_copy, first)
+    assert stats(run).computed == 0, "a checkpoint's own figures are the same"
+    assert {key.split("/")[0] for _, _, keys in made for key in keys} == {"first"}
+    found = open_stats(run)
+    assert "spearman_to_last" not in found and "boundary_changed_to_last" not in found
+    xr.testing.assert_identical(found["cosine_to_previous"].drop_attrs(), before["cosine_to_previous"].drop_attrs())
+    np.testing.assert_allclose(found["cosine_to_first"].sel(checkpoint="net_000", product="aligned/none/l2_norm").values, 1, rtol=1e-6)
+    np.testing.assert_array_equal(
+        found["spearman_to_first"].sel(checkpoint="net_001"), found["spearman_to_previous"].sel(checkpoint="net_001"), "the same pair"
+    )
+    made.clear()
+    save_checkpoint(folder / "net_003.pth", make_network(3), epoch=3, class_names=("0000", "0001", "0002"))
+    run = lab.run(finished_copy, first, f"extract.checkpoints=['{folder}/net_*.pth']")
+    extract(run)
+    cam(run)
+    assert stats(run).computed == 1
+    assert {name for name, _, _ in made} == {"net_003"}
+    assert verify(run).faults == []
+    write_image_table(run, tmp_path / "figures.csv")
+    columns = (tmp_path / "figures.csv").read_text().splitlines()[0].split(",")
+    assert {"cosine_to_first", "cosine_to_previous"} <= set(columns) and "cosine_to_last" not in columns
+
+
+def test_what_there_is_to_compare_with_is_named():
+    with pytest.raises(ValueError, match=r"stats.drift: 'lst' is unknown. Did you mean 'last'\? Known: first, last, previous"):
+        StatsSettings(drift=("lst",))
+    assert StatsSettings(drift=("last", "previous", "last")) == StatsSettings(), "their order says nothing"
+
+
+def test_without_drift_the_checkpoints_stand_side_by_side_alone(lab, finished_copy, made):
+    run = lab.run(finished_copy, "stats.drift=[]")
+    stats(run)
+    assert not made and not [name for name in open_stats(run) if "_to_" in str(name)]
 
 
 def test_a_setting_makes_what_depends_on_it_again(lab, finished_copy, made):

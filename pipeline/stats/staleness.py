@@ -130,7 +130,7 @@ def _grouped(run: Run, features: GroupStore, valid: NDArray[np.bool_]) -> tuple[
 
 def is_fresh(run: Run, group: str, mark: str) -> bool:
     """Whether a stored group is made of this, and undamaged."""
-    return group_attributes(run.stats_path, group).get("stamp") == mark and not dataset_seal(run.stats_path, group).faults()
+    return group_attributes(run.stats_path, group).get("stamp") == mark and not dataset_seal(run.stats_path, group).is_changed()
 
 
 def stale_ones(run: Run, inputs: Sequence[FigureInputs]) -> list[FigureInputs]:

@@ -6,13 +6,14 @@ samples have their own proof in the ledger.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from crc32c import crc32c
 
-from pipeline.disk.places import Place, each
+from pipeline.disk.places import Place, each, status_of
 from pipeline.disk.records import PARTIAL, read_record, write_atomically, write_record
 from pipeline.disk.unchanged import Unchanged
 
@@ -203,6 +204,14 @@ class Seal:
         """Check every sealed file."""
         return self._faults(None)
 
+    def is_changed(self) -> bool:
+        """Whether a file is not the sealed one. Files that have not been touched since they were sealed, as sizes and times tell, are not read."""
+        sealed = status_of(self.path)
+        if not isinstance(sealed, os.stat_result):
+            return bool(self.faults())
+        files = self._record.get("files", {})
+        return bool(self._faults([name for name, sums in files.items() if not _is_untouched(self.root / name, sums, sealed)]))
+
     def _faults(self, names: Sequence[str] | None) -> list[Fault]:
         """Check some files (None: all). Look again where the record changed meanwhile: its writer changes a file, and then the record."""
         record = self._record
@@ -213,6 +222,12 @@ class Seal:
     def _as_they_are(self, names: Iterable[str]) -> dict[str, list[list[int]]]:
         listed = list(names)
         return dict(zip(listed, each(self.root, lambda name: [_checksum((self.root / name).read_bytes())], listed), strict=True))
+
+
+def _is_untouched(file: Place, sums: Sequence[Sequence[int]], sealed: os.stat_result) -> bool:
+    """Whether a file was last written, renamed or copied before it was sealed, and has the length that was sealed."""
+    status = status_of(file)
+    return isinstance(status, os.stat_result) and status.st_ctime_ns <= sealed.st_ctime_ns and any(status.st_size == length for _, length in sums)
 
 
 def _checksum(content: bytes) -> list[int]:

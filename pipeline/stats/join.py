@@ -7,19 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from pipeline.disk.stamps import stamp
 from pipeline.run.directory import Run
 from pipeline.stats.reduce import drift_to
 from pipeline.stats.staleness import FigureInputs
 from pipeline.store.fences import Fence
-from pipeline.store.groups import JOINED
-from pipeline.store.tables import read_dataset, without_attributes, write_dataset
+from pipeline.store.groups import JOINED, DamagedStoreError
+from pipeline.store.tables import group_attributes, read_dataset, without_attributes, write_dataset
 from pipeline.work.executors import run_blocks
 
 
 def write_joined(run: Run, inputs: Sequence[FigureInputs], mark: str, fence: Fence) -> None:
-    """Join the checkpoints, and add the drift between those of a series, from the figures of their images."""
-    drifts = run_blocks(run.settings.compute, lambda one: xr.merge([drift_to(run, one, kind) for kind in one.others]), inputs)
-    parts = [without_attributes(read_dataset(run.stats_path, one.name)).merge(drift) for one, drift in zip(inputs, drifts, strict=True)]
+    """Join the checkpoints, and add the drift between those of a series, from the figures of their images.
+
+    Drift that was joined before and is of the same maps is taken from there: a new checkpoint need not read the figures of all others.
+    """
+    parts = [without_attributes(read_dataset(run.stats_path, one.name)).merge(drift) for one, drift in zip(inputs, _drifts(run, inputs), strict=True)]
     odd = [one.name for one, part in zip(inputs, parts, strict=True) if _shape(part) != _shape(parts[0])]
     if odd:
         raise ValueError(
@@ -31,7 +34,40 @@ def write_joined(run: Run, inputs: Sequence[FigureInputs], mark: str, fence: Fen
         epoch=("checkpoint", np.array([np.nan if one.epoch is None else one.epoch for one in inputs], float)),
         series=("checkpoint", np.array([one.series for one in inputs], dtype=object)),
     )
-    write_dataset(run.stats_path, JOINED, joined, {"stamp": mark}, fence)
+    write_dataset(run.stats_path, JOINED, joined, {"stamp": mark, "drifts": {one.name: _drift_stamp(one) for one in inputs}}, fence)
+
+
+def _drifts(run: Run, inputs: Sequence[FigureInputs]) -> list[xr.Dataset]:
+    noted = group_attributes(run.stats_path, JOINED).get("drifts", {})
+    joined = _joined_before(run) if noted else xr.Dataset()
+    there = {one.name for one in inputs if noted.get(one.name) == _drift_stamp(one) and one.name in joined.get("checkpoint", ())}
+    missing = [one for one in inputs if one.name not in there]
+    made = dict(zip((one.name for one in missing), run_blocks(run.settings.compute, lambda one: _drift_of(run, one), missing), strict=True))
+    return [_taken(joined, one) if one.name in there else made[one.name] for one in inputs]
+
+
+def _joined_before(run: Run) -> xr.Dataset:
+    try:
+        return without_attributes(read_dataset(run.stats_path, JOINED))
+    except DamagedStoreError:
+        return xr.Dataset()
+
+
+def _drift_of(run: Run, one: FigureInputs) -> xr.Dataset:
+    return xr.merge([drift_to(run, one, kind) for kind in one.others])
+
+
+def _taken(joined: xr.Dataset, one: FigureInputs) -> xr.Dataset:
+    """The drift of a checkpoint, as `_drift_of` returns it."""
+    names = [name for name in joined.data_vars if str(name).endswith(tuple(f"_to_{kind}" for kind in one.others))]
+    labels = {"group": list(one.groups.name), "product": [key.key for key in one.map_keys]}
+    at = joined[names].sel(checkpoint=one.name).drop_vars(["checkpoint", "epoch", "series"])
+    return at.sel({dim: wanted for dim, wanted in labels.items() if dim in at.dims})
+
+
+def _drift_stamp(one: FigureInputs) -> str:
+    """Digest of what the drift of a checkpoint is made of: its own maps and groups, and the maps of the others."""
+    return stamp([one.stamp, one.compared])
 
 
 def _shape(part: xr.Dataset) -> dict[str, int]:

@@ -14,6 +14,7 @@ from pipeline.look.image_table import write_image_table
 from pipeline.look.plan import plan
 from pipeline.look.verify import verify
 from pipeline.stats import figures as figures_module
+from pipeline.stats import join
 from pipeline.stats.stage import stats
 from pipeline.stats.staleness import open_stats
 from pipeline.work.share import Share
@@ -81,6 +82,35 @@ def test_drift_from_the_first_checkpoint_costs_the_others_nothing(lab, finished_
     write_image_table(run, tmp_path / "figures.csv")
     columns = (tmp_path / "figures.csv").read_text().splitlines()[0].split(",")
     assert {"cosine_to_first", "cosine_to_previous"} <= set(columns) and "cosine_to_last" not in columns
+
+
+@pytest.mark.parametrize("kinds", ["['previous','last']", "['first','previous']"])
+def test_drift_that_was_joined_before_is_joined_again_without_its_images(lab, finished_copy, make_network, monkeypatch, tmp_path, kinds):
+    """Of the checkpoints before a new one: unless it is the drift to the last. The joined group is the one that all figures give."""
+    folder, joined = Path(shutil.copytree(lab.checkpoints, tmp_path / "checkpoints")), finished_copy / "stats.zarr" / "all_checkpoints"
+    stats(lab.run(finished_copy, f"stats.drift={kinds}"))
+    save_checkpoint(folder / "net_003.pth", make_network(3), epoch=3, class_names=("0000", "0001", "0002"))
+    run = lab.run(finished_copy, f"stats.drift={kinds}", f"extract.checkpoints=['{folder}/net_*.pth']")
+    extract(run)
+    cam(run)
+    reduced, original = set(), join.drift_to
+    monkeypatch.setattr(join, "drift_to", lambda run, one, kind: reduced.add(one.name) or original(run, one, kind))
+    stats(run)
+    assert reduced == ({"net_003"} if "first" in kinds else {"net_000", "net_001", "net_002", "net_003"})
+    found = content(joined)
+    shutil.rmtree(joined)
+    (finished_copy / "ledger" / "stats" / "all_checkpoints" / "layout.json").unlink()
+    stats(run)
+    assert len(reduced) == 4 and content(joined) == found
+
+
+def test_a_damaged_joined_group_is_made_again_from_the_images(lab, finished_copy):
+    run, joined = lab.run(finished_copy), finished_copy / "stats.zarr" / "all_checkpoints"
+    before = content(joined)
+    (file,) = joined.joinpath("cosine_to_last").glob("c*")
+    file.write_bytes(b"damaged")
+    stats(run)
+    assert content(joined) == before
 
 
 def test_what_there_is_to_compare_with_is_named():

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from pipeline.features.texts import texts_of
 from pipeline.features.variants import stored_variants
 from pipeline.run.directory import Run
 from pipeline.stats.sanity import sanity_of
@@ -22,6 +23,7 @@ from pipeline.work.executors import run_blocks
 from pipeline.work.log import log
 from stages.cam.map_keys import MapKey
 from stages.stats.agreement import by_position
+from stages.stats.bootstrap import PlaceBootstrap
 from stages.stats.drift import boundary_changed
 from stages.stats.gallery import Gallery
 from stages.stats.groups import labelled
@@ -53,11 +55,12 @@ class ReduceWork:
 def _figures_of(run: Run, one: FigureInputs, fence: Fence) -> xr.Dataset:
     """Return the figures of a checkpoint, dims (group, product, ...)."""
     sources, figures = sources_of(run, one), run.figures(one.name)
-    found = reduced_images(figures.values, one.groups, one.map_keys, sources.network, masks=sources.has_masks)
+    bootstrap = _bootstrap_of(run, one)
+    found = reduced_images(figures.values, one.groups, one.map_keys, sources.network, masks=sources.has_masks, bootstrap=bootstrap)
     if one.map_keys:
         found |= _mean_maps(run, one, sources.cams)
     gallery = gallery_of(one, sources.features)
-    retrieval = gallery.reduced(_queries(run, one, gallery, fence)).merge(
+    retrieval = gallery.reduced(_queries(run, one, gallery, fence), bootstrap).merge(
         retrieval_by_variant(gallery, stored_variants(run, sources.features), one.variants)
     )
     return labelled(found, one.groups, one.map_keys).merge(sanity_of(run, one)).merge(retrieval)  # the maps keep their order
@@ -67,12 +70,17 @@ def drift_to(run: Run, one: FigureInputs, kind: str) -> xr.Dataset:
     """Drift from the previous, the first or to the last checkpoint; nothing where there is none to compare with."""
     if kind not in one.others:
         return xr.Dataset()
-    found = reduced_drifts(run.figures(one.name).values, one.groups.members, one.map_keys, kind)
+    found = reduced_drifts(run.figures(one.name).values, one.groups, one.map_keys, kind, _bootstrap_of(run, one))
     features = [run.features(name).arrays(["boundary", "saliency"]) for name in (one.others[kind], one.name)]
     if features[0]["boundary"].shape == features[1]["boundary"].shape:
         changed = boundary_changed(features[0], features[1])
         found[f"boundary_changed_to_{kind}"] = (("group",), np.array([mean(changed[chosen], {}) for chosen in one.groups.members]))
     return labelled(found, one.groups, one.map_keys)
+
+
+def _bootstrap_of(run: Run, one: FigureInputs) -> PlaceBootstrap:
+    features = run.features(one.name)
+    return PlaceBootstrap.of(texts_of(run, features, "place"), texts_of(run, features, "split"))
 
 
 def _queries(run: Run, one: FigureInputs, gallery: Gallery, fence: Fence) -> NDArray[np.floating]:

@@ -31,7 +31,7 @@ from stages.recent import Recent
 from stages.stats.compared import COMPARED
 from stages.stats.groups import Groups
 
-VERSION = 7
+VERSION = 8
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,13 @@ def columns_of(table: Mapping[str, Figure], sizes: Mapping[str, int]) -> list[st
     return [column for name, row in table.items() for column in _columns(name, row, sizes)]
 
 
+def mean_columns(table: Mapping[str, Figure], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Those of `columns_of` whose mean is told of a group -> their numbers."""
+    columns, means = columns_of(table, sizes), [name for name, row in table.items() if any(one.function is mean for one in row.reductions)]
+    chosen = {column for name in means for column in _columns(name, table[name], sizes)}
+    return {column: number for number, column in enumerate(columns) if column in chosen}
+
+
 def _columns(name: str, row: Figure, sizes: Mapping[str, int]) -> list[str]:
     named = modules.WARP_FIGURES if row.dims == ("warp",) else range(1, _width(row, sizes) + 1)
     return [f"{name}_{one}" for one in named] if row.dims else [name]

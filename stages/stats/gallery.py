@@ -10,9 +10,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from stages.finite import finite_rows, whole_or_nothing
-from stages.stats.retrieval import JUNK, QUERY_FIGURES, descriptors, search, summary
+from stages.stats.bootstrap import PlaceBootstrap
+from stages.stats.intervals import BOUNDS
+from stages.stats.retrieval import JUNK, QUERY_FIGURES, RETRIEVAL_FIGURES, descriptors, outcomes, search, summary
 
-RETRIEVAL_FIGURES = ("recall_1", "recall_5", "recall_10", "recall_top1pct", "average_precision")
 RETRIEVAL_COUNTS = ("queries", "queries_unmatched", "queries_not_finite", "gallery_not_finite")
 DIRECTIONS: Mapping[str, tuple[str, str]] = {"drone to satellite": ("drone", "satellite"), "satellite to drone": ("satellite", "drone")}
 Embedding = Callable[[NDArray[np.intp]], Sequence[NDArray[np.floating]]]
@@ -78,13 +79,16 @@ class Gallery:
                 found[asked] = search(self._descriptors, number, asked, np.flatnonzero(gallery & self.finite & (self.place != JUNK)))
         return found
 
-    def reduced(self, figures: NDArray[np.floating]) -> xr.Dataset:
+    def reduced(self, figures: NDArray[np.floating], bootstrap: PlaceBootstrap | None = None) -> xr.Dataset:
         """Recall and average precision in both directions, dims (direction,); NaN where there are no queries or no gallery.
 
         Parameters
         ----------
         figures : float [sample, 4]
             Of `figures`.
+        bootstrap : PlaceBootstrap, optional
+            Of all images. With it there are `retrieval_interval` (direction, retrieval, bound), and `retrieval_draws` (direction, retrieval, draw),
+            the figures over each draw: differences between checkpoints are those of their draws.
 
         Returns
         -------
@@ -95,7 +99,26 @@ class Gallery:
         rows = [self._one_direction(figures, self.queries_of(views), self.gallery_of(views)) for views in DIRECTIONS.values()]
         names = (*RETRIEVAL_FIGURES, *RETRIEVAL_COUNTS)
         found = {name: ("direction", np.array([row.get(name, np.nan) for row in rows])) for name in names}
-        return xr.Dataset(found, coords={"direction": np.array(list(DIRECTIONS), dtype=object)})
+        told = xr.Dataset(found, coords={"direction": np.array(list(DIRECTIONS), dtype=object)})
+        return told.merge(self._certainty(figures, bootstrap)) if bootstrap else told
+
+    def _certainty(self, figures: NDArray[np.floating], bootstrap: PlaceBootstrap) -> xr.Dataset:
+        """Draws of both directions, float32 because they are only compared, and their intervals."""
+        draws, bounds = [], []
+        for views in DIRECTIONS.values():
+            asking, gallery = np.flatnonzero(self.queries_of(views)), self.gallery_of(views)
+            values = outcomes(figures[asking], int((gallery & self.finite).sum()))
+            there = asking if gallery.any() else asking[:0]
+            draws.append(bootstrap.means(values[: len(there)], there))
+            bounds.append(bootstrap.interval(draws[-1], there))
+        names = {"retrieval": list(RETRIEVAL_FIGURES), "bound": list(BOUNDS), "direction": list(DIRECTIONS)}
+        return xr.Dataset(
+            {
+                "retrieval_interval": (("direction", "retrieval", "bound"), np.stack(bounds)),
+                "retrieval_draws": (("direction", "retrieval", "draw"), np.stack(draws).swapaxes(1, 2).astype(np.float32)),
+            },
+            coords={dim: np.array(values, dtype=object) for dim, values in names.items()},
+        )
 
     def _one_direction(self, figures: NDArray[np.floating], query: NDArray[np.bool_], gallery: NDArray[np.bool_]) -> dict[str, float]:
         counts = {

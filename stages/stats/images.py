@@ -16,12 +16,25 @@ from safenet.architecture import Architecture
 from stages.cam.map_keys import MapKey
 from stages.schema import Arrays
 from stages.stats.agreement import agreement, by_position, reduced_agreement
+from stages.stats.bootstrap import PlaceBootstrap
 from stages.stats.compared import COMPARED
 from stages.stats.drift import RankedMaps, ranked
-from stages.stats.figures import DRIFT_FIGURES, IMAGE_FIGURES, MAP_FIGURES, drifts_of, figures_of, figures_of_map, reduced, wanted_figures
+from stages.stats.figures import (
+    DRIFT_FIGURES,
+    IMAGE_FIGURES,
+    MAP_FIGURES,
+    Figure,
+    drifts_of,
+    figures_of,
+    figures_of_map,
+    mean_columns,
+    reduced,
+    wanted_figures,
+)
 from stages.stats.groups import Groups
 from stages.stats.heat import Float
 from stages.stats.heats import exact_beside, heats_of
+from stages.stats.intervals import intervals, of_no_map, side_by_side
 from stages.stats.modules import MODULE_FEATURES, WARP_FIGURES, Modules
 from stages.stats.settings import StatsSettings
 from stages.stats.trust import STATUS_NAMES
@@ -116,6 +129,7 @@ def reduced_images(
     network: Architecture,
     *,
     masks: bool,
+    bootstrap: PlaceBootstrap | None = None,
 ) -> Variables:
     """Reduce the figures of all images to those of groups; one array of figures at a time is in memory.
 
@@ -128,28 +142,52 @@ def reduced_images(
     network : Architecture
     masks : bool
         Whether there are figures that need a mask.
+    bootstrap : PlaceBootstrap, optional
+        Without it there are no intervals.
 
     Returns
     -------
     dict
-        Name -> (dims, float64 values), dims (group, product, ...).
+        Name -> (dims, float64 values), dims (group, product, ...). Intervals as `intervals.side_by_side` names them.
     """
     members, sizes, table = groups.members, sizes_of(network), wanted_figures(MAP_FIGURES, masks=masks)
-    found: Variables = {name: (("group", *dims), values) for name, (dims, values) in reduced(IMAGE_FIGURES, read(IMAGES), members, sizes).items()}
+    of_images = read(IMAGES)
+    found: Variables = {name: (("group", *dims), values) for name, (dims, values) in reduced(IMAGE_FIGURES, of_images, members, sizes).items()}
     found["count"] = (("group",), groups.sizes)
+    if bootstrap:
+        columns = mean_columns(IMAGE_FIGURES, sizes)
+        found |= of_no_map(intervals(of_images, columns, groups, bootstrap), columns, "image_figure")
     if map_keys:
-        found |= _by_map([reduced(table, read(f"{MAPS}/{key.key}"), members, sizes) for key in map_keys])
+        found |= _by_maps(table, lambda key: read(f"{MAPS}/{key.key}"), groups, map_keys, sizes, bootstrap, "map_figure")
         agreements = {position: read(f"{AGREEMENT}/{position}") for position in by_position(map_keys)}
         found["agreement"] = (("group", "product", "other"), reduced_agreement(agreements, map_keys, members))
     return found
 
 
 def reduced_drifts(
-    read: Callable[[str], NDArray[np.floating]], members: Sequence[NDArray[np.intp]], map_keys: Sequence[MapKey], kind: str
+    read: Callable[[str], NDArray[np.floating]], groups: Groups, map_keys: Sequence[MapKey], kind: str, bootstrap: PlaceBootstrap | None = None
 ) -> Variables:
     """Reduce the drift from the previous, the first or to the last checkpoint; parameters as in `reduced_images`."""
-    drifts = _by_map([reduced(DRIFT_FIGURES, read(f"{kind}/{key.key}"), members, {}) for key in map_keys])
-    return {f"{name}_to_{kind}": values for name, values in drifts.items()}
+    drifts = _by_maps(DRIFT_FIGURES, lambda key: read(f"{kind}/{key.key}"), groups, map_keys, {}, bootstrap, "drift_figure")
+    return {name if name == "drift_figure" else f"{name}_to_{kind}": values for name, values in drifts.items()}
+
+
+def _by_maps(
+    table: Mapping[str, Figure],
+    read: Callable[[MapKey], NDArray[np.floating]],
+    groups: Groups,
+    map_keys: Sequence[MapKey],
+    sizes: Mapping[str, int],
+    bootstrap: PlaceBootstrap | None,
+    dim: str,
+) -> Variables:
+    """Reduce the figures of one map after the other, each read once."""
+    means, certain, columns = [], [], mean_columns(table, sizes)
+    for key in map_keys:
+        values = read(key)
+        means.append(reduced(table, values, groups.members, sizes))
+        certain += [intervals(values, columns, groups, bootstrap)] if bootstrap else []
+    return _by_map(means) | (side_by_side(certain, columns, dim) if certain else {})
 
 
 def _by_map(figures: Sequence[Variables]) -> Variables:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Read = Callable[[NDArray[np.intp]], NDArray[np.float32]]
 RANKS = (1, 5, 10)
+RETRIEVAL_FIGURES = (*(f"recall_{k}" for k in RANKS), "recall_top1pct", "average_precision")
 JUNK = "-1"
 QUERY_FIGURES: Mapping[str, str] = MappingProxyType(  # the columns of `search`
     {
@@ -96,11 +97,15 @@ def summary(figures: NDArray[np.floating], size: int, misses: int = 0) -> dict[s
     misses : int
         Further queries that find nothing: those whose descriptor is not finite, which can be ranked against none.
     """
-    rank = np.concatenate([np.where(np.isnan(figures[:, 0]), np.inf, figures[:, 0]), np.full(misses, np.inf)])
-    precision = np.concatenate([figures[:, 1].astype(np.float64), np.zeros(misses)])
-    found = {f"recall_{k}": float((rank <= k).mean()) for k in RANKS}
-    found["recall_top1pct"] = float((rank <= round(0.01 * size) + 1).mean())
-    return {**found, "average_precision": float(precision.mean())}
+    total = outcomes(figures, size).sum(axis=0) / (len(figures) + misses)
+    return dict(zip(RETRIEVAL_FIGURES, total.tolist(), strict=True))
+
+
+def outcomes(figures: NDArray[np.floating], size: int) -> NDArray[np.float64]:
+    """What each query adds to the `summary`, float64 [Q, 5]: the columns of RETRIEVAL_FIGURES. A query without figures finds nothing."""
+    rank = np.where(np.isnan(figures[:, :1]), np.inf, figures[:, :1])
+    found = rank <= np.array([*RANKS, round(0.01 * size) + 1])
+    return np.concatenate([found, np.nan_to_num(figures[:, 1:2])], axis=1, dtype=np.float64)
 
 
 def retrieval_metrics(

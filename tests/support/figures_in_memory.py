@@ -63,7 +63,7 @@ def reduced(parts, cams, groups, network, *, masks=True, kinds=()):
 
     found = reduced_images(read, groups, map_keys, network, masks=masks)
     for kind in kinds:
-        found |= reduced_drifts(read, groups.members, map_keys, kind)
+        found |= reduced_drifts(read, groups, map_keys, kind)
     if map_keys:
         sums = MapSums.of([whole_or_nothing(cams[key.key].values) for key in map_keys], groups.index, len(groups.name))
         found |= {name: (("group", "product", "y", "x")[: values.ndim], values) for name, values in sums.statistics().items()}

@@ -50,13 +50,13 @@ def main() -> None:
 def measure(folder: Path, size: Size, rounds: int, more: Sequence[str]) -> None:
     """Lay out a run and print what each command takes."""
     run = stub_run(folder, size)
-    rows = [[name, f"{cpu:.2f}", f"{wall:.2f}", said] for name, cpu, wall, said in _all(run, size, rounds, more)]
+    rows = [[name, f"{cpu:.2f}", f"{wall:.2f}", said] for name, cpu, wall, said in _rows(run, size, rounds, more)]
     title = f"{size.checkpoints} checkpoints x {size.images:,} images x {3 * size.methods} maps"
     print_table(title, ("", "CPU, s", "wall, s", ""), rows)
     sys.stdout.flush()
 
 
-def _all(run: Run, size: Size, rounds: int, more: Sequence[str]) -> Iterator[tuple[str, float, float, str]]:
+def _rows(run: Run, size: Size, rounds: int, more: Sequence[str]) -> Iterator[tuple[str, float, float, str]]:
     yield from idle(run, size, rounds)
     for name in (name for name in ONE_MORE if name in more):
         yield from ONE_MORE[name](run, size)

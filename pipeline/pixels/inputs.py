@@ -13,7 +13,7 @@ from pipeline.checkpoints.files import CheckpointFile
 from pipeline.disk.stamps import stamp
 from pipeline.features.finished import content_stamp
 from pipeline.run.directory import MissingProductError, Run
-from pipeline.store.tables import dataset_seal, group_attributes
+from pipeline.store.tables import is_made_of
 from stages.cam.map_keys import MapKey
 from stages.targets.names import NO_TARGET, TargetName, parse_target
 
@@ -76,4 +76,4 @@ def inputs_of(run: Run, name: str, file: CheckpointFile | None) -> CurveInputs:
 
 def is_fresh(run: Run, one: CurveInputs) -> bool:
     """Whether the stored curves of a checkpoint are made of this, and undamaged."""
-    return group_attributes(run.pixels_path, one.name).get("stamp") == one.stamp and not dataset_seal(run.pixels_path, one.name).faults()
+    return is_made_of(run.pixels_path, one.name, one.stamp)

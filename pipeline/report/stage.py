@@ -24,7 +24,7 @@ from pipeline.store.tables import group_attributes
 from pipeline.work.stops import loading
 from stages.index.variants import variants_in
 
-VERSION = 4
+VERSION = 5
 _NETWORK = (
     "width {width}, depth {depth}, heads {heads}, {image_size} px in patches of {patch_size} px, "
     "{parts} parts, {classes} classes, {sampling} sampling"

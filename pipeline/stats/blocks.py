@@ -28,7 +28,7 @@ class Sources:
     Attributes
     ----------
     others : mapping
-        Of COMPARED -> heat maps of the checkpoint that this one is compared with, where there is one.
+        Key of COMPARED -> heat maps of the checkpoint that this one is compared with, where there is one.
     """
 
     features: GroupStore

@@ -11,6 +11,7 @@ from pipeline.disk.stamps import stamp
 from pipeline.run.directory import Run
 from pipeline.stats.reduce import drift_to
 from pipeline.stats.staleness import FigureInputs
+from pipeline.stats.state import FIGURES_VERSION
 from pipeline.store.fences import Fence
 from pipeline.store.groups import JOINED, DamagedStoreError
 from pipeline.store.tables import group_attributes, read_dataset, without_attributes, write_dataset
@@ -34,13 +35,15 @@ def write_joined(run: Run, inputs: Sequence[FigureInputs], mark: str, fence: Fen
         epoch=("checkpoint", np.array([np.nan if one.epoch is None else one.epoch for one in inputs], float)),
         series=("checkpoint", np.array([one.series for one in inputs], dtype=object)),
     )
-    write_dataset(run.stats_path, JOINED, joined, {"stamp": mark, "drifts": {one.name: _drift_stamp(one) for one in inputs}}, fence)
+    about = {"stamp": mark, "drift": list(run.settings.stats.drift), "drifts": {one.name: _drift_stamp(one) for one in inputs}}
+    write_dataset(run.stats_path, JOINED, joined, about, fence)
 
 
 def _drifts(run: Run, inputs: Sequence[FigureInputs]) -> list[xr.Dataset]:
     noted = group_attributes(run.stats_path, JOINED).get("drifts", {})
-    joined = _joined_before(run) if noted else xr.Dataset()
-    there = {one.name for one in inputs if noted.get(one.name) == _drift_stamp(one) and one.name in joined.get("checkpoint", ())}
+    same = {one.name for one in inputs if noted.get(one.name) == _drift_stamp(one)}
+    joined = _joined_before(run) if same else xr.Dataset()
+    there = same & set(joined.get("checkpoint", xr.DataArray([])).values.tolist())
     missing = [one for one in inputs if one.name not in there]
     made = dict(zip((one.name for one in missing), run_blocks(run.settings.compute, lambda one: _drift_of(run, one), missing), strict=True))
     return [_taken(joined, one) if one.name in there else made[one.name] for one in inputs]
@@ -59,15 +62,15 @@ def _drift_of(run: Run, one: FigureInputs) -> xr.Dataset:
 
 def _taken(joined: xr.Dataset, one: FigureInputs) -> xr.Dataset:
     """The drift of a checkpoint, as `_drift_of` returns it."""
-    names = [name for name in joined.data_vars if str(name).endswith(tuple(f"_to_{kind}" for kind in one.others))]
+    at = joined.sel(checkpoint=one.name).drop_vars(["checkpoint", "epoch", "series"])
+    at = at[[name for name in at.data_vars if str(name).endswith(tuple(f"_to_{kind}" for kind in one.others))]]
     labels = {"group": list(one.groups.name), "product": [key.key for key in one.map_keys]}
-    at = joined[names].sel(checkpoint=one.name).drop_vars(["checkpoint", "epoch", "series"])
     return at.sel({dim: wanted for dim, wanted in labels.items() if dim in at.dims})
 
 
 def _drift_stamp(one: FigureInputs) -> str:
     """Digest of what the drift of a checkpoint is made of: its own maps and groups, and the maps of the others."""
-    return stamp([one.stamp, one.compared])
+    return stamp([one.stamp, one.compared, FIGURES_VERSION])
 
 
 def _shape(part: xr.Dataset) -> dict[str, int]:

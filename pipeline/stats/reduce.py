@@ -67,9 +67,7 @@ def _figures_of(run: Run, one: FigureInputs, fence: Fence) -> xr.Dataset:
 
 
 def drift_to(run: Run, one: FigureInputs, kind: str) -> xr.Dataset:
-    """Drift from the previous, the first or to the last checkpoint; nothing where there is none to compare with."""
-    if kind not in one.others:
-        return xr.Dataset()
+    """Drift between a checkpoint and one of those that it is compared with; `kind` is a key of `one.others`."""
     found = reduced_drifts(run.figures(one.name).values, one.groups, one.map_keys, kind, _bootstrap_of(run, one))
     features = [run.features(name).arrays(["boundary", "saliency"]) for name in (one.others[kind], one.name)]
     if features[0]["boundary"].shape == features[1]["boundary"].shape:

@@ -22,7 +22,7 @@ from pipeline.run.directory import MissingProductError, Run
 from pipeline.store.blocks import Block
 from pipeline.store.group_store import GroupStore
 from pipeline.store.groups import JOINED
-from pipeline.store.tables import dataset_seal, group_attributes, read_dataset
+from pipeline.store.tables import group_attributes, is_made_of, read_dataset
 from safenet.architecture import Architecture
 from stages.cam.map_keys import MapKey
 from stages.index.variants import chosen_samples
@@ -43,7 +43,7 @@ class FigureInputs:
     blocks : sequence of Block
         Of the features.
     others : mapping
-        Of COMPARED -> name of the checkpoint of its series that it is compared with, where there is one of the same images and grid.
+        Key of COMPARED -> name of the checkpoint of its series that it is compared with, where there is one of the same images and grid.
     compared : str
         Digest of the maps of these. It is not part of `made_with`: drift is added where the checkpoints are joined.
     """
@@ -129,8 +129,8 @@ def _grouped(run: Run, features: GroupStore, valid: NDArray[np.bool_]) -> tuple[
 
 
 def is_fresh(run: Run, group: str, mark: str) -> bool:
-    """Whether a stored group is made of this, and undamaged."""
-    return group_attributes(run.stats_path, group).get("stamp") == mark and not dataset_seal(run.stats_path, group).is_changed()
+    """Whether a stored group is made of this, and its files have not been touched since, or are undamaged."""
+    return is_made_of(run.stats_path, group, mark)
 
 
 def stale_ones(run: Run, inputs: Sequence[FigureInputs]) -> list[FigureInputs]:

@@ -44,7 +44,7 @@ class Named(Protocol):
 
     @property
     def others(self) -> Mapping[str, str]:
-        """Of COMPARED -> name of a checkpoint."""
+        """Key of COMPARED -> name of a checkpoint."""
 
 
 Pending = list[tuple[Block, frozenset[str]]]
@@ -184,10 +184,17 @@ def stale_figures(run: Run, names: Sequence[str]) -> dict[str, str]:
     reasons = each(run.figures_path, lambda one: _why_stale(run, one, pending[one.name], is_stale=one.name in stale), inputs, at_once=FEW)
     found = {one.name: why for one, why in zip(inputs, reasons, strict=True) if why}
     if not is_fresh(run, JOINED, joined_stamp(inputs)):
-        found[JOINED] = "a checkpoint's figures change" if found else "the checkpoints changed, or its files are damaged"
+        found[JOINED] = "a checkpoint's figures change" if found else _why_joined_again(run)
     elif any(pending.values()):
         found.setdefault(JOINED, "a checkpoint's figures change" if found else "the drift of images between checkpoints is missing")
     return found
+
+
+def _why_joined_again(run: Run) -> str:
+    made = group_attributes(run.stats_path, JOINED).get("drift")
+    if made is not None and made != list(run.settings.stats.drift):
+        return f"made with stats.drift = {made}"
+    return "the checkpoints changed, or its files are damaged"
 
 
 def own_pending(pending: Pending) -> Pending:

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from pipeline.disk.places import Place, changed_ns, each, file_names_in, files_in, remove_files, status_of
 from pipeline.disk.records import DamagedRecordError, read_record, sweep, write_record
-from pipeline.disk.unchanged import UNSETTLED_NS, Unchanged
+from pipeline.disk.unchanged import Unchanged
 from pipeline.store.fences import Fence, lowest_numbers
 from stages.finite import finite_rows
 
 _WHOLE = "whole.json"
+_RENAMED_NS = 300_000_000  # after its bytes are written, at most, a file has its name
 _READ: Unchanged[dict[str, Any]] = Unchanged(1024)
 
 
@@ -187,7 +188,7 @@ class Ledger:
         if noted is None:
             return False
         if isinstance(noted, os.stat_result):
-            is_copy = noted.st_ctime_ns > noted.st_mtime_ns + UNSETTLED_NS  # else it was written under this name
+            is_copy = noted.st_ctime_ns > noted.st_mtime_ns + _RENAMED_NS  # else it was written under this name
             if not is_copy and 0 < changed_ns(self.directory) <= noted.st_ctime_ns:
                 return True  # a mark gets its name by a rename, which the folder notes
         return (latest := self.latest()) is not None and latest <= noted.st_mtime

@@ -15,7 +15,7 @@ from crc32c import crc32c
 
 from pipeline.disk.places import Place, each, status_of
 from pipeline.disk.records import PARTIAL, read_record, write_atomically, write_record
-from pipeline.disk.unchanged import Unchanged
+from pipeline.disk.unchanged import UNSETTLED_NS, Unchanged
 
 _READ: Unchanged[dict[str, Any]] = Unchanged(1024)
 
@@ -205,9 +205,12 @@ class Seal:
         return self._faults(None)
 
     def is_changed(self) -> bool:
-        """Whether a file is not the sealed one. Files that have not been touched since they were sealed, as sizes and times tell, are not read."""
+        """Whether a file is another one than was sealed, as far as its size and the time of its last change tell; if they do not, it is read.
+
+        A bit that flips on the disk leaves both alone: `faults` finds it, and so does whoever reads the file. Of a copy every file is read.
+        """
         sealed = status_of(self.path)
-        if not isinstance(sealed, os.stat_result):
+        if not isinstance(sealed, os.stat_result) or sealed.st_ctime_ns > sealed.st_mtime_ns + UNSETTLED_NS:
             return bool(self.faults())
         files = self._record.get("files", {})
         return bool(self._faults([name for name, sums in files.items() if not _is_untouched(self.root / name, sums, sealed)]))
@@ -227,7 +230,7 @@ class Seal:
 def _is_untouched(file: Place, sums: Sequence[Sequence[int]], sealed: os.stat_result) -> bool:
     """Whether a file was last written, renamed or copied before it was sealed, and has the length that was sealed."""
     status = status_of(file)
-    return isinstance(status, os.stat_result) and status.st_ctime_ns <= sealed.st_ctime_ns and any(status.st_size == length for _, length in sums)
+    return isinstance(status, os.stat_result) and status.st_ctime_ns < sealed.st_ctime_ns and any(status.st_size == length for _, length in sums)
 
 
 def _checksum(content: bytes) -> list[int]:

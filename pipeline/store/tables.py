@@ -92,6 +92,11 @@ def group_attributes(path: Place, group: str) -> dict[str, Any]:
     return found
 
 
+def is_made_of(path: Place, group: str, mark: str) -> bool:
+    """Whether a group of `write_dataset` has this stamp, and its files are those that were written: see `Seal.is_changed`."""
+    return group_attributes(path, group).get("stamp") == mark and not dataset_seal(path, group).is_changed()
+
+
 def _files_below(root: Place) -> dict[str, bytes]:
     """Of a group without a seal, as schema version 1 made them."""
     paths = files_below(root, "*")

@@ -64,7 +64,7 @@ def needed_features(map_keys: Iterable[MapKey]) -> set[str]:
         elif position is None:
             needed |= {"block_map", "block"}
         else:
-            needed |= {*position.needs, *(NEEDS_OF_SOURCE if method.where == "aligned" else ())}
+            needed |= set(NEEDS_OF_SOURCE if method.where == "aligned" else position.needs)
         if position is not None and map_key.target != NO_TARGET:
             needed |= {"logit", "embedding", "part_feature", *position.needs_for_gradient}
             needed |= {"flip_embedding"} if parse_target(map_key.target).flip else set()
@@ -218,7 +218,7 @@ def _joined(parts: Sequence[NDArray[np.floating] | None]) -> NDArray[np.floating
 def _twins(block: Arrays, map_keys: Sequence[MapKey], sampling: Sampling) -> dict[MapKey, MapKey]:
     """Name maps at `aligned` that are those at `patch`, because FAM moves no cell of these images: each -> the other.
 
-    So it is with every published network: nearest sampling gives the localisation network no gradient.
+    So it is with the published networks: nearest sampling gives the localisation network no gradient.
     """
     wanted = set(map_keys)
     found = {key: twin for key in map_keys if key.position == "aligned" and (twin := replace(key, position="patch")) in wanted}
@@ -239,8 +239,9 @@ def _compute_few(block: Arrays, map_keys: Sequence[MapKey], context: CamContext)
     of_source = [map_key for map_key in map_keys if METHODS[map_key.method].where == "aligned"]
     if of_source:
         yield from _of_source(singles, of_source, str(block["patch_map"].dtype), context)
-    for position in dict.fromkeys(map_key.position for map_key in map_keys if map_key not in of_source):
-        here = [map_key for map_key in map_keys if map_key.position == position and map_key not in of_source]
+    others = [map_key for map_key in map_keys if METHODS[map_key.method].where != "aligned"]
+    for position in dict.fromkeys(map_key.position for map_key in others):
+        here = [map_key for map_key in others if map_key.position == position]
         if position in POSITIONS:
             yield from _at_map(singles, here, scores, context, str(block[POSITIONS[position].needs[0]].dtype))
         else:

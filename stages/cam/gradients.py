@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.floating]
-COLUMNS = 4  # of a matrix product: OpenBLAS takes as long for 5 as for 8, and a quarter of that for 4
+COLUMNS = 4  # of a matrix product at a time: of the cells with 4 columns it takes a quarter as long as with 5 or 8 (docs/benchmarks.md)
 
 
 class Gradient(Protocol):
@@ -48,8 +49,8 @@ class Gradient(Protocol):
     def products(self) -> Float:
         """Cell by cell, g A, [B, N, K]."""
 
-    def sum_over_cells(self, function: Callable[[Float, NDArray[np.intp]], Float]) -> Float:
-        """sum_n function(g[:, n], sample), [B, K]; `function` takes gradients [m, K] and their samples [m], and returns [m, K]."""
+    def sum_over_cells(self, function: Callable[[Float, int], Float]) -> Float:
+        """sum_n function(g[:, n], sample), [B, K]; `function` takes and returns [n, K]."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,18 @@ class CellWeights:
         return sample, cell
 
     @cached_property
-    def distinct(self) -> tuple[Float, NDArray[np.intp], NDArray[np.intp]]:
-        """The distinct columns of T of every sample [U, P], their samples [U] in order, and how many cells have each [U]: these have one gradient."""
+    def distinct(self) -> list[tuple[Float, NDArray[np.intp]]]:
+        """A row a sample: the distinct columns of T [U, P] and how many cells have each; cells of one column have one gradient.
+
+        All samples are sorted at once, each column behind the number of its sample; the columns of a sample are in the order of their bytes.
+        """
         batch, parts, cells = self.values.shape
-        rows = np.empty((batch, cells, parts + 1), self.values.dtype)
-        rows[..., 0], rows[..., 1:] = np.arange(batch)[:, None], self.values.transpose(0, 2, 1)
-        _, first, count = np.unique(rows.view(np.dtype((np.void, rows.itemsize * (parts + 1)))).ravel(), return_index=True, return_counts=True)
-        order = np.argsort(first // cells, kind="stable")  # of bytes, 256 may come before 1
-        return rows.reshape(-1, parts + 1)[first[order], 1:], first[order] // cells, count[order]
+        columns = self.values.transpose(0, 2, 1).reshape(-1, parts)
+        rows = np.empty(len(columns), np.dtype([("sample", ">u4"), ("column", columns.dtype, (parts,))]))
+        rows["sample"], rows["column"] = np.arange(batch).repeat(cells), columns
+        _, first, count = np.unique(rows.view(np.dtype((np.void, rows.itemsize))), return_index=True, return_counts=True)
+        starts = np.searchsorted(first // cells, np.arange(batch + 1))
+        return [(columns[first[start:stop]], count[start:stop]) for start, stop in pairwise(starts)]
 
 
 @dataclass(frozen=True)
@@ -130,12 +135,12 @@ class FactoredGradient:
         """The gradient, formed, times A."""
         return np.matmul(self.weights.values.transpose(0, 2, 1), self.direction) * self.cells
 
-    def sum_over_cells(self, function: Callable[[Float, NDArray[np.intp]], Float]) -> Float:
+    def sum_over_cells(self, function: Callable[[Float, int], Float]) -> Float:
         """Once for each distinct column of T."""
-        columns, sample, count = self.weights.distinct
-        gradient = np.einsum("up,upk->uk", columns, self.direction[sample])
-        each = count.astype(columns.dtype)[:, None] * function(gradient, sample)
-        return np.add.reduceat(each, np.searchsorted(sample, np.arange(len(self.cells))), axis=0)
+        found = np.empty_like(self.cells, shape=(len(self.cells), self.cells.shape[2]))
+        for sample, (columns, count) in enumerate(self.weights.distinct):
+            found[sample] = count.astype(columns.dtype) @ function(columns @ self.direction[sample], sample)
+        return found
 
     def _spread(self, projection: Float) -> Float:
         return np.einsum("bnp,bpn->bn", projection, self.weights.values)
@@ -194,11 +199,9 @@ class DenseGradient:
         """sum_n g A."""
         return self.products.sum(axis=1)
 
-    def sum_over_cells(self, function: Callable[[Float, NDArray[np.intp]], Float]) -> Float:
+    def sum_over_cells(self, function: Callable[[Float, int], Float]) -> Float:
         """Cell by cell."""
-        batch, cells, channels = self.values.shape
-        each = function(self.values.reshape(-1, channels), np.arange(batch).repeat(cells))
-        return np.asarray(each.reshape(self.values.shape).sum(axis=1))
+        return np.stack([function(gradient, sample).sum(axis=0) for sample, gradient in enumerate(self.values)])
 
 
 def _project(cells: Float, direction: Float) -> Float:

@@ -6,15 +6,19 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from stages.cam.map_keys import MapKey
 from stages.labels import display_name, each_series
 from stages.report.trust import trust_sentences
+from stages.stats.bootstrap import LEVEL
+from stages.stats.differences import not_told_from
 from stages.stats.modules import ROUNDING
 from stages.targets.names import NO_TARGET
-from stages.wording import counted
+from stages.wording import counted, listed
 
 BLENDED = 1.2  # from this ratio of their contrasts on, norms behind FAM show its blending
+_MOST_NAMES = 6  # checkpoints that a sentence names
 ALIKE = 0.95  # mean correlation of the maps with their mean map from which they are called alike
 
 
@@ -135,14 +139,46 @@ def _partition(stats: xr.Dataset) -> Iterator[str]:
 
 def _retrieval(stats: xr.Dataset) -> Iterator[str]:
     for direction in stats["direction"].values:
-        recall = stats["recall_1"].sel(direction=direction).values
-        if np.isfinite(recall).all():
-            best = int(recall.argmax())
-            yield (
-                f"Recall@1 {direction}: {recall[0]:.1%} at {display_name(stats, 0)}, {recall[-1]:.1%} at {display_name(stats, -1)}; "
-                f"best {recall[best]:.1%} at {display_name(stats, best)}."
-            )
+        at = stats.sel(direction=direction)
+        if np.isfinite(at["recall_1"]).all():
+            yield f"Recall@1 {direction}: {_recall(at)}"
         yield from _left_out(stats, str(direction))
+
+
+def _recall(at: xr.Dataset) -> str:
+    """Recall@1 in one direction: at the first and the last checkpoint, and where it is best."""
+    recall, chosen = at["recall_1"].values, at.sel(retrieval="recall_1")
+    bounds = chosen["retrieval_interval"].transpose("checkpoint", "bound").values
+    draws = chosen["retrieval_draws"].transpose("checkpoint", "draw").values
+    last, best = len(recall) - 1, int(recall.argmax())
+
+    def told(index: int) -> str:
+        return f"{recall[index]:.1%}{with_interval(bounds[index])} at {display_name(at, index)}"
+
+    if last == 0:
+        return f"{told(0)}."
+    change = 100 * (draws[last] - draws[0]).astype(np.float64)
+    points = f"{100 * (recall[last] - recall[0]):+.1f} points"
+    low, high = np.quantile(change, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    text = f"{told(0)}, {told(last)} ({points}{f' [{low:+.1f}, {high:+.1f}]' if np.isfinite(low) else ''})"
+    highest = f"highest at {display_name(at, best)}" if best in (0, last) else f"highest {told(best)}"
+    if not np.isfinite(draws).all():
+        return f"{text}; {highest}."
+    return f"{text}; {highest}, {_among(at, best, not_told_from(draws, best, 1 - LEVEL))}."
+
+
+def _among(at: xr.Dataset, best: int, alike: list[int]) -> str:
+    """Which checkpoints the best one cannot be told from."""
+    others = at.sizes["checkpoint"] - 1
+    if not alike:
+        return f"higher than at {'the other checkpoint' if others == 1 else f'each of the {others} others'}"
+    names = listed([display_name(at, index) for index in alike])
+    return f"which cannot be told from {names if len(alike) <= _MOST_NAMES else f'{len(alike)} of the {others} others'}"
+
+
+def with_interval(bounds: NDArray[np.floating]) -> str:
+    """Return " [29%, 50%]", or " (fewer than two places: no interval)"."""
+    return f" [{bounds[0]:.0%}, {bounds[1]:.0%}]" if np.isfinite(bounds).all() else " (fewer than two places: no interval)"
 
 
 def _left_out(stats: xr.Dataset, direction: str) -> Iterator[str]:
@@ -169,11 +205,13 @@ def _masks(stats: xr.Dataset) -> Iterator[str]:
         for group in [name for name in stats["group"].values if str(name).startswith("test")] or stats["group"].values:
             figures = stats[["pointing", "energy", "mask_area"]].sel(product=map_key, group=group)
             pointing, energy, area = (figures[name].values for name in ("pointing", "energy", "mask_area"))
+            bounds = stats["map_interval"].sel(product=map_key, group=group, map_figure="pointing").transpose("checkpoint", "bound").values
             if not np.isfinite([pointing[0], pointing[-1], energy[0], energy[-1], area[-1]]).all():
                 continue  # no image of the group has such a map
             yield (
-                f"{map_key}, {group}: the hottest point lies in the target on {pointing[0]:.0%} of the images at {display_name(stats, 0)} and "
-                f"{pointing[-1]:.0%} at {display_name(stats, -1)}; share of the heat in the target {energy[0]:.0%} and {energy[-1]:.0%} "
+                f"{map_key}, {group}: the hottest point lies in the target on {pointing[0]:.0%}{with_interval(bounds[0])} of the images at "
+                f"{display_name(stats, 0)} and {pointing[-1]:.0%}{with_interval(bounds[-1])} at {display_name(stats, -1)}; "
+                f"share of the heat in the target {energy[0]:.0%} and {energy[-1]:.0%} "
                 f"(the target covers {area[-1]:.0%} of the photo)."
             )
 

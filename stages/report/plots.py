@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,15 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
 
 from stages.labels import display_name, is_a_course, names_in, series_of
 from stages.render.fonts import lettering_of_plots
 from stages.render.lettering import ELLIPSIS
 from stages.report.trust import agreement_matrix
+from stages.stats.compared import FIRST, LAST
 from stages.stats.figures import Figure as MapFigure
 from stages.stats.figures import figures_shown
-from stages.stats.means import mean_of_views, tested_groups
 from stages.stats.modules import ROUNDING
 
 _SIZE_INCHES = (5.4, 3.1)
@@ -34,9 +35,9 @@ _MOST_TICKS = 10
 _LEVEL_CHARACTERS = 44  # of all names below the axis: what fits side by side
 _NAME_CHARACTERS = 26  # of a name that stands aslant
 _SLANT_INCHES = 0.9  # that such names add to a figure's height
-_DRIFTS = {  # title, and which checkpoint a map is compared with
-    "cosine_to_last": ("Drift to the last checkpoint", "last"),
-    "cosine_to_first": ("Drift from the first checkpoint", "first"),
+_DRIFTS = {  # which checkpoint a map is compared with
+    LAST: "Drift to the last checkpoint",
+    FIRST: "Drift from the first checkpoint",
 }
 _BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555")  # Okabe and Ito: told apart by colour-blind readers
@@ -61,6 +62,27 @@ class Plot:
     svg: str
 
 
+@dataclass(frozen=True)
+class _Line:
+    """A figure of each checkpoint, and the bounds of its interval [checkpoint, 2]."""
+
+    values: NDArray[np.floating]
+    bounds: NDArray[np.floating]
+
+    @classmethod
+    def of(cls, values: xr.DataArray, bounds: xr.DataArray) -> _Line:
+        """Dims (checkpoint,) and (checkpoint, bound)."""
+        return cls(values.transpose("checkpoint").values, bounds.transpose("checkpoint", "bound").values)
+
+    def shifted(self, by: float) -> _Line:
+        """Add a number."""
+        return _Line(self.values + by, self.bounds + by)
+
+    def scaled(self, by: float) -> _Line:
+        """Multiply by a number."""
+        return _Line(self.values * by, self.bounds * by)
+
+
 def draw_plots(stats: xr.Dataset) -> list[Plot]:
     """Draw every plot that the figures allow; `stats` as in `findings`."""
     names = " ".join(str(name) for key in ("checkpoint", "group", "series") if key in stats.coords for name in stats[key].values)
@@ -71,40 +93,47 @@ def draw_plots(stats: xr.Dataset) -> list[Plot]:
 def _recall(stats: xr.Dataset) -> list[Plot]:
     if not np.isfinite(stats["recall_1"]).any():
         return []
-    lines = {f"Recall@1 {name}": stats["recall_1"].sel(direction=name).values for name in stats["direction"].values}
-    lines |= {f"AP {name}": stats["average_precision"].sel(direction=name).values for name in stats["direction"].values}
+    shown = {"Recall@1": "recall_1", "AP": "average_precision"}
+    lines = {
+        f"{label} {direction}": _Line.of(stats[name].sel(direction=direction), stats["retrieval_interval"].sel(direction=direction, retrieval=name))
+        for label, name in shown.items()
+        for direction in stats["direction"].values
+    }
     return [_line_plot(stats, "Retrieval", "Recall@1 and average precision on the test places, from the stored embeddings.", lines, percent=True)]
 
 
 def _figures_of_maps(stats: xr.Dataset) -> list[Plot]:
     """The figures of maps whose rows say that they are plotted: means over the test images, a line an aligned map."""
-    test = stats.sel(group=tested_groups(stats))
     chosen = [map_key for map_key in stats["product"].values if str(map_key).startswith("aligned/")] if "product" in stats else []
     plots = []
     for name, row in figures_shown("plot").items():
         if not chosen or name not in stats or not np.isfinite(stats[name]).any():
             continue
-        lines = {str(map_key): mean_of_views(test[name].sel(product=map_key)).values for map_key in chosen}
+        lines = {str(map_key): _of_views(stats, "map", name, product=map_key) for map_key in chosen}
         caption, area = f"{row.meaning}. Mean over the test images, views weighted equally", None
         if isinstance(row, MapFigure) and row.which == "with a mask":
-            caption, area = f"{caption}; dotted: the mask's share of the photo", mean_of_views(test["mask_area"].sel(product=chosen[0])).values
+            caption, area = f"{caption}; dotted: the mask's share of the photo", _of_views(stats, "map", "mask_area", product=chosen[0]).values
         title = row.label[:1].upper() + row.label[1:]
         plots.append(_line_plot(stats, title, f"{caption}.", lines, percent=row.unit == "share", reference=area))
     return plots
 
 
 def _moved(stats: xr.Dataset) -> list[Plot]:
-    lines = {str(group): stats["moved_cells"].sel(group=group).values for group in stats["group"].values}
+    bounds = stats["image_interval"].sel(image_figure="moved_cells")
+    lines = {str(group): _Line.of(stats["moved_cells"].sel(group=group), bounds.sel(group=group)) for group in stats["group"].values}
     return [_line_plot(stats, "Cells that FAM moves", "Mean share of the aligned cells that copy another cell than their own.", lines, percent=True)]
 
 
 def _warp(stats: xr.Dataset) -> list[Plot]:
     if float(stats["fam_change"].max()) < ROUNDING:
         return []
-    mean = mean_of_views(stats["warp_mean"])
-    lines = {str(name): mean.sel(warp=name).values - (1 if "scale" in str(name) else 0) for name in stats["warp"].values if name != "rotation_deg"}
-    lines["rotation / 90 deg"] = mean.sel(warp="rotation_deg").values / 90
-    caption = "Mean warp, views weighted equally: scales less 1, shear, shifts in half image sides, rotation in quarter turns; 0 is the identity."
+    found = {str(name): _of_views(stats, "image", f"warp_{name}") for name in stats["warp"].values}
+    lines = {name: line.shifted(-1 if "scale" in name else 0) for name, line in found.items() if name != "rotation_deg"}
+    lines["rotation / 90 deg"] = found["rotation_deg"].scaled(1 / 90)
+    caption = (
+        "Mean warp of the test images, views weighted equally: "
+        "scales less 1, shear, shifts in half image sides, rotation in quarter turns; 0 is the identity."
+    )
     return [_line_plot(stats, "FAM's warp", caption, lines)]
 
 
@@ -124,14 +153,22 @@ def _boundaries(stats: xr.Dataset) -> list[Plot]:
 def _drift(stats: xr.Dataset) -> list[Plot]:
     if stats.sizes["checkpoint"] < 2:
         return []
-    return [plot for name, (title, where) in _DRIFTS.items() if name in stats for plot in _drift_plot(stats, name, title, where)]
+    return [plot for where, title in _DRIFTS.items() if f"pearson_to_{where}" in stats for plot in _drift_plot(stats, title, where)]
 
 
-def _drift_plot(stats: xr.Dataset, name: str, title: str, where: str) -> list[Plot]:
+def _drift_plot(stats: xr.Dataset, title: str, where: str) -> list[Plot]:
     chosen = [map_key for map_key in stats["product"].values if str(map_key).startswith("aligned/")]
-    lines = {str(map_key): mean_of_views(stats[name].sel(product=map_key)).values for map_key in chosen}
-    told = f"Mean cosine of each image's raw map with its map at the {where} checkpoint of its series; views weighted equally."
+    lines = {str(map_key): _of_views(stats, "drift", "pearson", f"_to_{where}", product=map_key) for map_key in chosen}
+    told = (
+        f"Mean correlation of each test image's raw map with its map at the {where} checkpoint of its series, cell by cell; views weighted equally."
+    )
     return [_line_plot(stats, title, told, lines)] if lines else []
+
+
+def _of_views(stats: xr.Dataset, of: str, figure: str, suffix: str = "", **chosen: str) -> _Line:
+    """The mean of a figure over the test images in which each view counts alike; `of`: map, image or drift, as in stages/stats/intervals.py."""
+    at = {f"{of}_figure": figure, **chosen}
+    return _Line.of(*(stats[f"{of}_of_views{more}{suffix}"].sel(at) for more in ("", "_interval")))
 
 
 def _agreement(stats: xr.Dataset) -> list[Plot]:
@@ -155,11 +192,12 @@ def _agreement(stats: xr.Dataset) -> list[Plot]:
 
 
 def _line_plot(
-    stats: xr.Dataset, title: str, caption: str, lines: dict[str, np.ndarray], percent: bool = False, reference: np.ndarray | None = None
+    stats: xr.Dataset, title: str, caption: str, lines: Mapping[str, _Line], percent: bool = False, reference: np.ndarray | None = None
 ) -> Plot:
     figure, axes = _axes()
-    for index, (label, values) in enumerate(lines.items()):
-        _draw_lines(axes, stats, values, label, _COLOURS[index % len(_COLOURS)], open_marks=index >= len(_COLOURS))
+    for index, (label, line) in enumerate(lines.items()):
+        _draw_bands(axes, stats, line.bounds, _COLOURS[index % len(_COLOURS)])
+        _draw_lines(axes, stats, line.values, label, _COLOURS[index % len(_COLOURS)], open_marks=index >= len(_COLOURS))
     if reference is not None:
         _draw_lines(axes, stats, reference, "share of the photo", "black", dotted=True)
     if percent:
@@ -190,6 +228,17 @@ def _draw_lines(
         style |= {} if is_a_course([names[index] for index in chosen]) else {"linestyle": "none", "marker": mark, "markersize": 3}
         fill = "white" if open_marks else colour
         axes.plot(places[chosen], values[chosen], color=colour, markerfacecolor=fill, label=label if number == 0 else None, **style)
+
+
+def _draw_bands(axes: Axes, stats: xr.Dataset, bounds: NDArray[np.floating], colour: str) -> None:
+    """Shade the interval of a figure: a band a series, and bars where it is no course or one checkpoint."""
+    names, places = names_in(stats), _places(stats)
+    for chosen in series_of(names).values():
+        low, high = bounds[chosen].T
+        if len(chosen) > 1 and is_a_course([names[index] for index in chosen]):
+            axes.fill_between(places[chosen], low, high, color=colour, alpha=0.12, linewidth=0)
+        else:
+            axes.vlines(places[chosen], low, high, color=colour, alpha=0.4, linewidth=2)
 
 
 def _finish(figure: Figure, axes: Axes, stats: xr.Dataset) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,19 @@ class RankedMaps:
 
     def __init__(self, cells: Float, defined: NDArray[np.bool_], order: Ranking) -> None:
         self.cells, self.defined, self.ranking = cells, defined, order
-        self.length: Float = np.sqrt(np.einsum("ij,ij->i", cells, cells))
+        self.length = _length(cells)
+
+    @cached_property
+    def centred(self) -> Float:
+        """The cells less their mean, [n, N]; zeros of a constant map."""
+        lowest = self.cells.min(axis=1, keepdims=True)  # taken off first, so that equal cells give zeros
+        above = self.cells - lowest
+        return np.asarray(above - above.mean(axis=1, keepdims=True))
+
+    @cached_property
+    def centred_length(self) -> Float:
+        """Their Euclidean length, [n]."""
+        return _length(self.centred)
 
     @classmethod
     def of(cls, maps: NDArray[np.floating]) -> RankedMaps:
@@ -30,6 +43,10 @@ class RankedMaps:
         defined = finite_rows(maps)
         flat = np.where(defined[:, None, None], maps, maps.dtype.type(0)).reshape(len(maps), -1)
         return cls(flat.astype(np.float64), defined, ranking(flat))
+
+
+def _length(cells: Float) -> Float:
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", cells, cells)))
 
 
 def ranked(heats: Mapping[MapKey, Heat]) -> dict[MapKey, RankedMaps]:
@@ -41,6 +58,16 @@ def cosine(before: RankedMaps, after: RankedMaps, overlap_share: float) -> Float
     """Cosine between the two maps; NaN where one is zero everywhere."""
     length = before.length * after.length
     product = np.einsum("ij,ij->i", before.cells, after.cells)
+    return _where_both(before, after, np.where(length > 0, product / positive(length), np.nan))
+
+
+def pearson(before: RankedMaps, after: RankedMaps, overlap_share: float) -> Float:
+    """Correlation of the two maps, cell by cell; NaN for a constant map.
+
+    A map without a target lies far from zero, so that its cosine with any other is near 1.
+    """
+    length = before.centred_length * after.centred_length
+    product = np.einsum("ij,ij->i", before.centred, after.centred)
     return _where_both(before, after, np.where(length > 0, product / positive(length), np.nan))
 
 

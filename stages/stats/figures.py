@@ -101,6 +101,7 @@ MAP_FIGURES: Mapping[str, Figure] = MappingProxyType(  # of one map of an image
 DRIFT_FIGURES: Mapping[str, Figure] = MappingProxyType(  # of one map of an image at two checkpoints
     {
         "cosine": Figure(drift.cosine, "all", "map", "1", "cosine"),
+        "pearson": Figure(drift.pearson, "all", "map", "1", "correlation"),
         "spearman": Figure(drift.spearman, "all", "map", "1", "rank correlation"),
         "overlap": Figure(drift.overlap, "all", "map", "share", "overlap of the hottest cells"),
     }

@@ -77,7 +77,7 @@ def map_figures(
     features : mapping
         `theta` and `source_cell` of the same samples, and MASKS where there are masks.
     others : mapping
-        Of COMPARED -> maps of another checkpoint, (sample, y, x), by their keys. Figures of a map that it lacks are NaN.
+        Key of COMPARED -> maps of another checkpoint, (sample, y, x), by their keys. Figures of a map that it lacks are NaN.
     map_keys : sequence of MapKey
         All maps of the checkpoint at the positions that `wanted` speaks of.
     wanted : collection of str
@@ -167,7 +167,7 @@ def reduced_images(
 def reduced_drifts(
     read: Callable[[str], NDArray[np.floating]], groups: Groups, map_keys: Sequence[MapKey], kind: str, bootstrap: PlaceBootstrap | None = None
 ) -> Variables:
-    """Reduce the drift from the previous, the first or to the last checkpoint; parameters as in `reduced_images`."""
+    """Reduce the drift between two checkpoints, `kind` a key of COMPARED; the other parameters as in `reduced_images`."""
     drifts = _by_maps(DRIFT_FIGURES, lambda key: read(f"{kind}/{key.key}"), groups, map_keys, {}, bootstrap, "drift_figure")
     return {name if name == "drift_figure" else f"{name}_to_{kind}": values for name, values in drifts.items()}
 

@@ -84,7 +84,7 @@ def test_drift_from_the_first_checkpoint_costs_the_others_nothing(lab, finished_
     assert {"cosine_to_first", "cosine_to_previous"} <= set(columns) and "cosine_to_last" not in columns
 
 
-@pytest.mark.parametrize("kinds", ["['previous','last']", "['first','previous']"])
+@pytest.mark.parametrize("kinds", ["['previous','last']", "['first','previous']", "['previous']", "[]"])
 def test_drift_that_was_joined_before_is_joined_again_without_its_images(lab, finished_copy, make_network, monkeypatch, tmp_path, kinds):
     """Of the checkpoints before a new one: unless it is the drift to the last. The joined group is the one that all figures give."""
     folder, joined = Path(shutil.copytree(lab.checkpoints, tmp_path / "checkpoints")), finished_copy / "stats.zarr" / "all_checkpoints"
@@ -96,12 +96,30 @@ def test_drift_that_was_joined_before_is_joined_again_without_its_images(lab, fi
     reduced, original = set(), join.drift_to
     monkeypatch.setattr(join, "drift_to", lambda run, one, kind: reduced.add(one.name) or original(run, one, kind))
     stats(run)
-    assert reduced == ({"net_003"} if "first" in kinds else {"net_000", "net_001", "net_002", "net_003"})
+    everything = {"net_000", "net_001", "net_002", "net_003"}
+    assert reduced == (everything if "last" in kinds else {"net_003"} if kinds != "[]" else set())
     found = content(joined)
     shutil.rmtree(joined)
     (finished_copy / "ledger" / "stats" / "all_checkpoints" / "layout.json").unlink()
     stats(run)
-    assert len(reduced) == 4 and content(joined) == found
+    assert reduced == (everything - {"net_000"} if kinds == "['previous']" else everything if kinds != "[]" else set()) and content(joined) == found
+
+
+def test_drift_that_a_setting_changes_is_not_taken_from_before(lab, finished_copy):
+    run, joined = lab.run(finished_copy, "stats.overlap_share=0.5"), finished_copy / "stats.zarr" / "all_checkpoints"
+    before = open_stats(lab.run(finished_copy))["overlap_to_last"]
+    stats(run)
+    found = content(joined)
+    assert not np.allclose(open_stats(run)["overlap_to_last"], before, equal_nan=True)
+    shutil.rmtree(joined)
+    (finished_copy / "ledger" / "stats" / "all_checkpoints" / "layout.json").unlink()
+    stats(run)
+    assert content(joined) == found
+
+
+def test_plan_says_that_other_drift_is_asked_for(lab, finished_copy):
+    (row,) = [row for row in plan(lab.run(finished_copy, "stats.drift=['first']")) if (row.stage, row.what) == ("stats", "all_checkpoints")]
+    assert row.reason == "made with stats.drift = ['previous', 'last']"
 
 
 def test_a_damaged_joined_group_is_made_again_from_the_images(lab, finished_copy):

@@ -1,6 +1,7 @@
 """A seal that is compared while its writer writes: no file looks damaged that is not. And one whose files nobody has touched: they are not read."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -94,10 +95,18 @@ def test_a_file_that_was_cut_before_it_was_sealed_is_noticed(sealed):
     assert sealed.is_changed()
 
 
-def test_a_copy_is_read_and_found_whole(sealed):
-    for name in ("a", "b"):
-        (sealed.root / name).write_bytes(b"content")
-    assert not sealed.is_changed()
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_every_file_of_a_copy_is_read(sealed, tmp_path, is_damaged):
+    """Its files may be older than its seal, and damaged before: then sizes and times tell nothing."""
+    if is_damaged:
+        damaged(sealed.root / "b")
+    for path in (sealed.root / "a", sealed.root / "b", sealed.path):
+        os.utime(path, ns=(0, path.stat().st_mtime_ns - 10**10))
+    copy = Seal(tmp_path / "copy" / "ledger" / "layout.json", tmp_path / "copy" / "store")
+    for folder in ("store", "ledger"):
+        shutil.copytree(tmp_path / folder, tmp_path / "copy" / folder)
+        time.sleep(0.02)
+    assert copy.is_changed() == is_damaged
 
 
 def test_without_a_seal_nothing_is_compared(tmp_path):

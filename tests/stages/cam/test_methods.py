@@ -181,5 +181,5 @@ def test_dense_and_factored_gradients_agree():
     dense = DenseGradient(cells, np.einsum("bpk,bpn->bnk", direction, weights.values))
     for question in ("mean", "contribution", "absolute_contribution", "magnitude_contribution", "channel_contribution", "products"):
         np.testing.assert_allclose(getattr(factored, question), getattr(dense, question), atol=1e-13, err_msg=question)
-    squares = [gradient.sum_over_cells(lambda g, sample: g**2 * (sample[:, None] + 1)) for gradient in (factored, dense)]
+    squares = [gradient.sum_over_cells(lambda g, sample: g**2 * (sample + 1)) for gradient in (factored, dense)]
     np.testing.assert_allclose(*squares, atol=1e-13)

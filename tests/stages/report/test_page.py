@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.axes import Axes
+from told_intervals import HALF, with_intervals
 
 import stages.report.plots as plots
 from stages.report.findings import findings
@@ -33,7 +34,7 @@ def figures(change=0.0, masks=True) -> xr.Dataset:
             "boundary_count": ((*by_group, "part", "ring"), np.tile([[1, 3, 0, 0], [0, 0, 0, 4]], (3, 2, 1, 1))),
             "boundary_changed_to_previous": (by_group, np.array([[np.nan, np.nan], [0.5, 0.5], [0.25, 0.25]])),
             "recall_1": (("checkpoint", "direction"), np.array([[0.05, 0.1], [0.6, 0.5], [0.55, 0.5]])),
-            "cosine_to_last": (by_product, np.ones((3, 2, 3))),
+            "pearson_to_last": (by_product, np.ones((3, 2, 3))),
         },
         coords={
             "checkpoint": ["net_init", "net_004", "net_009"],
@@ -50,7 +51,7 @@ def figures(change=0.0, masks=True) -> xr.Dataset:
         found["pointing"] = (by_product, np.tile(np.array([0.2, 0.5, 0.8])[:, None, None], (1, 2, 3)))
         found["energy"] = found["pointing"] / 2
         found["mask_area"] = (by_product, np.full((3, 2, 3), 0.15))
-    return found
+    return with_intervals(found)
 
 
 def test_an_alignment_that_moves_nothing_is_said_first():
@@ -157,7 +158,9 @@ def test_series_are_spoken_of_one_by_one_and_no_two_rows_are_called_alike():
     stats = several_series()
     text = findings(stats)
     assert [sentence.partition(": ")[0] for sentence in text if "Recall@1 drone" in sentence] == ["seed1", "seed2"]
-    assert any(sentence.startswith("seed1: Recall@1 drone to satellite: 60.0% at epoch 4, 55.0% at epoch 9") for sentence in text)
+    assert any(
+        sentence.startswith("seed1: Recall@1 drone to satellite: 60.0% [55%, 65%] at epoch 4, 55.0% [50%, 60%] at epoch 9") for sentence in text
+    )
     rows = [row["checkpoint"] for row in epoch_tables(stats)["match"]]
     assert rows == ["epoch 4 (seed1)", "epoch 9 (seed1)", "epoch 4 (seed2)", "epoch 9 (seed2)", "final (seed2)"]
 
@@ -175,12 +178,63 @@ def test_no_line_goes_through_several_series(monkeypatch):
     assert {tuple(x) for x, *_ in drawn} == {(0.0, 1.0, 2.0, 3.0)} and {dash for _, dash, _ in drawn} == {"none"}
 
 
+@pytest.mark.parametrize(
+    ("recall", "spread", "said"),
+    [
+        (
+            [0.3, 0.39, 0.4],
+            0.0,
+            "40.0% [35%, 45%] at epoch 9 (+10.0 points [+10.0, +10.0]); highest at epoch 9, higher than at each of the 2 others.",
+        ),
+        ([0.3, 0.4, 0.39], 5.0, "highest 40.0% [35%, 45%] at epoch 4, which cannot be told from untrained and epoch 9."),
+        ([0.3, 0.4, 0.399], 0.1, "highest 40.0% [35%, 45%] at epoch 4, which cannot be told from epoch 9."),
+    ],
+)
+def test_the_best_checkpoint_is_said_with_those_that_it_cannot_be_told_from(recall, spread, said):
+    """Differences of 1 and 10 points and of a tenth of a point, against spreads of the difference of none, of 7 and of 0.14 points."""
+    stats = figures()
+    stats["recall_1"] = (("checkpoint", "direction"), np.repeat(np.array(recall)[:, None], 2, axis=1))
+    text = findings(with_intervals(stats, spread))
+    assert any(sentence.startswith("Recall@1 drone to satellite: ") and sentence.endswith(said) for sentence in text), text
+
+
+def test_of_one_checkpoint_one_number_is_told():
+    text = findings(figures().isel(checkpoint=[1]))
+    assert "Recall@1 drone to satellite: 60.0% [55%, 65%] at epoch 4." in text
+
+
+def test_of_one_place_there_is_no_interval_and_it_is_said():
+    stats = figures()
+    for name in ("retrieval_interval", "retrieval_draws", "map_interval", "map_of_views_interval", "image_interval", "image_of_views_interval"):
+        stats[name] = stats[name] * np.nan
+    text = "\n".join(findings(stats))
+    assert "5.0% (fewer than two places: no interval) at untrained, 55.0% (fewer than two places: no interval) at epoch 9 (+50.0 points);" in text
+    assert "on 20% (fewer than two places: no interval) of the images" in text
+    assert "nan" not in text and "cannot be told" not in text
+    assert draw_plots(stats)
+
+
+def test_every_line_of_a_plot_has_its_band(monkeypatch):
+    """A band a series; bars where there is no course."""
+    bands, bars = [], []
+    monkeypatch.setattr(Axes, "fill_between", lambda axes, x, low, high, **style: bands.append((len(x), np.max(high - low))))
+    monkeypatch.setattr(Axes, "vlines", lambda axes, x, low, high, **style: bars.append(len(x)))
+    draw_plots(figures(0.2))
+    assert len(bands) == 4 + 2 + 2 + 2 + 6 + 2, "retrieval, pointing, energy, moved, warp, drift"
+    assert {count for count, _ in bands} == {3} and not bars
+    assert min(width for _, width in bands) == pytest.approx(2 * HALF / 90), "of quarter turns; all others are wider"
+    bands.clear()
+    draw_plots(several_series().assign_coords(series=("checkpoint", ["one"] * 5)))
+    assert bars and not bands
+
+
 def test_every_kind_of_finding():
     text = "\n".join(findings(figures()))
     for sentence in (
-        "Recall@1 drone to satellite: 5.0% at untrained, 55.0% at epoch 9; best 60.0% at epoch 4.",
-        "aligned/match/hires_cam, test drone: the hottest point lies in the target on 20% of the images at untrained and 80% at epoch 9; "
-        "share of the heat in the target 10% and 40% (the target covers 15% of the photo).",
+        "Recall@1 drone to satellite: 5.0% [0%, 10%] at untrained, 55.0% [50%, 60%] at epoch 9 (+50.0 points [+50.0, +50.0]); "
+        "highest 60.0% [55%, 65%] at epoch 4, higher than at each of the 2 others.",
+        "aligned/match/hires_cam, test drone: the hottest point lies in the target on 20% [15%, 25%] of the images at untrained and "
+        "80% [75%, 85%] at epoch 9; share of the heat in the target 10% and 40% (the target covers 15% of the photo).",
         "aligned/none/l2_norm has low contrast on most images in untrained, epoch 9",
         "FPM cuts most often at half-widths 2 (75%), 4 (100%) cells in epoch 9.",
         "the boundaries of 25% of the images changed",
@@ -311,7 +365,7 @@ def by_height() -> xr.Dataset:
     for name in ("recall_1", "recall_5", "recall_10", "recall_top1pct", "average_precision"):
         found[name] = one[name]
         found[f"{name}_by_variant"] = xr.concat([one[name], one[name] / 2], dim="variant").assign_coords(variant=["150", "300"])
-    return found
+    return with_intervals(found)
 
 
 def test_views_weigh_alike_though_the_drone_flew_at_two_heights():

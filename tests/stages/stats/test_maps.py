@@ -117,10 +117,11 @@ def test_drift():
     for index in range(6):
         one, two = MAPS[index].ravel().astype(np.float64), other[index].ravel().astype(np.float64)
         assert found["cosine"][index] == pytest.approx(one @ two / np.linalg.norm(one) / np.linalg.norm(two))
+        assert found["pearson"][index] == pytest.approx(np.corrcoef(one, two)[0, 1])
         assert found["spearman"][index] == pytest.approx(spearmanr(one, two).statistic)
         hottest = [set(np.argsort(-values)[:4]) for values in (one, two)]
         assert found["overlap"][index] == len(hottest[0] & hottest[1]) / 4
-    assert [found[name][0] for name in ("cosine", "spearman", "overlap")] == pytest.approx([1, 1, 1])
+    assert [found[name][0] for name in ("cosine", "pearson", "spearman", "overlap")] == pytest.approx([1, 1, 1, 1])
 
 
 def test_drift_of_ties_and_constants():
@@ -128,6 +129,18 @@ def test_drift_of_ties_and_constants():
     found = drift_figures(tied, np.array([[[2, 1], [2, 5]], [[1, 2], [3, 4]]], np.float64), 0.5)
     assert found["spearman"][0] == pytest.approx(spearmanr([1, 1, 2, 3], [2, 1, 2, 5]).statistic)
     assert np.isnan(found["spearman"][1]), "a constant map has no ranks"
+    assert np.isnan(found["pearson"][1]), "and nothing that varies"
+
+
+def test_drift_of_maps_that_lie_far_from_zero():
+    """Of norms after a LayerNorm the cosine is 1, whatever they show; the correlation is not."""
+    rng = np.random.default_rng(0)
+    one, two = (9.4 + 0.01 * rng.standard_normal((1, 12, 12)).astype(np.float32) for _ in range(2))
+    found = drift_figures(one, two, 0.2)
+    assert found["cosine"][0] > 0.99999
+    assert found["pearson"][0] == pytest.approx(np.corrcoef(one.ravel().astype(float), two.ravel().astype(float))[0, 1], abs=1e-9)
+    constant = drift_figures(np.full((1, 3, 3), 0.1, np.float32), one[:, :3, :3], 0.2)
+    assert np.isnan(constant["pearson"][0]), "no rounding of a mean makes a constant map vary"
 
 
 def test_drift_is_undefined_where_either_map_is():

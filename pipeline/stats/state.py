@@ -27,7 +27,7 @@ from stages.stats.modules import MODULE_FEATURES
 from stages.stats.retrieval import QUERY_FIGURES
 
 RETRIEVAL = "retrieval"  # key of the array with the figures of each query
-FIGURES_VERSION = 1
+FIGURES_VERSION = 2
 _CHUNK_SAMPLES = 256  # a file is no longer than its images need, up to the last chunk
 
 

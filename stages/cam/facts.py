@@ -27,7 +27,7 @@ STATUS: Mapping[int, Status] = MappingProxyType(
         0: Status("ok", "can be drawn"),
         1: Status("low contrast", "a class-free map whose cells differ by little; it may localise well, and its panel says so"),
         2: Status("zero", "a gradient map without positive heat, or a class-free map that is 0 everywhere"),
-        3: Status("clipped", "some denominators of the method were not positive; the map is as the formula gives it"),
+        3: Status("clipped", "some denominators of the method turn the map over or blow it up; the map is as the formula gives it"),
         4: Status("not finite", "a cell, or what the map is made of, is NaN or infinite although the image and the target are there"),
         5: Status("absent", "the image is void, or has no such target, or nothing to compare it with: every cell is NaN"),
         6: Status("constant", "a class-free map whose cells differ by no more than the rounding of the stored precision"),
@@ -56,7 +56,7 @@ def map_facts(
     low_contrast_below : float
         Coefficient of variation, standard deviation over |mean|, below which a map has low contrast.
     clipped : [n], optional
-        Share of the method's denominators that were not positive; None: it has none.
+        Share of the method's denominators that are bad; None: it has none.
     rounding : [n], optional
         Standard deviation of a cell's value from the rounding of what it is made of, in the map's unit; None: not known.
     score, constant : [n], optional

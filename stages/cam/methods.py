@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stages.targets.scores import Score
 
 Float = NDArray[np.floating]
+_NEAR_ZERO = 0.01  # a channel's sum over the cells, over the sum of their magnitudes
 _FEW = 8  # cells whose size stands for all in the estimate of rounding
 
 
@@ -48,6 +49,11 @@ class Cells:
         """S_k, each channel's sum over the cells, [B, K]."""
         with np.errstate(invalid="ignore", over="ignore"):  # of cells that are not finite, which is how they are found
             return np.matmul(np.ones((1, self.values.shape[1]), self.values.dtype), self.values)[:, 0]
+
+    @cached_property
+    def column_magnitude(self) -> Float:
+        """Each channel's sum of magnitudes over the cells, [B, K]."""
+        return np.matmul(np.ones((1, self.values.shape[1]), self.values.dtype), self.magnitude)[:, 0]
 
     @cached_property
     def is_finite(self) -> NDArray[np.bool_]:
@@ -244,8 +250,8 @@ def _bad_gradient_denominators(view: CamInput) -> Float:
 
 
 def _bad_sums(view: CamInput) -> Float:
-    """Share of the channels whose sum over the cells is not positive."""
-    return (view.cells.column_sum <= 0).mean(axis=1)
+    """Share of the channels whose sum over the cells is near zero, so that dividing by it means nothing; its sign cancels, and may be either."""
+    return (np.abs(view.cells.column_sum) < _NEAR_ZERO * view.cells.column_magnitude).mean(axis=1)
 
 
 def _bad_score(view: CamInput) -> Float:
@@ -281,7 +287,7 @@ class CamMethod:
     reads : str
         Stored variable that it is made of in place of the cells.
     clipped : callable, optional
-        CamInput -> share of the denominators that are not positive, [B].
+        CamInput -> share of the bad denominators, [B]: those that turn the map over, or blow it up.
     rounding : callable, optional
         (CamInput, values of the cells [B, N]) -> standard deviation of a cell's value, for relative errors of standard deviation 1 of what it is
         made of, [B]; see stages/cam/rounding.py. Of the statistics, which are drawn from their minimum.

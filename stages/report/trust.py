@@ -40,7 +40,9 @@ def trust_table(stats: xr.Dataset) -> list[dict[str, Any]]:
     last = stats.isel(checkpoint=-1)
     share = _over_groups(last["status_share"], last)
     names = [str(name) for name in share["status"].values if name not in ("ok", "absent")]
-    figures = {name: _over_groups(last[name], last) for name in ("residual", "deletion", "insertion") if name in last}
+    figures = {
+        name: _over_groups(last[name], last) for name in ("residual", "deletion_median", "insertion_median", "deletion_random") if name in last
+    }
     if "sanity" in last:
         figures["sanity"] = last["sanity"]
     rows = []
@@ -48,7 +50,13 @@ def trust_table(stats: xr.Dataset) -> list[dict[str, Any]]:
         there = 1 - float(share.sel(product=map_key, status="absent"))
         statuses = [_percent(float(share.sel(product=map_key, status=name)) / there) if there > 0 else "-" for name in names]
         rows.append([str(map_key), *statuses, *(_number(float(values.sel(product=map_key))) for values in figures.values())])
-    return [{"title": "Can the maps be trusted?", "head": ["position / target / method", *names, *figures], "rows": rows}]
+    return [
+        {
+            "title": "Can the maps be trusted?",
+            "head": ["position / target / method", *names, *(name.replace("_", ", ") for name in figures)],
+            "rows": rows,
+        }
+    ]
 
 
 def agreement_matrix(stats: xr.Dataset) -> tuple[list[str], np.ndarray] | None:
@@ -66,7 +74,7 @@ def agreement_matrix(stats: xr.Dataset) -> tuple[list[str], np.ndarray] | None:
 def _statuses(last: xr.Dataset) -> Iterator[str]:
     share = _over_groups(last["status_share"], last)
     there = 1 - share.sel(status="absent")
-    words = {"zero": "without positive heat", "clipped": "made with denominators that are not positive", "not finite": "not finite"}
+    words = {"zero": "without positive heat", "clipped": "made with bad denominators", "not finite": "not finite"}
     for status, text in words.items():
         often = [
             (str(p), float(share.sel(product=p, status=status) / there.sel(product=p))) for p in last["product"].values if there.sel(product=p) > 0

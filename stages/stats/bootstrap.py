@@ -6,7 +6,6 @@ Hesterberg 2015, "What Teachers Should Know About the Bootstrap", arXiv:1411.527
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,43 +46,52 @@ class PlaceBootstrap:
         drawn = [np.random.default_rng([_SEED, size]).multinomial(size, np.full(size, 1 / size), DRAWS) for size in sizes]
         return cls(number, np.concatenate([np.empty((DRAWS, 0)), *drawn], axis=1))
 
-    def means(self, values: NDArray[np.floating], images: NDArray[np.intp]) -> Float:
-        """Means of the figures of some images over each draw.
+    def sums(self, values: NDArray[np.floating], images: NDArray[np.intp]) -> PlaceSums:
+        """Add up the figures of some images place by place: values float [n, C] of the images, NaN is left out; numbers of the images, int [n]."""
+        known = ~np.isnan(values)
+        order = np.argsort(self.place[images], kind="stable")
+        there, starts = np.unique(self.place[images][order], return_index=True)
+        found = np.zeros((2, self.drawn.shape[1], values.shape[1]))
+        if len(there):
+            found[:, there] = [np.add.reduceat(part[order], starts, axis=0) for part in (known.astype(np.float64), np.where(known, values, 0.0))]
+        return PlaceSums(*found)
 
-        Parameters
-        ----------
-        values : float [n, ...]
-            Of the images; NaN is left out.
-        images : int [n]
-            Their numbers.
-
-        Returns
-        -------
-        float64 [DRAWS, ...]
-            NaN for a draw that has no image with the figure; all NaN for a figure that fewer than two places have.
-        """
-        flat = values.reshape(len(values), math.prod(values.shape[1:])).astype(np.float64)
-        places, number = np.unique(self.place[images], return_inverse=True)
-        known = ~np.isnan(flat)
-        count, total = (_by_place(found, number, len(places)) for found in (known.astype(np.float64), np.where(known, flat, 0)))
-        drawn = self.drawn[:, places]
+    def means(self, sums: PlaceSums) -> Float:
+        """Means over each draw, float64 [DRAWS, C]: NaN for a draw without the figure, and for a figure that fewer than two places have."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = np.matmul(drawn, total) / np.matmul(drawn, count)
-        found[:, (count > 0).sum(axis=0) < 2] = np.nan
-        return found.reshape(DRAWS, *values.shape[1:])
+            found = np.matmul(self.drawn, sums.total) / np.matmul(self.drawn, sums.count)
+        found[:, (sums.count > 0).sum(axis=0) < 2] = np.nan
+        return found
 
     def interval(self, means: Float, images: NDArray[np.intp]) -> Float:
-        """Bounds between which the mean lies with a confidence of LEVEL, [..., 2], low and high, from its values over the draws [DRAWS, ...]."""
+        """Bounds between which the mean lies with a confidence of LEVEL, [C, 2], low and high, from its values over the draws [DRAWS, C]."""
         tail = _tail(len(np.unique(self.place[images])))
-        return np.moveaxis(_quantiles(means, (tail, 1 - tail)), 0, -1)
+        return _quantiles(means, (tail, 1 - tail)).T
 
 
-def _by_place(values: Float, number: NDArray[np.intp], places: int) -> Float:
-    """Sums of values [n, C] over the images of each place, [place, C]."""
-    order = np.argsort(number, kind="stable")
-    return (
-        np.add.reduceat(values[order], np.searchsorted(number[order], np.arange(places)), axis=0) if len(values) else np.zeros((0, values.shape[1]))
-    )
+@dataclass(frozen=True)
+class PlaceSums:
+    """Figures of some images added up place by place.
+
+    Attributes
+    ----------
+    count, total : float64 [place, C]
+        How many images of a place have the figure, and the sum of it.
+    """
+
+    count: Float
+    total: Float
+
+    @classmethod
+    def beside(cls, parts: Sequence[PlaceSums]) -> PlaceSums:
+        """Put the figures of the same images side by side."""
+        return cls(np.concatenate([part.count for part in parts], axis=1), np.concatenate([part.total for part in parts], axis=1))
+
+    @property
+    def mean(self) -> Float:
+        """Over all images, [C]; NaN where none has the figure."""
+        count = self.count.sum(axis=0)
+        return np.where(count > 0, self.total.sum(axis=0) / np.where(count > 0, count, 1), np.nan)
 
 
 def _tail(places: int) -> float:
@@ -94,9 +102,9 @@ def _tail(places: int) -> float:
 
 
 def _quantiles(means: Float, shares: Sequence[float]) -> Float:
-    """Quantiles over the draws, [share, ...]; NaN where too many draws have no value."""
+    """Quantiles over the draws, [share, C]; NaN where too many draws have no value."""
     lacking = np.isnan(means).mean(axis=0)
-    found = np.full((len(shares), *means.shape[1:]), np.nan)
+    found = np.full((len(shares), means.shape[1]), np.nan)
     found[:, lacking == 0] = np.quantile(means[:, lacking == 0], shares, axis=0)
     few = (lacking > 0) & (lacking < _LACKING)
     found[:, few] = np.nanquantile(means[:, few], shares, axis=0) if few.any() else np.nan  # which is slow

@@ -50,21 +50,34 @@ def deletion_area(place: NDArray[np.integer], hires: NDArray[np.floating]) -> Fl
     Returns
     -------
     float64 [n]
-        By the trapezoid rule over the share of the cells that are gone, of a curve from 1 (all cells there) to 0 (only the constant left). NaN where
-        the exact map is undefined, or its cells add up to nothing positive: there is no score that deletion could take away. Insertion's area in
-        the same order is 1 less this, exactly.
+        By the trapezoid rule over the share of the cells that are gone, of the score less its constant over the sum of the magnitudes of the cells'
+        shares: between -1 and 1. The score itself may be near zero, or negative; the magnitudes are not. NaN where the exact map is undefined or 0.
 
     Notes
     -----
     Petsiuk et al. 2018 (RISE), arXiv:1806.07421, section 4.2, delete pixels and look at a probability that the network gives anew; here tokens
     are deleted, behind the backbone, and the score is the logit or the cosine at a fixed norm. A cell with c colder cells is gone in c of the
-    N steps and, by the trapezoid rule, half a step more, so that no curve need be drawn.
+    N steps and, by the trapezoid rule, half a step more, so that no curve need be drawn. No order does better than that of the exact map itself.
     """
-    cells = whole_or_nothing(hires).reshape(len(hires), -1).astype(np.float64)
-    total = cells.sum(axis=1)
-    usable = np.asarray(total > 0)  # not so of NaN
+    cells, size = _shares(hires)
     gone = np.einsum("ij,ij->i", cells, place + 0.5)
-    return np.where(usable, 1 - gone / (cells.shape[1] * np.where(usable, total, 1)), np.nan)
+    return (cells.sum(axis=1) - gone / cells.shape[1]) / size
+
+
+def score_in_magnitudes(hires: NDArray[np.floating]) -> Float:
+    """Score less its constant over the sum of the magnitudes of the cells' shares [n, H, W], [n]: where curves of deletion begin. NaN as there.
+
+    Insertion in the same order begins at 0 and ends here, and its area is this less that of deletion. Half of it is the area of a random order.
+    """
+    cells, size = _shares(hires)
+    return cells.sum(axis=1) / size
+
+
+def _shares(hires: NDArray[np.floating]) -> tuple[Float, Float]:
+    """Cells [n, N], and the sum of their magnitudes [n], NaN for 0."""
+    cells = whole_or_nothing(hires).reshape(len(hires), -1).astype(np.float64)
+    size = np.abs(cells).sum(axis=1)
+    return cells, np.where(size > 0, size, np.nan)
 
 
 def rank_correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> Float:

@@ -17,7 +17,7 @@ from stages.cam.map_keys import MapKey
 from stages.stats import drift, maps, modules, trust
 from stages.stats.drift import RankedMaps
 from stages.stats.heat import Heat
-from stages.stats.reductions import Reduction, deviation, highest, lowest, mean, ring_count, status_share
+from stages.stats.reductions import Reduction, deviation, highest, lower_quartile, lowest, mean, median, ring_count, status_share, upper_quartile
 
 Float = NDArray[np.float64]
 Which = Literal["all", "exact", "beside an exact map", "with a mask"]
@@ -74,6 +74,16 @@ class GroupFigure:
     shown: frozenset[Shown] = frozenset()
 
 
+def _quartiles(name: str) -> tuple[Reduction, ...]:
+    """The mean of a figure, and its quartiles: of a figure with long tails."""
+    return (
+        *_MEAN,
+        Reduction(f"{name}_lower_quartile", lower_quartile),
+        Reduction(f"{name}_median", median),
+        Reduction(f"{name}_upper_quartile", upper_quartile),
+    )
+
+
 _TABLE: frozenset[Shown] = frozenset({"table"})
 _BOTH: frozenset[Shown] = frozenset({"table", "plot"})
 MAP_FIGURES: Mapping[str, Figure] = MappingProxyType(  # of one map of an image
@@ -92,10 +102,11 @@ MAP_FIGURES: Mapping[str, Figure] = MappingProxyType(  # of one map of an image
         "energy": Figure(maps.energy, "with a mask", "photo", "share", "energy", shown=_BOTH),
         "mask_area": Figure(maps.mask_area, "with a mask", "photo", "share", "share of the photo under the mask"),
         "status": Figure(trust.status, "all", "", "code", "status", (Reduction("status_share", status_share, "status"),)),
-        "clipped": Figure(trust.clipped, "all", "", "share", "denominators that are not positive"),
+        "clipped": Figure(trust.clipped, "all", "", "share", "bad denominators"),
         "residual": Figure(trust.residual, "exact", "", "1", "residual"),
-        "deletion": Figure(trust.deletion, "beside an exact map", "", "1", "deletion"),
-        "insertion": Figure(trust.insertion, "beside an exact map", "", "1", "insertion"),
+        "deletion": Figure(trust.deletion, "beside an exact map", "", "1", "deletion", _quartiles("deletion")),
+        "insertion": Figure(trust.insertion, "beside an exact map", "", "1", "insertion", _quartiles("insertion")),
+        "deletion_random": Figure(trust.deletion_random, "beside an exact map", "", "1", "deletion in random order"),
     }
 )
 DRIFT_FIGURES: Mapping[str, Figure] = MappingProxyType(  # of one map of an image at two checkpoints

@@ -109,7 +109,7 @@ class Gallery:
             asking, gallery = np.flatnonzero(self.queries_of(views)), self.gallery_of(views)
             values = outcomes(figures[asking], int((gallery & self.finite).sum()))
             there = asking if gallery.any() else asking[:0]
-            draws.append(bootstrap.means(values[: len(there)], there))
+            draws.append(bootstrap.means(bootstrap.sums(values[: len(there)], there)))
             bounds.append(bootstrap.interval(draws[-1], there))
         names = {"retrieval": list(RETRIEVAL_FIGURES), "bound": list(BOUNDS), "direction": list(DIRECTIONS)}
         return xr.Dataset(

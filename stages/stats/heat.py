@@ -84,18 +84,18 @@ class Heat:
         return self.flat.astype(np.float64)
 
     @cached_property
-    def positive(self) -> Float:
-        """The ReLU'd maps, [n, N]."""
-        return np.maximum(self.raw, 0)
+    def drawn(self) -> Float:
+        """The maps as pictures draw them, [n, N]: gradient maps ReLU'd, statistics from their coldest cell."""
+        return np.maximum(self.raw, 0) if self.kind == "gradient" else self.raw - self.raw.min(axis=1, keepdims=True)
 
     @cached_property
     def total(self) -> Float:
-        """Sum of the positive heat, [n]."""
-        return np.asarray(self.positive.sum(axis=1))
+        """Sum of the heat that is drawn, [n]."""
+        return np.asarray(self.drawn.sum(axis=1))
 
     @cached_property
     def no_heat(self) -> NDArray[np.bool_]:
-        """Which maps have no positive heat, [n]."""
+        """Which maps have no heat to draw, [n]: gradient maps without a positive cell, and constant statistics."""
         return ~(self.total > 0)
 
     @cached_property
@@ -111,7 +111,7 @@ class Heat:
     @cached_property
     def variation(self) -> Float:
         """Standard deviation over |mean| of the cells, [n]: of the raw map for statistics, of the ReLU'd one for gradient methods."""
-        cells = self.raw if self.kind == "statistic" else self.positive
+        cells = self.raw if self.kind == "statistic" else self.drawn
         mean = cells.mean(axis=1)
         centred = cells - mean[:, None]
         found = np.sqrt(np.einsum("ij,ij->i", centred, centred) / cells.shape[1]) / positive(np.abs(mean))
@@ -119,12 +119,15 @@ class Heat:
 
     @cached_property
     def inside(self) -> tuple[NDArray[np.bool_], Float]:
-        """In the photo's frame: which images have a map and a mask, [n]; and their positive heat, [n, N], zeros where the network read nothing."""
+        """In the photo's frame: which images have a map and a mask, [n]; and their heat as drawn, [n, N], zeros where the network read nothing."""
         assert self.masks is not None
         on_photo = self.values if self.on_photo is None else self.on_photo
         cells = on_photo.reshape(len(on_photo), -1).astype(np.float64)
         known = np.asarray(np.isfinite(self.masks.share).all(axis=1) & ~np.isnan(cells).all(axis=1) & ~np.isinf(cells).any(axis=1))
-        return known, np.where(known[:, None] & np.isfinite(cells), np.maximum(cells, 0), 0)
+        read = known[:, None] & np.isfinite(cells)
+        coldest = 0.0 if self.kind == "gradient" else np.where(read, cells, np.inf).min(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore"):  # of images without a map
+            return known, np.where(read, np.maximum(cells - coldest, 0), 0)
 
     def fact(self, name: str) -> NDArray[np.floating]:
         """One of the facts, [n]."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safenet.architecture import Architecture
 from stages.cam.map_keys import MapKey
 from stages.schema import Arrays
+from stages.stats import intervals
 from stages.stats.agreement import agreement, by_position, reduced_agreement
 from stages.stats.bootstrap import PlaceBootstrap
 from stages.stats.compared import COMPARED
@@ -34,7 +35,7 @@ from stages.stats.figures import (
 from stages.stats.groups import Groups
 from stages.stats.heat import Float
 from stages.stats.heats import exact_beside, heats_of
-from stages.stats.intervals import intervals, of_no_map, side_by_side
+from stages.stats.intervals import Intervals
 from stages.stats.modules import MODULE_FEATURES, WARP_FIGURES, Modules
 from stages.stats.settings import StatsSettings
 from stages.stats.trust import STATUS_NAMES
@@ -148,7 +149,7 @@ def reduced_images(
     Returns
     -------
     dict
-        Name -> (dims, float64 values), dims (group, product, ...). Intervals as `intervals.side_by_side` names them.
+        Name -> (dims, float64 values), dims (group, product, ...). Intervals as stages/stats/intervals.py names them.
     """
     members, sizes, table = groups.members, sizes_of(network), wanted_figures(MAP_FIGURES, masks=masks)
     of_images = read(IMAGES)
@@ -156,7 +157,8 @@ def reduced_images(
     found["count"] = (("group",), groups.sizes)
     if bootstrap:
         columns = mean_columns(IMAGE_FIGURES, sizes)
-        found |= of_no_map(intervals(of_images, columns, groups, bootstrap), columns, "image_figure")
+        certain = Intervals(groups, bootstrap)
+        found |= intervals.of_images(certain.of([certain.sums(of_images, columns)]), columns, "image_figure")
     if map_keys:
         found |= _by_maps(table, lambda key: read(f"{MAPS}/{key.key}"), groups, map_keys, sizes, bootstrap, "map_figure")
         agreements = {position: read(f"{AGREEMENT}/{position}") for position in by_position(map_keys)}
@@ -182,12 +184,13 @@ def _by_maps(
     dim: str,
 ) -> Variables:
     """Reduce the figures of one map after the other, each read once."""
-    means, certain, columns = [], [], mean_columns(table, sizes)
+    means, sums, columns = [], [], mean_columns(table, sizes)
+    certain = Intervals(groups, bootstrap) if bootstrap else None
     for key in map_keys:
         values = read(key)
         means.append(reduced(table, values, groups.members, sizes))
-        certain += [intervals(values, columns, groups, bootstrap)] if bootstrap else []
-    return _by_map(means) | (side_by_side(certain, columns, dim) if certain else {})
+        sums += [certain.sums(values, columns)] if certain else []
+    return _by_map(means) | (intervals.of_maps(certain.of(sums), columns, dim) if certain and sums else {})
 
 
 def _by_map(figures: Sequence[Variables]) -> Variables:

@@ -3,72 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.stats.bootstrap import PlaceBootstrap
+from stages.stats.bootstrap import PlaceBootstrap, PlaceSums
 from stages.stats.groups import Groups
 from stages.stats.means import mean_over_views, tested
-from stages.stats.reductions import mean
 
 BOUNDS = ("low", "high")
+_BY_GROUP = frozenset({"known", "interval"})
 Float = NDArray[np.float64]
 Variables = dict[str, tuple[tuple[str, ...], NDArray[Any]]]
 
 
-def intervals(values: NDArray[np.floating], columns: Mapping[str, int], groups: Groups, bootstrap: PlaceBootstrap) -> dict[str, Float]:
-    """Means of some figures with their intervals.
+@dataclass(frozen=True)
+class Intervals:
+    """Makes the intervals of one checkpoint's figures.
 
     Parameters
     ----------
-    values : float [sample, column]
-    columns : mapping
-        Figure -> its column.
     groups : Groups
     bootstrap : PlaceBootstrap
-
-    Returns
-    -------
-    dict
-        `interval` float64 [group, figure, 2]; `of_views` [figure], the mean over the groups of test images in which each view counts alike (see
-        `mean_of_views`), and `of_views_interval` [figure, 2]. Bounds as BOUNDS; NaN where fewer than two places have the figure.
     """
-    own = values[:, list(columns.values())].astype(np.float64)
-    draws = {name: bootstrap.means(own[chosen], chosen) for name, chosen in zip(groups.name, groups.members, strict=True)}
-    of_groups = [bootstrap.interval(draws[name], chosen) for name, chosen in zip(groups.name, groups.members, strict=True)]
-    shown = tested(groups.name)
-    images = np.flatnonzero(np.isin(groups.index, [groups.name.index(name) for name in shown]))
-    found = mean_over_views(np.stack([draws[name] for name in shown]), shown)
-    told = mean_over_views(np.stack([mean(own[groups.index == groups.name.index(name)], {}) for name in shown]), shown)
-    return {"interval": np.stack(of_groups), "of_views": told, "of_views_interval": bootstrap.interval(found, images)}
+
+    groups: Groups
+    bootstrap: PlaceBootstrap
+
+    def sums(self, values: NDArray[np.floating], columns: Mapping[str, int]) -> list[PlaceSums]:
+        """Add up figures [sample, column] of all images by place, for each group: all that need be kept of them."""
+        own = values[:, list(columns.values())]
+        return [self.bootstrap.sums(own[chosen], chosen) for chosen in self.groups.members]
+
+    def of(self, subjects: Sequence[Sequence[PlaceSums]]) -> dict[str, Float]:
+        """Return the means of several subjects, such as maps, with their intervals.
+
+        Parameters
+        ----------
+        subjects : sequence of sequences of PlaceSums
+            Of `sums`: subject, then group.
+
+        Returns
+        -------
+        dict
+            `known` float64 [group, subject, figure], how many images have the figure; `interval` [group, subject, figure, 2]; `of_views` [subject,
+            figure], the mean over the groups of test images in which each view counts alike (see `mean_of_views`), and `of_views_interval` [subject,
+            figure, 2]. Bounds as BOUNDS; NaN where fewer than two places have the figure.
+        """
+        of_groups = [PlaceSums.beside([subject[number] for subject in subjects]) for number in range(len(self.groups.name))]
+        draws = [self.bootstrap.means(sums) for sums in of_groups]
+        shown = tested(self.groups.name)
+        numbers = [self.groups.name.index(name) for name in shown]
+        found = {
+            "known": np.stack([sums.count.sum(axis=0) for sums in of_groups]),
+            "interval": np.stack([self.bootstrap.interval(*both) for both in zip(draws, self.groups.members, strict=True)]),
+            "of_views": mean_over_views(np.stack([of_groups[number].mean for number in numbers]), shown),
+            "of_views_interval": self.bootstrap.interval(
+                mean_over_views(np.stack([draws[number] for number in numbers]), shown), np.flatnonzero(np.isin(self.groups.index, numbers))
+            ),
+        }
+        return {
+            name: values.reshape(*values.shape[: name in _BY_GROUP], len(subjects), -1, *[2] * name.endswith("interval"))
+            for name, values in found.items()
+        }
 
 
-def side_by_side(of_maps: Sequence[Mapping[str, Float]], columns: Mapping[str, int], dim: str) -> Variables:
-    """Join the `intervals` of several maps along `product`, each with its dims and prefixed by what it is of.
+def of_maps(found: Mapping[str, Float], columns: Mapping[str, int], dim: str) -> Variables:
+    """Give `Intervals.of` several maps its dims, and names that begin with what it is of: `dim` is that of the figures, as "map_figure"."""
+    return _named(found, columns, dim, ("product",))
 
-    `dim`, "map_figure", is that of the figures; their names are its coordinate.
-    """
-    of = dim.removesuffix("_figure")
-    return {
-        f"{of}_interval": (("group", "product", dim, "bound"), np.stack([one["interval"] for one in of_maps], axis=1)),
-        f"{of}_of_views": (("product", dim), np.stack([one["of_views"] for one in of_maps])),
-        f"{of}_of_views_interval": (("product", dim, "bound"), np.stack([one["of_views_interval"] for one in of_maps])),
-        **_names(columns, dim),
+
+def of_images(found: Mapping[str, Float], columns: Mapping[str, int], dim: str) -> Variables:
+    """The same of one subject that is no map."""
+    return _named({name: values[:, 0] if name in _BY_GROUP else values[0] for name, values in found.items()}, columns, dim, ())
+
+
+def _named(found: Mapping[str, Float], columns: Mapping[str, int], dim: str, subject: tuple[str, ...]) -> Variables:
+    dims = {
+        "known": ("group", *subject, dim),
+        "interval": ("group", *subject, dim, "bound"),
+        "of_views": (*subject, dim),
+        "of_views_interval": (*subject, dim, "bound"),
     }
-
-
-def of_no_map(found: Mapping[str, Float], columns: Mapping[str, int], dim: str) -> Variables:
-    """Give the `intervals` of figures that no map has their dims and names; `dim` as in `side_by_side`."""
-    of = dim.removesuffix("_figure")
-    return {
-        f"{of}_interval": (("group", dim, "bound"), found["interval"]),
-        f"{of}_of_views": ((dim,), found["of_views"]),
-        f"{of}_of_views_interval": ((dim, "bound"), found["of_views_interval"]),
-        **_names(columns, dim),
-    }
-
-
-def _names(columns: Mapping[str, int], dim: str) -> Variables:
-    return {dim: ((dim,), np.array(list(columns), dtype=object)), "bound": (("bound",), np.array(BOUNDS, dtype=object))}
+    coords = {dim: ((dim,), np.array(list(columns), dtype=object)), "bound": (("bound",), np.array(BOUNDS, dtype=object))}
+    return {f"{dim.removesuffix('_figure')}_{name}": (dims[name], values) for name, values in found.items()} | coords

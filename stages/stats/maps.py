@@ -1,7 +1,7 @@
 """Figures of one heat map an image: spread, concentration, place, agreement with a mask.
 
-Every function takes a `Heat` of n maps and returns float64 [n] (`ring_share` [n, R]), NaN where undefined. What counts positive
-evidence (entropy, top share, centre, ring shares, energy) takes the ReLU'd map, as it is drawn.
+Every function takes a `Heat` of n maps and returns float64 [n] (`ring_share` [n, R]), NaN where undefined. What counts heat
+(entropy, top share, centre, ring shares, energy) counts what pictures draw: gradient maps ReLU'd, statistics from their coldest cell.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def low_contrast(heat: Heat) -> Float:
 
 
 def entropy(heat: Heat) -> Float:
-    """Entropy of the heat as a distribution over the cells, over log N: 1 is uniform."""
-    share = heat.positive / positive(heat.total)[:, None]
+    """Entropy of the heat, as it is drawn, as a distribution over the cells, over log N: 1 is uniform."""
+    share = heat.drawn / positive(heat.total)[:, None]
     surprise = np.einsum("ij,ij->i", share, np.log(np.where(share > 0, share, 1)))
     return heat.blank(-surprise / np.log(share.shape[1]), heat.no_heat)
 
@@ -41,7 +41,7 @@ def entropy(heat: Heat) -> Float:
 def top(heat: Heat) -> Float:
     """Share of the heat in the hottest cells, as many as `stats.top_share` says."""
     hottest = heat.ranking.hottest(max(1, round(heat.top_share * heat.raw.shape[1])))
-    return heat.blank(np.where(hottest, heat.positive, 0).sum(axis=1) / positive(heat.total), heat.no_heat)
+    return heat.blank(np.where(hottest, heat.drawn, 0).sum(axis=1) / positive(heat.total), heat.no_heat)
 
 
 def centre_y(heat: Heat) -> Float:
@@ -57,13 +57,13 @@ def centre_x(heat: Heat) -> Float:
 def _centre(heat: Heat, axis: int) -> Float:
     size = heat.values.shape[1:]
     place = (np.indices(size)[axis].ravel() + 0.5) / size[axis]
-    return heat.blank(heat.positive @ place / positive(heat.total), heat.no_heat)
+    return heat.blank(heat.drawn @ place / positive(heat.total), heat.no_heat)
 
 
 def ring_share(heat: Heat) -> Float:
     """Share of the heat in each of FPM's rings, the innermost first."""
     is_in = (heat.ring.ravel()[:, None] == np.arange(1, heat.ring.max() + 1)).astype(np.float64)
-    return heat.blank(heat.positive @ is_in / positive(heat.total)[:, None], heat.no_heat)
+    return heat.blank(heat.drawn @ is_in / positive(heat.total)[:, None], heat.no_heat)
 
 
 def zero(heat: Heat) -> Float:
@@ -77,7 +77,7 @@ def pointing(heat: Heat) -> Float:
     Notes
     -----
     Pointing game: Zhang et al. 2016, arXiv:1608.00507. A bilinearly upsampled map peaks at a cell's centre, so the cells' centres
-    decide as the pixels would. A map without positive heat misses.
+    decide as the pixels would. A map without heat misses.
     """
     assert heat.masks is not None
     known, cells = heat.inside
@@ -87,7 +87,7 @@ def pointing(heat: Heat) -> Float:
 
 
 def energy(heat: Heat) -> Float:
-    """Share of the positive heat that lies in the mask; a map without positive heat has none there.
+    """Share of the heat, as it is drawn, that lies in the mask; a map without heat has none there.
 
     Notes
     -----

@@ -54,6 +54,21 @@ def highest(values: Float, sizes: Mapping[str, int]) -> Float:
     return _quantile(values, 0.99)
 
 
+def lower_quartile(values: Float, sizes: Mapping[str, int]) -> Float:
+    """The value that a quarter of the images do not reach."""
+    return _quantile(values, 0.25)
+
+
+def median(values: Float, sizes: Mapping[str, int]) -> Float:
+    """The value that half of the images do not reach."""
+    return _quantile(values, 0.5)
+
+
+def upper_quartile(values: Float, sizes: Mapping[str, int]) -> Float:
+    """The value that a quarter of the images exceed."""
+    return _quantile(values, 0.75)
+
+
 def status_share(values: Float, sizes: Mapping[str, int]) -> Float:
     """Share of the images of each status; the dim is added behind."""
     return mean((values[..., None] == np.arange(sizes["status"])).astype(np.float64), sizes)

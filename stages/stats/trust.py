@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stages.cam.facts import STATUS
-from stages.stats.faithfulness import completeness_residual, deletion_area
+from stages.stats.faithfulness import completeness_residual, deletion_area, score_in_magnitudes
 from stages.stats.heat import Float, Heat
 
 STATUS_NAMES = [row.name for row in STATUS.values()]
@@ -15,7 +15,7 @@ def status(heat: Heat) -> Float:
 
 
 def clipped(heat: Heat) -> Float:
-    """Share of the method's denominators that were not positive; NaN where it has none."""
+    """Share of the method's denominators that turn the map over or blow it up; NaN where it has none."""
     return heat.fact("clipped").astype(float)
 
 
@@ -25,11 +25,18 @@ def residual(heat: Heat) -> Float:
 
 
 def deletion(heat: Heat) -> Float:
-    """Area under the curve of the score that is left while cells go in the map's order, in token space: see `deletion_area`."""
+    """Area under the curve of the score that is left while cells go in the map's order, over the sum of the magnitudes of their shares of it."""
     assert heat.exact is not None
     return heat.blank(deletion_area(heat.ranking.place, heat.exact))
 
 
 def insertion(heat: Heat) -> Float:
-    """Area under the curve of the score while cells come in the same order: 1 less `deletion`."""
-    return 1 - deletion(heat)
+    """Area under the curve of the score while cells come in the same order, over the same sum."""
+    assert heat.exact is not None
+    return score_in_magnitudes(heat.exact) - deletion(heat)
+
+
+def deletion_random(heat: Heat) -> Float:
+    """What a random order has in `deletion`, and in `insertion`, on average."""
+    assert heat.exact is not None
+    return heat.blank(score_in_magnitudes(heat.exact) / 2)

@@ -29,9 +29,9 @@ def map_figures(maps, kind, ring, top_share):
     return {name: row.function(heat) for name, row in MAP_FIGURES.items() if row.which == "all" and name not in ("status", "clipped")}
 
 
-def mask_figures(maps, share, centre):
+def mask_figures(maps, share, centre, kind="gradient"):
     masks = Masks(share.reshape(len(share), -1).astype(float), centre.reshape(len(centre), -1))
-    heat = heat_of(maps, masks=masks, on_photo=maps)
+    heat = heat_of(maps, kind, masks=masks, on_photo=maps)
     return {name: row.function(heat) for name, row in MAP_FIGURES.items() if row.which == "with a mask"}
 
 

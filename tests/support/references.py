@@ -183,12 +183,10 @@ def carried(values: np.ndarray, theta: np.ndarray, sampling: str) -> np.ndarray:
 
 
 def deletion_shares(order: np.ndarray, hires: np.ndarray) -> list[float]:
-    """Share of the score left after each of the hottest cells is gone, one by one, summed anew each time."""
-    cells, total = list(hires.ravel()), hires.sum()
-    if not total > 0:
-        return [float("nan")] * (len(cells) + 1)
+    """Score left after each of the hottest cells is gone, one by one, over the sum of the magnitudes of all; summed anew each time."""
+    cells, total = list(hires.ravel()), np.abs(hires).sum()
     left, heat = set(range(len(cells))), list(order.ravel())
-    found = [1.0]
+    found = [sum(cells) / total]
     while left:
         hottest = min(cell for cell in left if heat[cell] == max(heat[other] for other in left))
         left.remove(hottest)

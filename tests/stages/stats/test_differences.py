@@ -42,7 +42,7 @@ def told_apart(effect: float, places=40, photos=5, checkpoints=4, simulations=20
         hard = rng.standard_normal(places).repeat(photos)  # what all checkpoints share
         scores = hard[:, None] + rng.standard_normal((places * photos, checkpoints))
         scores[:, 0] += effect
-        draws = bootstrap.means((scores > 0).astype(float), images).T
+        draws = bootstrap.means(bootstrap.sums((scores > 0).astype(float), images)).T
         found += len(not_told_from(draws, 0, 0.05)) < checkpoints - 1
     return found / simulations
 

@@ -1,5 +1,7 @@
 """Figures of trust: against slow twins, and their properties."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import references
@@ -11,7 +13,7 @@ from scipy.stats import spearmanr
 from stages.stats.agreement import agreement, pairs_of
 from stages.stats.faithfulness import completeness_residual, deletion_area, rank_correlation
 from stages.stats.ranks import ranking
-from stages.stats.trust import deletion, insertion
+from stages.stats.trust import deletion, deletion_random, insertion
 
 RNG = np.random.default_rng(0)
 
@@ -55,11 +57,25 @@ def test_the_order_of_hires_cam_takes_away_the_most(seed, factor):
     np.testing.assert_allclose(area_of(other, hires), area_of(other, hires * factor), atol=1e-9)
 
 
-def test_a_score_that_is_not_positive_has_no_curve():
-    hires = np.stack([-np.ones((2, 2)), np.ones((2, 2)), np.full((2, 2), np.nan)])
-    np.testing.assert_allclose(area_of(np.ones((3, 2, 2)), hires), [np.nan, 0.5, np.nan])
-    heat = heat_of(np.full((1, 2, 2), np.nan), exact=np.ones((1, 2, 2)))
-    assert np.isnan(deletion(heat)) and np.isnan(insertion(heat)), "a map that is undefined has no order"
+def test_a_score_near_zero_has_a_curve_like_any_other():
+    """Shares of a score of 0 and of a negative one; none where there is no share at all."""
+    cancelling, negative = np.array([[1.0, -1], [1, -1]]), -np.ones((2, 2))
+    hires = np.stack([cancelling, negative, np.ones((2, 2)), np.zeros((2, 2)), np.full((2, 2), np.nan)])
+    np.testing.assert_allclose(area_of(hires, hires), [-0.25, -0.5, 0.5, np.nan, np.nan])
+    heat = heat_of(hires[:3], exact=hires[:3])
+    np.testing.assert_allclose(insertion(heat), [0.25, -0.5, 0.5])
+    np.testing.assert_allclose(deletion_random(heat), [0, -0.5, 0.5])
+    undefined = heat_of(np.full((1, 2, 2), np.nan), exact=np.ones((1, 2, 2)))
+    assert np.isnan([deletion(undefined), insertion(undefined), deletion_random(undefined)]).all(), "a map that is undefined has no order"
+
+
+def test_the_random_order_is_the_mean_of_all_orders():
+    """Of four cells there are 24; for insertion it is the same."""
+    hires = np.array([[[0.7, -0.2], [0.1, 0.5]]])
+    orders = np.array([np.reshape(order, (2, 2)) for order in permutations(range(4))], float)
+    heat = heat_of(orders, exact=hires.repeat(24, axis=0))
+    for figure in (deletion, insertion):
+        assert figure(heat).mean() == pytest.approx(deletion_random(heat)[0])
 
 
 def test_agreement_is_spearmans():

@@ -182,7 +182,9 @@ def test_trust_figures_are_those_of_their_definition():
     assert set(deletion["product"].values) == expected, "of an affine score alone, and where its exact map is there"
     own = deletion.sel(product="aligned/predicted/hires_cam")
     assert all(float(own) <= float(deletion.sel(product=name)) + 1e-12 for name in expected if name.startswith("aligned/"))
-    np.testing.assert_allclose(found["insertion"], 1 - found["deletion"])
+    np.testing.assert_allclose(found["insertion"] + found["deletion"], 2 * found["deletion_random"])
+    assert (found["deletion_lower_quartile"].dropna("product") <= found["deletion_median"].dropna("product")).all()
+    assert set(found["insertion_median"].dropna("product")["product"].values) == expected
     agreement = found["agreement"]
     np.testing.assert_allclose([agreement.sel(product=p.key, other=p.key) for p in map_keys if p.position != "part"], 1)
     assert np.isnan(agreement.sel(product="aligned/none/max", other="patch/none/max"))
@@ -201,7 +203,7 @@ def test_nothing_is_called_exact_of_a_score_that_is_not_affine(kind):
     cams = compute_cams(features, map_keys, context_of(model))
     groups = Groups.of(["test"] * 3, ["drone"] * 3, [True] * 3)
     found = figures(cams, features, groups, model.architecture, (0, len(groups.index)), masks=False)
-    for name in ("residual", "deletion", "insertion"):
+    for name in ("residual", "deletion", "insertion", "deletion_random", "deletion_median"):
         assert found[name].isnull().all(), name
     assert found["agreement"].notnull().any()
 

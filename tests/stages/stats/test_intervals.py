@@ -8,7 +8,7 @@ from stages.stats.bootstrap import PlaceBootstrap
 from stages.stats.figures import DRIFT_FIGURES, IMAGE_FIGURES, MAP_FIGURES, columns_of, mean_columns
 from stages.stats.groups import Groups
 from stages.stats.images import sizes_of
-from stages.stats.intervals import intervals
+from stages.stats.intervals import Intervals
 
 SIZES = sizes_of(PRESETS["tiny"])
 
@@ -30,12 +30,20 @@ def test_groups_and_the_mean_of_the_views_of_test():
     groups, bootstrap = Groups.of(split, view, [True] * 59 + [False]), PlaceBootstrap.of(place, split)
     values = rng.standard_normal((60, 3))
     values[:20, 1], values[:, 2] = np.nan, np.nan
-    found = intervals(values, {"a": 0, "c": 2, "b": 1}, groups, bootstrap)
+    certain, columns = Intervals(groups, bootstrap), {"a": 0, "c": 2, "b": 1}
+    both = certain.of([certain.sums(values, columns), certain.sums(values + 1, columns)])
+    for name, of_one in both.items():
+        shift = 0 if name == "known" else 1
+        np.testing.assert_allclose(
+            of_one.take(1, axis=int(name in ("known", "interval"))), of_one.take(0, axis=int(name in ("known", "interval"))) + shift
+        )
+    found = {name: value.take(0, axis=int(name in ("known", "interval"))) for name, value in both.items()}
+    assert found["known"].tolist() == [[36, 0, 16], [12, 0, 12], [11, 0, 11]]
     assert groups.name == ("test drone", "test satellite", "train satellite") and groups.index[-1] == -1
     drone, satellite = (np.flatnonzero(groups.index == number) for number in (0, 1))
     for column, number in (("a", 0), ("b", 2)):
         own = values[:, 0 if column == "a" else 1 : 1 if column == "a" else 2]
-        draws = [bootstrap.means(own[images], images) for images in (drone, satellite)]
+        draws = [bootstrap.means(bootstrap.sums(own[images], images)) for images in (drone, satellite)]
         np.testing.assert_allclose(found["interval"][0, number], bootstrap.interval(draws[0], drone)[0])
         np.testing.assert_allclose(found["of_views"][number], (np.nanmean(own[drone]) + np.nanmean(own[satellite])) / 2)
         together = bootstrap.interval((draws[0] + draws[1]) / 2, np.concatenate([drone, satellite]))

@@ -13,15 +13,17 @@ RING = ring_numbers((4, 4))
 MAPS = np.random.default_rng(0).standard_normal((6, 4, 4)).astype(np.float32)
 
 
-def test_figures_of_a_map():
-    found = map_figures(MAPS, "gradient", RING, 0.25)
+@pytest.mark.parametrize("kind", ["gradient", "statistic"])
+def test_figures_of_a_map(kind):
+    """Of what is drawn: gradient maps ReLU'd, statistics from their coldest cell."""
+    found = map_figures(MAPS, kind, RING, 0.25)
     for index, heat in enumerate(MAPS.astype(np.float64)):
-        positive = np.maximum(heat, 0)
-        share = positive / positive.sum()
+        drawn = np.maximum(heat, 0) if kind == "gradient" else heat - heat.min()
+        share = drawn / drawn.sum()
         expected = {
             "low": heat.min(),
             "high": heat.max(),
-            "variation": positive.std() / positive.mean(),
+            "variation": drawn.std() / drawn.mean() if kind == "gradient" else heat.std() / abs(heat.mean()),
             "entropy": -sum(p * math.log(p) for p in share.ravel() if p) / math.log(16),
             "top": sum(sorted(share.ravel())[-4:]),
             "centre_y": sum(share[y, x] * (y + 0.5) / 4 for y in range(4) for x in range(4)),
@@ -39,11 +41,33 @@ def test_variation_of_a_statistic_is_that_of_the_raw_map():
 
 
 def test_a_uniform_map_has_entropy_one_and_no_variation():
-    found = map_figures(np.full((1, 4, 4), 27.7), "statistic", RING, 0.25)
+    found = map_figures(np.full((1, 4, 4), 27.7), "gradient", RING, 0.25)
     assert found["entropy"] == pytest.approx(1)
     assert found["top"] == pytest.approx(0.25)
     assert found["variation"] == pytest.approx(0, abs=1e-12)
     assert (found["centre_y"], found["centre_x"]) == (pytest.approx(0.5), pytest.approx(0.5))
+
+
+def test_a_constant_statistic_is_not_zero_and_has_nothing_to_draw():
+    found = map_figures(np.full((1, 4, 4), 27.7), "statistic", RING, 0.25)
+    assert found["zero"] == 0 and found["variation"] == pytest.approx(0, abs=1e-12)
+    for name in ("entropy", "top", "centre_y", "ring_share"):
+        assert np.isnan(found[name]).all(), name
+
+
+def test_energy_of_a_statistic_is_of_what_is_drawn():
+    """Of a norm that varies by a thousandth, the raw map's energy is the mask's area, whatever it points at."""
+    share, centre = masks()
+    maps = (9.4 + 0.01 * np.random.default_rng(3).random((len(share), 4, 4))).astype(np.float32)
+    found = mask_figures(maps, share, centre, "statistic")
+    for index, heat in enumerate(maps.astype(np.float64)):
+        drawn = heat - heat.min()
+        assert found["energy"][index] == pytest.approx((drawn * share[index]).sum() / drawn.sum())
+        assert found["pointing"][index] == centre[index][np.unravel_index(heat.argmax(), heat.shape)]
+    maps[0, 0] = np.nan
+    read = maps[0, 1:].astype(np.float64)
+    drawn = read - read.min()
+    assert mask_figures(maps[:1], share[:1], centre[:1], "statistic")["energy"] == pytest.approx((drawn * share[0, 1:]).sum() / drawn.sum())
 
 
 def test_a_map_without_heat_is_zero_and_has_no_shares():

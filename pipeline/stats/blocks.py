@@ -81,7 +81,7 @@ def _figures_of_maps(
             sources.network,
             settings,
         )
-        for rows in _slices(len(block))
+        for rows in slices(len(block))
     ]
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
@@ -95,5 +95,6 @@ def _cut(arrays: Arrays, rows: slice) -> Arrays:
     return {name: values[rows] for name, values in arrays.items()}
 
 
-def _slices(count: int) -> Iterator[slice]:
+def slices(count: int) -> Iterator[slice]:
+    """Cut so many images into parts whose maps are in the cache together."""
     return (slice(start, start + _AT_ONCE) for start in range(0, count, _AT_ONCE))

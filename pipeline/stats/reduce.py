@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.features.texts import texts_of
 from pipeline.features.variants import stored_variants
 from pipeline.run.directory import Run
+from pipeline.stats.baselines import baselines
 from pipeline.stats.sanity import sanity_of
 from pipeline.stats.staleness import FigureInputs
 from pipeline.stats.state import RETRIEVAL, lacks_retrieval, retrieval_stamp, sources_of
@@ -58,7 +59,7 @@ def _figures_of(run: Run, one: FigureInputs, fence: Fence) -> xr.Dataset:
     bootstrap = _bootstrap_of(run, one)
     found = reduced_images(figures.values, one.groups, one.map_keys, sources.network, masks=sources.has_masks, bootstrap=bootstrap)
     if one.map_keys:
-        found |= _mean_maps(run, one, sources.cams)
+        found |= _mean_maps(run, one, sources.cams) | baselines(run, one, sources, bootstrap)
     gallery = gallery_of(one, sources.features)
     retrieval = gallery.reduced(_queries(run, one, gallery, fence), bootstrap).merge(
         retrieval_by_variant(gallery, stored_variants(run, sources.features), one.variants)

@@ -203,16 +203,18 @@ def _masks(stats: xr.Dataset) -> Iterator[str]:
         return
     for map_key in filter(_is_told_with_masks, stats["product"].values):
         for group in [name for name in stats["group"].values if str(name).startswith("test")] or stats["group"].values:
-            figures = stats[["pointing", "energy", "mask_area"]].sel(product=map_key, group=group)
-            pointing, energy, area = (figures[name].values for name in ("pointing", "energy", "mask_area"))
+            figures = stats[["pointing", "energy"]].sel(product=map_key, group=group)
+            pointing, energy = (figures[name].values for name in ("pointing", "energy"))
+            others = stats["shuffled"].sel(product=map_key, group=group, shuffled_figure=["pointing", "energy"]).isel(checkpoint=-1).values
             bounds = stats["map_interval"].sel(product=map_key, group=group, map_figure="pointing").transpose("checkpoint", "bound").values
-            if not np.isfinite([pointing[0], pointing[-1], energy[0], energy[-1], area[-1]]).all():
+            if not np.isfinite([pointing[0], pointing[-1], energy[0], energy[-1]]).all():
                 continue  # no image of the group has such a map
+            said = f"share of the heat in the target {energy[0]:.0%} and {energy[-1]:.0%}"
+            if np.isfinite(others).all():
+                said += f"; against the masks of other places the maps of {display_name(stats, -1)} have {others[0]:.0%} and {others[1]:.0%}"
             yield (
                 f"{map_key}, {group}: the hottest point lies in the target on {pointing[0]:.0%}{with_interval(bounds[0])} of the images at "
-                f"{display_name(stats, 0)} and {pointing[-1]:.0%}{with_interval(bounds[-1])} at {display_name(stats, -1)}; "
-                f"share of the heat in the target {energy[0]:.0%} and {energy[-1]:.0%} "
-                f"(the target covers {area[-1]:.0%} of the photo)."
+                f"{display_name(stats, 0)} and {pointing[-1]:.0%}{with_interval(bounds[-1])} at {display_name(stats, -1)}; {said}."
             )
 
 

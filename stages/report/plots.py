@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ _DRIFTS = {  # which checkpoint a map is compared with
     LAST: "Drift to the last checkpoint",
     FIRST: "Drift from the first checkpoint",
 }
+_NONE: Mapping[str, NDArray[np.floating]] = MappingProxyType({})
 _BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555")  # Okabe and Ito: told apart by colour-blind readers
 
@@ -110,11 +112,12 @@ def _figures_of_maps(stats: xr.Dataset) -> list[Plot]:
         if not chosen or name not in stats or not np.isfinite(stats[name]).any():
             continue
         lines = {str(map_key): _of_views(stats, "map", name, product=map_key) for map_key in chosen}
-        caption, area = f"{row.meaning}. Mean over the test images, views weighted equally", None
+        caption, chance = f"{row.meaning}. Mean over the test images, views weighted equally", {}
         if isinstance(row, MapFigure) and row.which == "with a mask":
-            caption, area = f"{caption}; dotted: the mask's share of the photo", _of_views(stats, "map", "mask_area", product=chosen[0]).values
+            caption = f"{caption}; dotted: the same maps against the masks of other places"
+            chance = {str(map_key): _of_views(stats, "shuffled", name, product=map_key).values for map_key in chosen}
         title = row.label[:1].upper() + row.label[1:]
-        plots.append(_line_plot(stats, title, f"{caption}.", lines, percent=row.unit == "share", reference=area))
+        plots.append(_line_plot(stats, title, f"{caption}.", lines, percent=row.unit == "share", dotted=chance))
     return plots
 
 
@@ -166,7 +169,7 @@ def _drift_plot(stats: xr.Dataset, title: str, where: str) -> list[Plot]:
 
 
 def _of_views(stats: xr.Dataset, of: str, figure: str, suffix: str = "", **chosen: str) -> _Line:
-    """The mean of a figure over the test images in which each view counts alike; `of`: map, image or drift, as in stages/stats/intervals.py."""
+    """The mean of a figure over the test images in which each view counts alike; `of` as stages/stats/intervals.py names it: map, image, ..."""
     at = {f"{of}_figure": figure, **chosen}
     return _Line.of(*(stats[f"{of}_of_views{more}{suffix}"].sel(at) for more in ("", "_interval")))
 
@@ -192,14 +195,14 @@ def _agreement(stats: xr.Dataset) -> list[Plot]:
 
 
 def _line_plot(
-    stats: xr.Dataset, title: str, caption: str, lines: Mapping[str, _Line], percent: bool = False, reference: np.ndarray | None = None
+    stats: xr.Dataset, title: str, caption: str, lines: Mapping[str, _Line], percent: bool = False, dotted: Mapping[str, NDArray[np.floating]] = _NONE
 ) -> Plot:
     figure, axes = _axes()
     for index, (label, line) in enumerate(lines.items()):
         _draw_bands(axes, stats, line.bounds, _COLOURS[index % len(_COLOURS)])
         _draw_lines(axes, stats, line.values, label, _COLOURS[index % len(_COLOURS)], open_marks=index >= len(_COLOURS))
-    if reference is not None:
-        _draw_lines(axes, stats, reference, "share of the photo", "black", dotted=True)
+        if label in dotted:
+            _draw_lines(axes, stats, dotted[label], None, _COLOURS[index % len(_COLOURS)], dotted=True)
     if percent:
         axes.yaxis.set_major_formatter(_Percentages(1))
         axes.set_ylim(bottom=0)
@@ -214,7 +217,7 @@ def _axes() -> tuple[Figure, Axes]:
 
 
 def _draw_lines(
-    axes: Axes, stats: xr.Dataset, values: np.ndarray, label: str, colour: str, *, open_marks: bool = False, dotted: bool = False
+    axes: Axes, stats: xr.Dataset, values: np.ndarray, label: str | None, colour: str, *, open_marks: bool = False, dotted: bool = False
 ) -> None:
     """Draw a figure's values, a line a series and none through several; marks alone where a series has an epoch twice, so that it is no course."""
     names, places = names_in(stats), _places(stats)

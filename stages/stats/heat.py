@@ -129,6 +129,18 @@ class Heat:
         with np.errstate(invalid="ignore"):  # of images without a map
             return known, np.where(read, np.maximum(cells - coldest, 0), 0)
 
+    @cached_property
+    def hottest(self) -> Float:
+        """Share that each cell has of the hottest point, in the photo's frame, [n, N]: cells that tie share it; zeros of a map without heat."""
+        cells = self.inside[1]
+        found = (cells == cells.max(axis=1, keepdims=True)) & (cells > 0)
+        return found / positive(found.sum(axis=1))[:, None]
+
+    @cached_property
+    def shares(self) -> Float:
+        """Share that each cell has of the heat, in the photo's frame, [n, N]; zeros of a map without heat."""
+        return np.asarray(self.inside[1] / positive(self.inside[1].sum(axis=1))[:, None])
+
     def fact(self, name: str) -> NDArray[np.floating]:
         """One of the facts, [n]."""
         found: NDArray[np.floating] = self.facts[:, FACTS.index(name)]

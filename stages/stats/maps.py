@@ -80,10 +80,7 @@ def pointing(heat: Heat) -> Float:
     decide as the pixels would. A map without heat misses.
     """
     assert heat.masks is not None
-    known, cells = heat.inside
-    hottest = (cells == cells.max(axis=1, keepdims=True)) & (cells > 0)
-    share = (hottest & (heat.masks.centre == 1)).sum(axis=1) / positive(hottest.sum(axis=1))
-    return np.where(known, share, np.nan)
+    return np.where(heat.inside[0], np.einsum("ij,ij->i", heat.hottest, heat.masks.centre == 1), np.nan)
 
 
 def energy(heat: Heat) -> Float:
@@ -94,9 +91,9 @@ def energy(heat: Heat) -> Float:
     Energy-based pointing game: Wang et al. 2020, arXiv:1910.01279, section 4.3.
     """
     assert heat.masks is not None
-    known, cells = heat.inside
+    known = heat.inside[0]
     share = np.where(known[:, None], heat.masks.share, 0)
-    return np.where(known, np.einsum("ij,ij->i", cells, share) / positive(cells.sum(axis=1)), np.nan)
+    return np.where(known, np.einsum("ij,ij->i", heat.shares, share), np.nan)
 
 
 def mask_area(heat: Heat) -> Float:

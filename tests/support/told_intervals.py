@@ -20,11 +20,19 @@ def with_intervals(stats: xr.Dataset, spread=0.01) -> xr.Dataset:
         **{f"warp_{name}": stats["warp_mean"].sel(warp=name, drop=True) for name in stats["warp"].values},
     }
     drift = {"pearson": stats["pearson_to_last"]} if "pearson_to_last" in stats else {}
-    found = {**_told(stats, of_maps, "map"), **_told(stats, of_images, "image"), **_told(stats, drift, "drift", "_to_last")}
+    shuffled = {name: stats[name] / 2 for name in ("pointing", "energy") if name in stats}
+    found = {
+        **_told(stats, shuffled, "shuffled"),
+        **_told(stats, of_maps, "map"),
+        **_told(stats, of_images, "image"),
+        **_told(stats, drift, "drift", "_to_last"),
+    }
     recall = xr.concat([stats[name] for name in RETRIEVAL_FIGURES], "retrieval", coords="minimal").assign_coords(retrieval=list(RETRIEVAL_FIGURES))
     random = np.random.default_rng(0)
     common, own = random.standard_normal(2000), random.standard_normal((*recall.shape, 2000)) / 100
     draws = xr.DataArray(recall.values[..., None] + spread * (common + own), dims=(*recall.dims, "draw"))
+    if shuffled:
+        found["shuffled"] = xr.concat(list(shuffled.values()), "shuffled_figure", coords="minimal").assign_coords(shuffled_figure=list(shuffled))
     return stats.assign(found | {"retrieval_interval": _around(recall), "retrieval_draws": draws})
 
 

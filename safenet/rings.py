@@ -64,6 +64,38 @@ def ring_weights(boundary: NDArray[np.integer], size: tuple[int, int]) -> NDArra
     return part_cells(boundary, size) / (4 * outer * outer)
 
 
+def find_boundaries(saliency: Float, parts: int) -> NDArray[np.int64]:
+    """Where FPM cuts the rings of one sample, as `safenet.partition.find_boundaries` does for a batch.
+
+    Parameters
+    ----------
+    saliency : float [R]
+    parts : int
+        A power of two, at most R.
+
+    Returns
+    -------
+    int64 [parts]
+    """
+    return np.array([*_cut(saliency, 0, len(saliency) - 1, parts // 2), len(saliency)])
+
+
+def boundaries_of_a_constant_map(rings: int, parts: int) -> NDArray[np.int64]:
+    """Where FPM cuts a map whose cells are all alike: a ring's saliency is then the ring's share of its square."""
+    radius = np.arange(1, rings + 1, dtype=np.float32)
+    return find_boundaries((radius**2 - (radius - 1) ** 2) / radius**2, parts)
+
+
+def _cut(saliency: Float, low: int, high: int, room: int) -> list[int]:
+    """Cut the rings low ... high, counted from 0, into 2 * room ranges; `room` rings must stay free at either end."""
+    if room == 0:
+        return []
+    within = saliency[low : high + 1]
+    cut = low + int(np.abs(np.abs(within - saliency[low]) - np.abs(within - saliency[high])).argmin())
+    cut = min(max(cut, low + room), high - room + 1)
+    return [*_cut(saliency, low, cut - 1, room // 2), cut, *_cut(saliency, cut, high, room // 2)]
+
+
 def pool_rings(cells: Float, boundary: NDArray[np.integer], size: tuple[int, int]) -> Float:
     """Part features: z_p = sum over the part's cells of A / (4 b_p^2).
 

@@ -18,6 +18,7 @@ from stages.targets.names import NO_TARGET
 from stages.wording import counted, listed
 
 BLENDED = 1.2  # from this ratio of their contrasts on, norms behind FAM show its blending
+_INERT = 0.9  # share of the images from which FPM is called inert
 _MOST_NAMES = 6  # checkpoints that a sentence names
 ALIKE = 0.95  # mean correlation of the maps with their mean map from which they are called alike
 
@@ -131,6 +132,12 @@ def _partition(stats: xr.Dataset) -> Iterator[str]:
     share = count / count.sum("ring")
     typical = [f"{int(row.values.argmax()) + 1} ({float(row.max()):.0%})" for row in share]
     yield f"FPM cuts most often at half-widths {', '.join(typical)} cells in {display_name(stats, -1)}."
+    constant = float(_overall(stats, "cut_as_constant").isel(checkpoint=-1))
+    if constant > _INERT:
+        yield (
+            f"FPM is inert: it cuts {constant:.0%} of the images of {display_name(stats, -1)} where it cuts a map whose cells are all alike. "
+            "The parts follow the areas of the rings, not what the photo shows."
+        )
     if "boundary_changed_to_previous" in stats:
         changed = _overall(stats, "boundary_changed_to_previous").isel(checkpoint=-1)
         if np.isfinite(changed):

@@ -128,6 +128,7 @@ IMAGE_FIGURES: Mapping[str, Figure] = MappingProxyType(  # of an image, whatever
         "boundary": Figure(
             modules.boundary, "all", "map", "cells", "FPM's boundaries", (Reduction("boundary_count", ring_count, "ring"),), ("part",),
         ),
+        "cut_as_constant": Figure(modules.cut_as_constant, "all", "map", "share", "cuts as of a constant map"),
     }
 )  # fmt: skip
 GROUP_FIGURES: Mapping[str, GroupFigure] = MappingProxyType(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from safenet.rings import boundaries_of_a_constant_map
 from stages.finite import finite_rows, whole_or_nothing
 
 Float = NDArray[np.float64]
@@ -61,6 +62,12 @@ def warp(images: Modules) -> Float:
 def boundary(images: Modules) -> Float:
     """Half-width of each part's square in cells, the innermost first; NaN where the saliency that cut it is not finite."""
     return np.where(finite_rows(images.saliency)[:, None], images.boundary, np.nan)
+
+
+def cut_as_constant(images: Modules) -> Float:
+    """Whether FPM cuts where it cuts a map whose cells are all alike: 1 or 0."""
+    constant = boundaries_of_a_constant_map(images.saliency.shape[1], images.boundary.shape[1])
+    return np.where(finite_rows(images.saliency), (images.boundary == constant).all(axis=1), np.nan)
 
 
 def decompose_theta(theta: NDArray[np.floating]) -> Float:

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import references
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from safenet.partition import find_boundaries, pool_rings, ring_saliency
+from safenet.rings import boundaries_of_a_constant_map
+from safenet.rings import find_boundaries as boundaries_of_a_sample
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -75,3 +79,18 @@ def test_pooling_matches_its_definition(side):
     boundary = find_boundaries(ring_saliency(features), 4)
     expected = [references.pooled_parts(sample.numpy(), cuts.tolist()) for sample, cuts in zip(features, boundary, strict=True)]
     np.testing.assert_allclose(pool_rings(features, boundary), expected, atol=1e-6)
+
+
+@given(seed=st.integers(0, 10**6), parts=st.sampled_from([1, 2, 4, 8]), rings=st.integers(8, 12))
+def test_the_rings_of_one_sample_are_cut_as_those_of_a_batch(seed, parts, rings):
+    """With ties, and in the order of a map whose cells are all alike."""
+    saliency = np.random.default_rng(seed).integers(0, 5, (3, rings)).astype(np.float32)
+    batch = find_boundaries(torch.from_numpy(saliency), parts)
+    assert [boundaries_of_a_sample(row, parts).tolist() for row in saliency] == batch.tolist()
+    constant = find_boundaries(ring_saliency(torch.full((1, 3, 2 * rings, 2 * rings), 0.7)), parts)
+    assert boundaries_of_a_constant_map(rings, parts).tolist() == constant[0].tolist()
+
+
+def test_the_constant_maps_of_the_published_and_of_the_demos_grid():
+    assert boundaries_of_a_constant_map(8, 4).tolist() == [1, 2, 4, 8]
+    assert boundaries_of_a_constant_map(6, 4).tolist() == [1, 2, 3, 6]

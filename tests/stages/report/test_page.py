@@ -32,6 +32,7 @@ def figures(change=0.0, masks=True) -> xr.Dataset:
             "entropy": (by_product, np.full((3, 2, 3), 0.5)),
             "top": (by_product, np.full((3, 2, 3), 0.25)),
             "boundary_count": ((*by_group, "part", "ring"), np.tile([[1, 3, 0, 0], [0, 0, 0, 4]], (3, 2, 1, 1))),
+            "cut_as_constant": (by_group, np.full((3, 2), 0.85)),
             "boundary_changed_to_previous": (by_group, np.array([[np.nan, np.nan], [0.5, 0.5], [0.25, 0.25]])),
             "recall_1": (("checkpoint", "direction"), np.array([[0.05, 0.1], [0.6, 0.5], [0.55, 0.5]])),
             "pearson_to_last": (by_product, np.ones((3, 2, 3))),
@@ -92,6 +93,13 @@ def test_structure_that_blending_makes_is_named():
     assert "aligned/none/l2_norm varies 4.0 times as much as patch/none/l2_norm" in "\n".join(findings(stats))
     stats["variation"].loc[{"product": "aligned/none/l2_norm"}] = 0.001
     assert "times as much" not in "\n".join(findings(stats))
+
+
+def test_a_partition_that_follows_the_rings_alone_is_said():
+    stats = figures()
+    assert "FPM is inert" not in "\n".join(findings(stats))
+    stats["cut_as_constant"][-1] = [1, 0.9]
+    assert "FPM is inert: it cuts 95% of the images of epoch 9 where it cuts a map whose cells are all alike." in "\n".join(findings(stats))
 
 
 def test_maps_that_all_look_alike_are_named():

@@ -29,6 +29,7 @@ from stages.index.variants import chosen_samples
 from stages.labels import CheckpointName, series_of
 from stages.recent import Recent
 from stages.stats.compared import COMPARED
+from stages.stats.figures import FIGURE_NAMES
 from stages.stats.groups import Groups
 
 VERSION = 8
@@ -114,6 +115,7 @@ def _inputs_of(run: Run, name: str, grouped: Recent[tuple[str, bytes], tuple[lis
         "texts": texts_digest(run, features),
         "settings": settings,
         "version": VERSION,
+        "figures": stamp(FIGURE_NAMES),
         "variants": variants,
     }
     attributes = features.attributes

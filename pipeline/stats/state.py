@@ -58,7 +58,7 @@ def sources_of(run: Run, one: Named) -> Sources:
 def whole_stamp(run: Run, one: FigureInputs) -> str:
     """Digest of what all figures of a checkpoint's images are made of."""
     settings = run.settings.stats.model_dump(mode="json", exclude={"sanity_samples", "drift"})  # `compared` says which drift
-    own = {key: one.made_with[key] for key in ("heat_maps", "features", "variants")}
+    own = {key: one.made_with[key] for key in ("heat_maps", "features", "variants", "figures")}
     return stamp([own, one.compared, settings, FIGURES_VERSION])
 
 

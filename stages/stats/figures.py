@@ -138,6 +138,8 @@ GROUP_FIGURES: Mapping[str, GroupFigure] = MappingProxyType(
         "map_std": GroupFigure("as the map", "standard deviation map", "standard deviation over the images, cell by cell"),
     }
 )
+_OF_IMAGES = {**IMAGE_FIGURES, **MAP_FIGURES, **DRIFT_FIGURES}
+FIGURE_NAMES = [*([name, *(one.name for one in row.reductions)] for name, row in _OF_IMAGES.items()), *GROUP_FIGURES]  # a new row makes figures anew
 _WHICH: Mapping[Which, Callable[[Heat], bool]] = MappingProxyType(
     {
         "all": lambda heat: True,

@@ -1,6 +1,7 @@
 """Figures of images are a product: each array of each block is made once, and made again when what it is made of changes."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from pipeline.stats.staleness import open_stats
 from pipeline.work.share import Share
 from safenet.checkpoint import save_checkpoint
 from stages.stats.compared import LAST
+from stages.stats.figures import FIGURE_NAMES, IMAGE_FIGURES
 from stages.stats.images import AGREEMENT, IMAGES, MAPS
+from stages.stats.modules import fam_change
 from stages.stats.settings import StatsSettings
 
 
@@ -141,6 +144,21 @@ def test_without_drift_the_checkpoints_stand_side_by_side_alone(lab, finished_co
     run = lab.run(finished_copy, "stats.drift=[]")
     stats(run)
     assert not made and not [name for name in open_stats(run) if "_to_" in str(name)]
+
+
+def test_a_new_row_of_the_table_makes_the_figures_of_its_kind_again(lab, finished_copy, made, monkeypatch):
+    """In a run that is whole: no version need be raised for a figure that was not there."""
+    run = lab.run(finished_copy)
+    assert stats(run).computed == 0
+    table = {**IMAGE_FIGURES, "halved": replace(IMAGE_FIGURES["fam_change"], function=lambda images: fam_change(images) / 2)}
+    for module in ("pipeline.stats.state", "stages.stats.images"):
+        monkeypatch.setattr(f"{module}.IMAGE_FIGURES", table)
+    monkeypatch.setattr("pipeline.stats.staleness.FIGURE_NAMES", [*FIGURE_NAMES, ["halved", ""]])
+    (row,) = {row.reason for row in plan(run) if row.stage == "stats" and row.what == "net_001"}
+    assert row == "figures changed"
+    assert stats(run).computed == 3
+    assert {key for _, _, keys in made for key in keys} == {IMAGES}
+    np.testing.assert_allclose(open_stats(run)["halved"], open_stats(run)["fam_change"] / 2, rtol=1e-6)
 
 
 def test_a_setting_makes_what_depends_on_it_again(lab, finished_copy, made):

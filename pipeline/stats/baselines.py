@@ -30,7 +30,7 @@ def baselines(run: Run, one: FigureInputs, sources: Sources, bootstrap: PlaceBoo
         return {}
     pairs, pair = np.unique(np.stack([one.groups.index, bootstrap.place], axis=1), axis=0, return_inverse=True)
     pair = np.where(one.groups.index >= 0, pair.reshape(-1), -1)
-    found: dict[MapKey, tuple[list[PlaceSums], NDArray[np.float64]]] = {}
+    found: dict[MapKey, tuple[list[PlaceSums], NDArray[np.floating]]] = {}
     for map_keys in by_position(one.map_keys).values():
         sums = _folded(run, sources, map_keys, pair, len(pairs))
         shuffled = [_of_all_places(sums.shuffled(pairs[:, 0], number), pairs, number, bootstrap) for number in range(len(one.groups.name))]
@@ -47,24 +47,23 @@ def baselines(run: Run, one: FigureInputs, sources: Sources, bootstrap: PlaceBoo
 
 
 def _folded(run: Run, sources: Sources, map_keys: Sequence[MapKey], pair: NDArray[np.integer], pairs: int) -> MaskSums:
-    def work(block: Block) -> MaskSums:
+    """Add up the maps of one position, a few images at a time."""
+
+    def work(block: Block) -> list[MaskSums]:
         cams = sources.cams.arrays([name for key in map_keys for name in (key.key, key.facts_key)], block.rows)
         features = sources.features.arrays(["theta", "source_cell", *MASKS], block.rows)
         parts = []
         for rows in slices(len(block)):
             few, beside = ({name: values[rows] for name, values in arrays.items()} for arrays in (cams, features))
             heats = heats_of(few, beside, map_keys, {}, sources.network, run.settings.stats)
-            parts.append(MaskSums.of(list(heats.values()), pair[block.rows][rows], pairs))
-        return _added(parts)
+            parts.append(MaskSums.of(list(heats.values()), pair[block.rows][rows]))
+        return parts
 
-    return _added(list(run_blocks(run.settings.compute, work, sources.cams.blocks)))
-
-
-def _added(parts: Sequence[MaskSums]) -> MaskSums:
-    found = parts[0]
-    for part in parts[1:]:
-        found = found + part
-    return found
+    total = MaskSums.nothing(len(map_keys), pairs, sources.network.grid**2)
+    for parts in run_blocks(run.settings.compute, work, sources.cams.blocks):
+        for part in parts:
+            total.include(part)
+    return total
 
 
 def _of_all_places(kinds: Sequence[PlaceSums], pairs: NDArray[np.integer], number: int, bootstrap: PlaceBootstrap) -> list[PlaceSums]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stages.stats.bootstrap import PlaceSums
 from stages.stats.heat import Heat
 
-Float = NDArray[np.float64]
+Float = NDArray[np.floating]
 KINDS = ("pointing", "energy")
 
 
@@ -25,44 +25,50 @@ class MaskSums:
 
     Attributes
     ----------
-    count : float64 [map, pair]
+    pairs : int [pair]
+        Numbers of the pairs.
+    count : float [map, pair]
         Images that have the map and a mask.
-    heat : float64 [2, map, pair, N]
+    heat : float [2, map, pair, N]
         For each of KINDS, the share of the hottest point that each cell has (1, or less where cells tie), and of the heat; zeros of a map without
         heat. In the photo's frame, N = H x W.
-    masks : float64 [2, pair, N]
+    masks : float [2, pair, N]
         For each of KINDS, whether the cell's centre lies in the mask, and the share of the cell under it, of images that have a mask.
-    masked : float64 [pair]
+    masked : float [pair]
         How many have one.
     """
 
+    pairs: NDArray[np.intp]
     count: Float
     heat: Float
     masks: Float
     masked: Float
 
     @classmethod
-    def of(cls, heats: Sequence[Heat], pair: NDArray[np.integer], pairs: int) -> MaskSums:
+    def of(cls, heats: Sequence[Heat], pair: NDArray[np.integer]) -> MaskSums:
         """Sum the maps of some images, all with the same masks; `pair` [n] is -1 for images that are in none."""
         masks = heats[0].masks
         assert masks is not None
         there = np.isfinite(masks.share).all(axis=1) & (pair >= 0)
         centre, share = np.where(there[:, None], masks.centre == 1, 0), np.where(there[:, None], masks.share, 0)
-        here, rows = np.unique(pair[pair >= 0]), (pair[:, None] == np.unique(pair[pair >= 0])).T.astype(np.float64)
+        pairs = np.unique(pair[pair >= 0])
+        rows = (pairs[:, None] == pair).astype(np.float64)
+        count = np.stack([rows @ heat.inside[0] for heat in heats])
+        heat = np.array([[rows @ heat.hottest for heat in heats], [rows @ heat.shares for heat in heats]])
+        return cls(pairs, count, heat, np.stack([rows @ centre, rows @ share]), rows @ there)
 
-        def summed(values: NDArray) -> Float:
-            found = np.zeros((pairs, *values.shape[1:]))
-            found[here] = np.tensordot(rows, values, 1)
-            return found
+    @classmethod
+    def nothing(cls, maps: int, pairs: int, cells: int) -> MaskSums:
+        """Sums of no image, to `include` others in; float32, because they are large."""
+        shapes = ((maps, pairs), (2, maps, pairs, cells), (2, pairs, cells), (pairs,))
+        return cls(np.arange(pairs), *(np.zeros(shape, np.float32) for shape in shapes))
 
-        known = [heat.inside[0].astype(np.float64) for heat in heats]
-        heat = [[summed(one.hottest) for one in heats], [summed(one.shares) for one in heats]]
-        return cls(
-            np.stack([summed(one) for one in known]), np.array(heat), np.stack([summed(centre), summed(share)]), summed(there.astype(np.float64))
-        )
-
-    def __add__(self, other: MaskSums) -> MaskSums:
-        return MaskSums(self.count + other.count, self.heat + other.heat, self.masks + other.masks, self.masked + other.masked)
+    def include(self, part: MaskSums) -> None:
+        """Add the sums of more images to these, in place."""
+        self.count[:, part.pairs] += part.count
+        self.heat[:, :, part.pairs] += part.heat
+        self.masks[:, part.pairs] += part.masks
+        self.masked[part.pairs] += part.masked
 
     def shuffled(self, group: NDArray[np.integer], number: int) -> list[PlaceSums]:
         """Figures of the maps of a group against the masks of its other places: their exact expectation, not a draw.
@@ -84,13 +90,14 @@ class MaskSums:
         others = masked.sum() - masked
         mean = (masks.sum(axis=1, keepdims=True) - masks) / np.where(others > 0, others, np.nan)[:, None]
         count = np.where(others > 0, self.count[:, own], 0).T
-        return [PlaceSums(count, np.nan_to_num(np.einsum("mpn,pn->pm", self.heat[kind][:, own], mean[kind]))) for kind in range(len(KINDS))]
+        total = [np.einsum("mpn,pn->pm", self.heat[kind][:, own], mean[kind], dtype=np.float64) for kind in range(len(KINDS))]
+        return [PlaceSums(count.astype(np.float64), np.nan_to_num(of_kind)) for of_kind in total]
 
     def of_mean_map(self, group: NDArray[np.integer], number: int) -> Float:
         """Figures of the mean map of a group against its masks, float64 [2, map]: its hottest point, and its heat; NaN without maps or masks."""
         own = group == number
-        mask = self.masks[:, own].sum(axis=1) / max(self.masked[own].sum(), 1)
-        heat = self.heat[1][:, own].sum(axis=1)
+        mask = self.masks[:, own].sum(axis=1, dtype=np.float64) / max(self.masked[own].sum(), 1)
+        heat = self.heat[1][:, own].sum(axis=1, dtype=np.float64)
         hottest = (heat == heat.max(axis=1, keepdims=True)) / np.maximum((heat == heat.max(axis=1, keepdims=True)).sum(axis=1, keepdims=True), 1)
         total = heat.sum(axis=1)
         energy = heat @ mask[1] / np.where(total > 0, total, np.nan)

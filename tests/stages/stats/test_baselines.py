@@ -30,7 +30,9 @@ def sums(maps, share, centre, rows=slice(None)):
         heat_of(some[rows], kind, masks=Masks(share[rows], centre[rows]), on_photo=some[rows])
         for some, kind in zip(maps, ("gradient", "statistic"), strict=True)
     ]
-    return MaskSums.of(heats, np.where(GROUPS >= 0, pair.reshape(-1), -1)[rows], len(pairs)), pairs[:, 0]
+    total = MaskSums.nothing(2, len(pairs), SIDE * SIDE)
+    total.include(MaskSums.of(heats, np.where(GROUPS >= 0, pair.reshape(-1), -1)[rows]))
+    return total, pairs[:, 0]
 
 
 def drawn(heat, kind):
@@ -55,8 +57,9 @@ def by_hand(maps, share, centre, has_mask, group, kind):
 @pytest.mark.parametrize("kind", [0, 1])
 def test_shuffled_masks_are_those_of_the_other_places_of_the_group(group, kind):
     maps, share, centre, has_mask = images()
-    both = [sums(maps, share, centre, slice(0, 5)), sums(maps, share, centre, slice(5, 12))]
-    found = (both[0][0] + both[1][0]).shuffled(both[0][1], group)
+    total, groups = sums(maps, share, centre, slice(0, 5))
+    total.include(sums(maps, share, centre, slice(5, 12))[0])
+    found = total.shuffled(groups, group)
     expected, count = by_hand(maps, share, centre, has_mask, group, kind)
     assert [one.mean[kind] for one in found] == pytest.approx(expected)
     assert found[0].count[:, kind].sum() == count
@@ -76,9 +79,9 @@ def test_the_mean_map_against_each_mask(kind):
 
 def test_of_one_place_there_is_nothing_to_compare_with():
     heats = [heat_of(RNG.random((3, SIDE, SIDE)), masks=Masks(np.ones((3, 9)), np.ones((3, 9), int)), on_photo=RNG.random((3, SIDE, SIDE)))]
-    found = MaskSums.of(heats, np.array([0, 0, 0]), 1).shuffled(np.array([0]), 0)
+    found = MaskSums.of(heats, np.array([0, 0, 0])).shuffled(np.array([0]), 0)
     assert np.isnan([one.mean for one in found]).all() and not any(one.count.any() for one in found)
-    without = MaskSums.of([heat_of(np.ones((1, SIDE, SIDE)), masks=Masks(np.full((1, 9), np.nan), np.full((1, 9), -1)))], np.array([0]), 1)
+    without = MaskSums.of([heat_of(np.ones((1, SIDE, SIDE)), masks=Masks(np.full((1, 9), np.nan), np.full((1, 9), -1)))], np.array([0]))
     assert np.isnan(without.of_mean_map(np.array([0]), 0)).all()
 
 

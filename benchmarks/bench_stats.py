@@ -17,6 +17,8 @@ import numpy as np
 from machine import print_table, scratch
 from numpy.typing import NDArray
 
+from pipeline.settings.all import load_settings
+from pipeline.stats.baselines import baselines
 from pipeline.stats.blocks import Sources, figures_of_block
 from pipeline.store.blocks import Block, blocks_of
 from pipeline.store.group_store import GroupStore
@@ -26,6 +28,7 @@ from stages.cam.map_keys import map_keys_of
 from stages.cam.methods import METHODS
 from stages.cam.settings import CamSettings
 from stages.schema import Variable
+from stages.stats.bootstrap import PlaceBootstrap
 from stages.stats.compared import LAST, PREVIOUS
 from stages.stats.gallery import Gallery
 from stages.stats.groups import Groups
@@ -37,6 +40,7 @@ BLOCK = 2048
 NETWORK = PRESETS["upstream"]
 KEYS = map_keys_of(CamSettings(methods=tuple(name for name, method in METHODS.items() if method.where != "blocks"), targets=("predicted",)))
 SETTINGS = StatsSettings()
+PHOTOS_A_PLACE = 50
 
 
 class StubStore:
@@ -46,6 +50,8 @@ class StubStore:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
+
+    blocks: Sequence[Block] = ()
 
     def has(self, key: str) -> bool:
         """Masks and all."""
@@ -152,13 +158,18 @@ def memory(images: int) -> None:
         taken, rows = process_time() - started, [["figures of images, computed and stored", f"{resident_mb():.0f}", ""]]
         rows[-1][-1] = f"{1e6 * taken / images / len(KEYS):.1f} us an image and map, drawing included"
         started = process_time()
-        reduced_images(figures.values, groups, KEYS, NETWORK, masks=True)
+        places = PlaceBootstrap.of([str(number // PHOTOS_A_PLACE) for number in range(images)], ["test"] * images)
+        reduced_images(figures.values, groups, KEYS, NETWORK, masks=True, bootstrap=places)
         for block in blocks:
             for position in sorted({key.position for key in KEYS}):
                 maps = sources.cams.arrays([key.key for key in KEYS if key.position == position], block.rows)
                 part = MapSums.of(list(maps.values()), groups.index[block.rows], 2)
                 sums[position] = sums[position] + part if position in sums else part
-        rows.append(["reduced", f"{resident_mb():.0f}", f"{process_time() - started:.0f} CPU s"])
+        rows.append(["reduced, with intervals", f"{resident_mb():.0f}", f"{process_time() - started:.0f} CPU s"])
+        started = process_time()
+        sources.cams.blocks = blocks  # type: ignore[misc]
+        baselines(load_settings(None, ["compute.executor='serial'"]), sources, groups, places)
+        rows.append(["baselines of pointing and energy", f"{resident_mb():.0f}", f"{process_time() - started:.0f} CPU s"])
         started = process_time()
         gallery = stub_gallery(images)
         gallery.reduced(gallery.figures())

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.run.directory import Run
+from pipeline.settings.all import Settings
 from pipeline.stats.blocks import Sources, slices
-from pipeline.stats.staleness import FigureInputs
 from pipeline.store.blocks import Block
 from pipeline.work.executors import run_blocks
 from stages.cam.map_keys import MapKey
@@ -17,6 +16,7 @@ from stages.schema import MASKS
 from stages.stats.agreement import by_position
 from stages.stats.baselines import KINDS, MaskSums
 from stages.stats.bootstrap import PlaceBootstrap, PlaceSums
+from stages.stats.groups import Groups
 from stages.stats.heats import heats_of
 from stages.stats.images import Variables
 from stages.stats.intervals import Intervals, of_maps
@@ -24,29 +24,29 @@ from stages.stats.intervals import Intervals, of_maps
 _DIM = "shuffled_figure"
 
 
-def baselines(run: Run, one: FigureInputs, sources: Sources, bootstrap: PlaceBootstrap) -> Variables:
+def baselines(settings: Settings, sources: Sources, groups: Groups, bootstrap: PlaceBootstrap) -> Variables:
     """Return `shuffled` and `of_mean_map`, dims (group, product, shuffled_figure), and the intervals of the first; nothing without masks."""
-    if not (sources.has_masks and one.map_keys):
+    if not (sources.has_masks and sources.map_keys):
         return {}
-    pairs, pair = np.unique(np.stack([one.groups.index, bootstrap.place], axis=1), axis=0, return_inverse=True)
-    pair = np.where(one.groups.index >= 0, pair.reshape(-1), -1)
+    pairs, pair = np.unique(np.stack([groups.index, bootstrap.place], axis=1), axis=0, return_inverse=True)
+    pair = np.where(groups.index >= 0, pair.reshape(-1), -1)
     found: dict[MapKey, tuple[list[PlaceSums], NDArray[np.floating]]] = {}
-    for map_keys in by_position(one.map_keys).values():
-        sums = _folded(run, sources, map_keys, pair, len(pairs))
-        shuffled = [_of_all_places(sums.shuffled(pairs[:, 0], number), pairs, number, bootstrap) for number in range(len(one.groups.name))]
-        of_mean_map = np.stack([sums.of_mean_map(pairs[:, 0], number) for number in range(len(one.groups.name))])
+    for map_keys in by_position(sources.map_keys).values():
+        sums = _folded(settings, sources, map_keys, pair, len(pairs))
+        shuffled = [_of_all_places(sums.shuffled(pairs[:, 0], number), pairs, number, bootstrap) for number in range(len(groups.name))]
+        of_mean_map = np.stack([sums.of_mean_map(pairs[:, 0], number) for number in range(len(groups.name))])
         for number, key in enumerate(map_keys):
             found[key] = [_of_map(group, number) for group in shuffled], of_mean_map[:, :, number]
-    subjects = [found[key][0] for key in one.map_keys]
+    subjects = [found[key][0] for key in sources.map_keys]
     columns = {kind: number for number, kind in enumerate(KINDS)}
     return {
         "shuffled": (("group", "product", _DIM), np.stack([[sums.mean for sums in subject] for subject in subjects], axis=1)),
-        "of_mean_map": (("group", "product", _DIM), np.stack([found[key][1] for key in one.map_keys], axis=1)),
-        **of_maps(Intervals(one.groups, bootstrap).of(subjects), columns, _DIM),
+        "of_mean_map": (("group", "product", _DIM), np.stack([found[key][1] for key in sources.map_keys], axis=1)),
+        **of_maps(Intervals(groups, bootstrap).of(subjects), columns, _DIM),
     }
 
 
-def _folded(run: Run, sources: Sources, map_keys: Sequence[MapKey], pair: NDArray[np.integer], pairs: int) -> MaskSums:
+def _folded(settings: Settings, sources: Sources, map_keys: Sequence[MapKey], pair: NDArray[np.integer], pairs: int) -> MaskSums:
     """Add up the maps of one position, a few images at a time."""
 
     def work(block: Block) -> list[MaskSums]:
@@ -55,12 +55,12 @@ def _folded(run: Run, sources: Sources, map_keys: Sequence[MapKey], pair: NDArra
         parts = []
         for rows in slices(len(block)):
             few, beside = ({name: values[rows] for name, values in arrays.items()} for arrays in (cams, features))
-            heats = heats_of(few, beside, map_keys, {}, sources.network, run.settings.stats)
+            heats = heats_of(few, beside, map_keys, {}, sources.network, settings.stats)
             parts.append(MaskSums.of(list(heats.values()), pair[block.rows][rows]))
         return parts
 
     total = MaskSums.nothing(len(map_keys), pairs, sources.network.grid**2)
-    for parts in run_blocks(run.settings.compute, work, sources.cams.blocks):
+    for parts in run_blocks(settings.compute, work, sources.cams.blocks):
         for part in parts:
             total.include(part)
     return total

@@ -59,7 +59,7 @@ def _figures_of(run: Run, one: FigureInputs, fence: Fence) -> xr.Dataset:
     bootstrap = _bootstrap_of(run, one)
     found = reduced_images(figures.values, one.groups, one.map_keys, sources.network, masks=sources.has_masks, bootstrap=bootstrap)
     if one.map_keys:
-        found |= _mean_maps(run, one, sources.cams) | baselines(run, one, sources, bootstrap)
+        found |= _mean_maps(run, one, sources.cams) | baselines(run.settings, sources, one.groups, bootstrap)
     gallery = gallery_of(one, sources.features)
     retrieval = gallery.reduced(_queries(run, one, gallery, fence), bootstrap).merge(
         retrieval_by_variant(gallery, stored_variants(run, sources.features), one.variants)

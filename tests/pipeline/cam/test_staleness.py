@@ -70,3 +70,18 @@ def test_a_run_of_version_3_keeps_every_other_map(lab, finished_copy, monkeypatc
     assert again == {("patch", target, "grad_cam") for target in ("label", "match")}
     assert all(path.stat().st_mtime_ns == moment for path, moment in before.items() if "net_002" not in path.parts)
     assert cam(run).computed == 0
+
+
+def test_a_run_of_version_5_makes_again_what_multiplies_cells(lab, finished_copy, monkeypatch):
+    """And copies nothing else: every other file is the one that it was."""
+    methods = "cam.methods=['l2_norm','max','mean','hires_cam','eigen_cam']"
+    run = lab.run(finished_copy, methods, "cam.targets=['match']")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(map_stamps, "__defaults__", (5,))
+        cam(run)
+    before = {path: path.stat().st_mtime_ns for path in (finished_copy / "cams.zarr").rglob("c.*") if "facts" not in path.parts}
+    assert cam(run).computed > 0
+    changed = {path.parts[-2] for path, moment in before.items() if path.stat().st_mtime_ns != moment}
+    assert changed == {"mean", "hires_cam"}
+    kept = {path.parts[-2] for path, moment in before.items() if path.stat().st_mtime_ns == moment}
+    assert {"l2_norm", "max", "eigen_cam"} <= kept and not changed & kept

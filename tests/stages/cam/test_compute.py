@@ -102,8 +102,11 @@ def test_where_fam_moves_nothing_the_aligned_maps_are_the_patch_maps(pooling, mo
     assert opened == {"patch", "part", "aligned"}
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
 @pytest.mark.parametrize("changed", ["one cell's source", "one value of a map", "the sampling"])
-def test_an_image_that_fam_changes_has_aligned_maps_of_its_own(changed, monkeypatch):
+def test_an_image_that_fam_changes_has_aligned_maps_of_its_own(changed, at_once, monkeypatch):
+    """Whether it is looked at alone, so that only the others are taken from `patch`, or together with them."""
+    monkeypatch.setattr("stages.cam.compute._AT_ONCE", at_once * 8 * 8 * 16)
     model = random_net()
     with torch.no_grad():
         model.loc_net.fc_loc[2].weight.zero_()
@@ -121,6 +124,10 @@ def test_an_image_that_fam_changes_has_aligned_maps_of_its_own(changed, monkeypa
     assert "aligned" in opened
     same = (found["aligned/none/max"] == found["patch/none/max"]).all(("y", "x")).values
     assert same.tolist() == [True, changed != "one value of a map", True]
+    for position in ("patch", "aligned"):
+        alone = [map_key for map_key in map_keys if map_key.position == position]
+        for key, maps in maps_of(compute_cams(features, alone, context)).items():
+            np.testing.assert_array_equal(found[key], maps, err_msg=key)
 
 
 def opened_positions(monkeypatch) -> set[str]:

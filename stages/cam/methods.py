@@ -251,7 +251,7 @@ def _bad_gradient_denominators(view: CamInput) -> Float:
 
 def _bad_sums(view: CamInput) -> Float:
     """Share of the channels whose sum over the cells is near zero, so that dividing by it means nothing; its sign cancels, and may be either."""
-    return (np.abs(view.cells.column_sum) < _NEAR_ZERO * view.cells.column_magnitude).mean(axis=1)
+    return (np.abs(view.cells.column_sum) <= _NEAR_ZERO * view.cells.column_magnitude).mean(axis=1)
 
 
 def _bad_score(view: CamInput) -> Float:

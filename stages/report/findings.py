@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from stages.cam.map_keys import MapKey
 from stages.labels import display_name, each_series
 from stages.report.trust import trust_sentences
-from stages.stats.bootstrap import LEVEL
-from stages.stats.differences import not_told_from
+from stages.stats.differences import difference_bounds, not_told_from
 from stages.stats.modules import ROUNDING
 from stages.targets.names import NO_TARGET
 from stages.wording import counted, listed
@@ -159,19 +158,19 @@ def _recall(at: xr.Dataset) -> str:
     draws = chosen["retrieval_draws"].transpose("checkpoint", "draw").values
     last, best = len(recall) - 1, int(recall.argmax())
 
+    places = int(chosen["retrieval_places"].max())
+
     def told(index: int) -> str:
-        return f"{recall[index]:.1%}{with_interval(bounds[index])} at {display_name(at, index)}"
+        return f"{recall[index]:.1%}{with_interval(bounds[index], 1)} at {display_name(at, index)}"
 
     if last == 0:
         return f"{told(0)}."
-    change = 100 * (draws[last] - draws[0]).astype(np.float64)
-    points = f"{100 * (recall[last] - recall[0]):+.1f} points"
-    low, high = np.quantile(change, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    text = f"{told(0)}, {told(last)} ({points}{f' [{low:+.1f}, {high:+.1f}]' if np.isfinite(low) else ''})"
+    low, high = 100 * difference_bounds(draws[last], draws[0], places)
+    change = f"{100 * (recall[last] - recall[0]):+.1f} points{f' [{low:+.1f}, {high:+.1f}]' if np.isfinite(low) else ''}"
     highest = f"highest at {display_name(at, best)}" if best in (0, last) else f"highest {told(best)}"
-    if not np.isfinite(draws).all():
-        return f"{text}; {highest}."
-    return f"{text}; {highest}, {_among(at, best, not_told_from(draws, best, 1 - LEVEL))}."
+    if not np.isfinite(draws).all() or places < 2:
+        return f"{told(0)}, {told(last)} ({change}); {highest}."
+    return f"{told(0)}, {told(last)} ({change}); {highest}, {_among(at, best, not_told_from(recall, draws, best, places))}."
 
 
 def _among(at: xr.Dataset, best: int, alike: list[int]) -> str:
@@ -183,9 +182,9 @@ def _among(at: xr.Dataset, best: int, alike: list[int]) -> str:
     return f"which cannot be told from {names if len(alike) <= _MOST_NAMES else f'{len(alike)} of the {others} others'}"
 
 
-def with_interval(bounds: NDArray[np.floating]) -> str:
-    """Return " [29%, 50%]", or " (fewer than two places: no interval)"."""
-    return f" [{bounds[0]:.0%}, {bounds[1]:.0%}]" if np.isfinite(bounds).all() else " (fewer than two places: no interval)"
+def with_interval(bounds: NDArray[np.floating], decimals: int = 0) -> str:
+    """Return " [29%, 50%]", or " (too few places: no interval)"."""
+    return f" [{bounds[0]:.{decimals}%}, {bounds[1]:.{decimals}%}]" if np.isfinite(bounds).all() else " (too few places: no interval)"
 
 
 def _left_out(stats: xr.Dataset, direction: str) -> Iterator[str]:

@@ -40,9 +40,7 @@ def trust_table(stats: xr.Dataset) -> list[dict[str, Any]]:
     last = stats.isel(checkpoint=-1)
     share = _over_groups(last["status_share"], last)
     names = [str(name) for name in share["status"].values if name not in ("ok", "absent")]
-    figures = {
-        name: _over_groups(last[name], last) for name in ("residual", "deletion_median", "insertion_median", "deletion_random") if name in last
-    }
+    figures = {name: _over_groups(last[name], last) for name in ("residual", "deletion", "insertion", "deletion_random") if name in last}
     if "sanity" in last:
         figures["sanity"] = last["sanity"]
     rows = []
@@ -53,7 +51,7 @@ def trust_table(stats: xr.Dataset) -> list[dict[str, Any]]:
     return [
         {
             "title": "Can the maps be trusted?",
-            "head": ["position / target / method", *names, *(name.replace("_", ", ") for name in figures)],
+            "head": ["position / target / method", *names, *(name.replace("deletion_random", "deletion, random order") for name in figures)],
             "rows": rows,
         }
     ]

@@ -1,36 +1,46 @@
-"""Differences between checkpoints, paired by the draws of the bootstrap, and corrected for how many are looked at."""
+"""Differences between checkpoints, paired by the draws of the bootstrap over places, and simultaneous for all that are compared.
+
+A checkpoint that is looked at because it is the best has been chosen by the same data. So all pairs of checkpoints are tested at once, by the largest
+studentised difference of each draw: Westfall and Young 1993, "Resampling-Based Multiple Testing", section 2.5 (single-step max-T).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.stats.bootstrap import LEVEL, bounds, t_quantile, widening
+
 Float = NDArray[np.float64]
 
 
-def p_values(differences: NDArray[np.floating]) -> Float:
-    """Two-sided bootstrap p-values of differences over the draws [..., draw], [...]: twice the smaller share of the draws on either side of 0.
+def difference_bounds(one: NDArray[np.floating], other: NDArray[np.floating], places: int) -> Float:
+    """Interval of a difference from the draws [draw] of both, [2]; NaN where there is none."""
+    return bounds((one.astype(np.float64) - other)[:, None], places)[0]
 
-    Davison and Hinkley 1997, section 4.4, with 1 added to both counts, so that no p-value is 0. NaN where a difference is.
+
+def not_told_from(told: NDArray[np.floating], draws: NDArray[np.floating], chosen: int, places: int) -> list[int]:
+    """Number the rows whose difference from the chosen one is not significant, with a family-wise error of 1 - LEVEL over all pairs of rows.
+
+    Parameters
+    ----------
+    told : float [row]
+        What the draws are draws of.
+    draws : float [row, draw]
+    chosen : int
+        Of the rows; it may have been chosen by its value.
+    places : int
+        That the draws draw.
     """
-    draws = differences.shape[-1]
-    beyond = np.minimum((differences <= 0).sum(axis=-1), (differences >= 0).sum(axis=-1))
-    found = np.minimum(1, 2 * (beyond + 1) / (draws + 1))
-    return np.where(np.isnan(differences).any(axis=-1), np.nan, found)
-
-
-def holm(p: Float) -> Float:
-    """Holm's step-down correction of a family of p-values [family]; NaN is no member. Holm 1979, Scandinavian Journal of Statistics 6:65."""
-    order = np.argsort(p, kind="stable")
-    count = int(np.isfinite(p).sum())
-    stepped = np.maximum.accumulate(p[order][:count] * np.arange(count, 0, -1))
-    found = np.full(len(p), np.nan)
-    found[order[:count]] = np.minimum(1, stepped)
-    return found
-
-
-def not_told_from(draws: NDArray[np.floating], chosen: int, level: float) -> list[int]:
-    """Number the rows of draws [row, draw] whose difference from the chosen one is not significant at a level, Holm-corrected over all others."""
-    others = [number for number in range(len(draws)) if number != chosen and np.isfinite(draws[number]).all()]
-    corrected = holm(p_values(draws[chosen] - draws[others])) if others else np.empty(0)
-    return [number for number, p in zip(others, corrected, strict=True) if not p <= level]
+    exact = draws.astype(np.float64)
+    centred = exact - told[:, None]
+    largest = np.zeros(draws.shape[1])
+    for row in range(1, len(draws)):
+        apart = centred[row] - centred[:row]
+        spread = apart.std(axis=1)
+        apart, spread = apart[spread > 0], spread[spread > 0]
+        if len(apart):
+            largest = np.maximum(largest, (np.abs(apart) / spread[:, None]).max(axis=0))
+    critical = np.quantile(largest, LEVEL) * widening(places) * t_quantile(places) / t_quantile(10**9)
+    spread = (exact[chosen] - exact).std(axis=1)
+    return [row for row in range(len(draws)) if row != chosen and not abs(told[chosen] - told[row]) > critical * spread[row]]

@@ -104,17 +104,19 @@ class Gallery:
 
     def _certainty(self, figures: NDArray[np.floating], bootstrap: PlaceBootstrap) -> xr.Dataset:
         """Draws of both directions, float32 because they are only compared, and their intervals."""
-        draws, bounds = [], []
+        draws, bounds, places = [], [], []
         for views in DIRECTIONS.values():
             asking, gallery = np.flatnonzero(self.queries_of(views)), self.gallery_of(views)
             values = outcomes(figures[asking], int((gallery & self.finite).sum()))
             there = asking if gallery.any() else asking[:0]
             draws.append(bootstrap.means(bootstrap.sums(values[: len(there)], there)))
             bounds.append(bootstrap.interval(draws[-1], there))
+            places.append(len(np.unique(bootstrap.place[there])))
         names = {"retrieval": list(RETRIEVAL_FIGURES), "bound": list(BOUNDS), "direction": list(DIRECTIONS)}
         return xr.Dataset(
             {
                 "retrieval_interval": (("direction", "retrieval", "bound"), np.stack(bounds)),
+                "retrieval_places": ("direction", np.array(places)),
                 "retrieval_draws": (("direction", "retrieval", "draw"), np.stack(draws).swapaxes(1, 2).astype(np.float32)),
             },
             coords={dim: np.array(values, dtype=object) for dim, values in names.items()},

@@ -7,7 +7,6 @@ there and at another checkpoint, `agreement/<position>` the rank correlations be
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,13 +34,13 @@ from stages.stats.figures import (
 from stages.stats.groups import Groups
 from stages.stats.heat import Float
 from stages.stats.heats import exact_beside, heats_of
-from stages.stats.intervals import Intervals
+from stages.stats.intervals import Intervals, Variables
 from stages.stats.modules import MODULE_FEATURES, WARP_FIGURES, Modules
 from stages.stats.settings import StatsSettings
 from stages.stats.trust import STATUS_NAMES
 
 IMAGES, MAPS, AGREEMENT = "images", "maps", "agreement"
-Variables = dict[str, tuple[tuple[str, ...], NDArray[Any]]]
+_AT_ONCE = 8  # maps whose sums by place are in memory
 
 
 def keys_of(map_keys: Sequence[MapKey], kinds: Iterable[str] = ()) -> list[str]:
@@ -171,7 +170,7 @@ def reduced_drifts(
 ) -> Variables:
     """Reduce the drift between two checkpoints, `kind` a key of COMPARED; the other parameters as in `reduced_images`."""
     drifts = _by_maps(DRIFT_FIGURES, lambda key: read(f"{kind}/{key.key}"), groups, map_keys, {}, bootstrap, "drift_figure")
-    return {name if name == "drift_figure" else f"{name}_to_{kind}": values for name, values in drifts.items()}
+    return {name if dims == (name,) else f"{name}_to_{kind}": (dims, values) for name, (dims, values) in drifts.items()}  # no suffix for a coordinate
 
 
 def _by_maps(
@@ -184,13 +183,16 @@ def _by_maps(
     dim: str,
 ) -> Variables:
     """Reduce the figures of one map after the other, each read once."""
-    means, sums, columns = [], [], mean_columns(table, sizes)
+    means, found, columns = [], [], mean_columns(table, sizes)
     certain = Intervals(groups, bootstrap) if bootstrap else None
-    for key in map_keys:
-        values = read(key)
-        means.append(reduced(table, values, groups.members, sizes))
-        sums += [certain.sums(values, columns)] if certain else []
-    return _by_map(means) | (intervals.of_maps(certain.of(sums), columns, dim) if certain and sums else {})
+    for start in range(0, len(map_keys), _AT_ONCE):
+        sums = []
+        for key in map_keys[start : start + _AT_ONCE]:
+            values = read(key)
+            means.append(reduced(table, values, groups.members, sizes))
+            sums += [certain.sums(values, columns)] if certain else []
+        found += [certain.of(sums)] if certain else []
+    return _by_map(means) | (intervals.of_maps(intervals.joined(found), columns, dim) if found else {})
 
 
 def _by_map(figures: Sequence[Variables]) -> Variables:

@@ -61,13 +61,25 @@ class Intervals:
             "interval": np.stack([self.bootstrap.interval(*both) for both in zip(draws, self.groups.members, strict=True)]),
             "of_views": mean_over_views(np.stack([of_groups[number].mean for number in numbers]), shown),
             "of_views_interval": self.bootstrap.interval(
-                mean_over_views(np.stack([draws[number] for number in numbers]), shown), np.flatnonzero(np.isin(self.groups.index, numbers))
+                _over_views([draws[number] for number in numbers], [of_groups[number].mean for number in numbers], shown),
+                np.flatnonzero(np.isin(self.groups.index, numbers)),
             ),
         }
         return {
             name: values.reshape(*values.shape[: name in _BY_GROUP], len(subjects), -1, *[2] * name.endswith("interval"))
             for name, values in found.items()
         }
+
+
+def _over_views(draws: Sequence[Float], told: Sequence[Float], groups: Sequence[str]) -> Float:
+    """Means over the views of each draw; NaN of a draw that lacks a group which the figure itself has."""
+    lacking = np.any([np.isnan(of_group) & np.isfinite(mean) for of_group, mean in zip(draws, told, strict=True)], axis=0)
+    return np.where(lacking, np.nan, mean_over_views(np.stack(draws), groups))
+
+
+def joined(parts: Sequence[Mapping[str, Float]]) -> dict[str, Float]:
+    """Join what `Intervals.of` returned of some subjects, one after the other."""
+    return {name: np.concatenate([part[name] for part in parts], axis=int(name in _BY_GROUP)) for name in parts[0]}
 
 
 def of_maps(found: Mapping[str, Float], columns: Mapping[str, int], dim: str) -> Variables:

@@ -97,6 +97,6 @@ def energy(heat: Heat) -> Float:
 
 
 def mask_area(heat: Heat) -> Float:
-    """Share of the photo under the mask: what a map that knows nothing scores in `pointing` and `energy`."""
+    """Share of the photo under the mask."""
     assert heat.masks is not None
     return np.where(heat.inside[0], heat.masks.share.mean(axis=1), np.nan)

@@ -166,9 +166,8 @@ def test_series_are_spoken_of_one_by_one_and_no_two_rows_are_called_alike():
     stats = several_series()
     text = findings(stats)
     assert [sentence.partition(": ")[0] for sentence in text if "Recall@1 drone" in sentence] == ["seed1", "seed2"]
-    assert any(
-        sentence.startswith("seed1: Recall@1 drone to satellite: 60.0% [55%, 65%] at epoch 4, 55.0% [50%, 60%] at epoch 9") for sentence in text
-    )
+    begin = "seed1: Recall@1 drone to satellite: 60.0% [55.0%, 65.0%] at epoch 4, 55.0% [50.0%, 60.0%] at epoch 9"
+    assert any(sentence.startswith(begin) for sentence in text)
     rows = [row["checkpoint"] for row in epoch_tables(stats)["match"]]
     assert rows == ["epoch 4 (seed1)", "epoch 9 (seed1)", "epoch 4 (seed2)", "epoch 9 (seed2)", "final (seed2)"]
 
@@ -192,10 +191,10 @@ def test_no_line_goes_through_several_series(monkeypatch):
         (
             [0.3, 0.39, 0.4],
             0.0,
-            "40.0% [35%, 45%] at epoch 9 (+10.0 points [+10.0, +10.0]); highest at epoch 9, higher than at each of the 2 others.",
+            "40.0% [35.0%, 45.0%] at epoch 9 (+10.0 points [+10.0, +10.0]); highest at epoch 9, higher than at each of the 2 others.",
         ),
-        ([0.3, 0.4, 0.39], 5.0, "highest 40.0% [35%, 45%] at epoch 4, which cannot be told from untrained and epoch 9."),
-        ([0.3, 0.4, 0.399], 0.1, "highest 40.0% [35%, 45%] at epoch 4, which cannot be told from epoch 9."),
+        ([0.3, 0.4, 0.39], 5.0, "highest 40.0% [35.0%, 45.0%] at epoch 4, which cannot be told from untrained and epoch 9."),
+        ([0.3, 0.4, 0.399], 0.1, "highest 40.0% [35.0%, 45.0%] at epoch 4, which cannot be told from epoch 9."),
     ],
 )
 def test_the_best_checkpoint_is_said_with_those_that_it_cannot_be_told_from(recall, spread, said):
@@ -208,7 +207,7 @@ def test_the_best_checkpoint_is_said_with_those_that_it_cannot_be_told_from(reca
 
 def test_of_one_checkpoint_one_number_is_told():
     text = findings(figures().isel(checkpoint=[1]))
-    assert "Recall@1 drone to satellite: 60.0% [55%, 65%] at epoch 4." in text
+    assert "Recall@1 drone to satellite: 60.0% [55.0%, 65.0%] at epoch 4." in text
 
 
 def test_of_one_place_there_is_no_interval_and_it_is_said():
@@ -216,8 +215,8 @@ def test_of_one_place_there_is_no_interval_and_it_is_said():
     for name in ("retrieval_interval", "retrieval_draws", "map_interval", "map_of_views_interval", "image_interval", "image_of_views_interval"):
         stats[name] = stats[name] * np.nan
     text = "\n".join(findings(stats))
-    assert "5.0% (fewer than two places: no interval) at untrained, 55.0% (fewer than two places: no interval) at epoch 9 (+50.0 points);" in text
-    assert "on 20% (fewer than two places: no interval) of the images" in text
+    assert "5.0% (too few places: no interval) at untrained, 55.0% (too few places: no interval) at epoch 9 (+50.0 points);" in text
+    assert "on 20% (too few places: no interval) of the images" in text
     assert "nan" not in text and "cannot be told" not in text
     assert draw_plots(stats)
 
@@ -239,8 +238,8 @@ def test_every_line_of_a_plot_has_its_band(monkeypatch):
 def test_every_kind_of_finding():
     text = "\n".join(findings(figures()))
     for sentence in (
-        "Recall@1 drone to satellite: 5.0% [0%, 10%] at untrained, 55.0% [50%, 60%] at epoch 9 (+50.0 points [+50.0, +50.0]); "
-        "highest 60.0% [55%, 65%] at epoch 4, higher than at each of the 2 others.",
+        "Recall@1 drone to satellite: 5.0% [0.0%, 10.0%] at untrained, 55.0% [50.0%, 60.0%] at epoch 9 (+50.0 points [+50.0, +50.0]); "
+        "highest 60.0% [55.0%, 65.0%] at epoch 4, higher than at each of the 2 others.",
         "aligned/match/hires_cam, test drone: the hottest point lies in the target on 20% [15%, 25%] of the images at untrained and "
         "80% [75%, 85%] at epoch 9; share of the heat in the target 10% and 40%; "
         "against the masks of other places the maps of epoch 9 have 40% and 20%.",

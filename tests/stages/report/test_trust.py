@@ -19,8 +19,8 @@ def figures(**changed) -> xr.Dataset:
         "count": (("checkpoint", "group"), np.array([[30, 10]])),
         "status_share": ((*dims, "status"), share),
         "residual": (dims, np.broadcast_to([np.nan, 1e-6, np.nan, np.nan], (1, 2, 4)).copy()),
-        "deletion_median": (dims, np.broadcast_to([0.3, 0.1, 0.4, np.nan], (1, 2, 4)).copy()),
-        "insertion_median": (dims, np.broadcast_to([0.7, 0.9, 0.6, np.nan], (1, 2, 4)).copy()),
+        "deletion": (dims, np.broadcast_to([0.3, 0.1, 0.4, np.nan], (1, 2, 4)).copy()),
+        "insertion": (dims, np.broadcast_to([0.7, 0.9, 0.6, np.nan], (1, 2, 4)).copy()),
         "sanity": (("checkpoint", "product"), np.array([[0.2, 0.3, np.nan, np.nan]])),
         "agreement": ((*dims, "other"), np.broadcast_to(np.eye(4), (1, 2, 4, 4)).copy()),
         **changed,
@@ -76,7 +76,7 @@ def test_maps_that_stay_under_fresh_heads_are_named():
 def test_the_table_has_a_row_a_product():
     (table,) = trust_table(with_status("zero", [0.2, 0.6]))
     statuses = ["low contrast", "zero", "clipped", "not finite", "constant"]
-    assert table["head"] == ["position / target / method", *statuses, "residual", "deletion, median", "insertion, median", "sanity"]
+    assert table["head"] == ["position / target / method", *statuses, "residual", "deletion", "insertion", "sanity"]
     assert table["rows"][1] == [PRODUCTS[1], "0.0 %", "30.0 %", "0.0 %", "0.0 %", "0.0 %", "1e-06", "0.1", "0.9", "0.3"]
     assert table["rows"][3] == [PRODUCTS[3], "0.0 %", "0.0 %", "0.0 %", "0.0 %", "0.0 %", "-", "-", "-", "-"]
 

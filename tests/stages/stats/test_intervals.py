@@ -57,10 +57,27 @@ def test_the_means_of_a_run_lie_in_their_intervals(finished, name):
     from pipeline.stats.staleness import open_stats
 
     stats = open_stats(finished)
+    assert not [other for other in stats if "_to_" in str(other) and stats[other].dtype.kind != "f"], "a suffix is no part of a coordinate"
     low, high = (stats[name].sel(bound=bound).values for bound in ("low", "high"))
+    if name == "map_interval":
+        for figure, mean in {"entropy": stats["entropy"], "top": stats["top"], "ring_share_1": stats["ring_share"].isel(ring=0)}.items():
+            bounds = stats[name].sel(map_figure=figure).transpose(*mean.dims, "bound").values
+            known = np.isfinite(bounds).all(axis=-1)
+            assert known.any() and ((bounds[..., 0] - 1e-6 <= mean.values) & (mean.values <= bounds[..., 1] + 1e-6))[known].all()
     assert np.isfinite(low).any() and (np.isnan(low) | (low <= high)).all()
     if name == "retrieval_interval":
         recall = stats["recall_1"].values
         assert ((low[..., 0] <= recall) & (recall <= high[..., 0])).all()
         draws = stats["retrieval_draws"].sel(retrieval="recall_1").mean("draw").values
         np.testing.assert_allclose(draws, recall, atol=0.03)
+
+
+def test_a_draw_without_a_view_is_not_that_of_the_other_view_alone():
+    """Drone photos of ten places, and satellite photos of one, whose figure is another: the interval lies about the mean, or there is none."""
+    place, view = [f"{number % 10}" for number in range(40)] + ["0", "0"], ["drone"] * 40 + ["satellite"] * 2
+    groups, bootstrap = Groups.of(["test"] * 42, view, [True] * 42), PlaceBootstrap.of(place, ["test"] * 42)
+    certain = Intervals(groups, bootstrap)
+    values = np.concatenate([np.random.default_rng(0).random(40) * 0.4, [0.9, 0.9]])[:, None]
+    found = certain.of([certain.sums(values, {"a": 0})])
+    assert found["of_views"][0, 0] == pytest.approx((values[:40].mean() + 0.9) / 2)
+    assert np.isnan(found["of_views_interval"]).all()

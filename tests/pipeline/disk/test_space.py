@@ -57,9 +57,9 @@ def reference(lab, indexed, tmp_path_factory):
 def test_a_full_disk_in_any_stage(lab, indexed, small_disk, reference, monkeypatch, free):
     """The store is intact, the next call goes on when space is made, and the end is that of an undisturbed run."""
     mount, resize = small_disk
-    disk = mount(4096)
+    disk = mount(8192)
     directory = Path(shutil.copytree(indexed, disk / "run"))
-    used = 4096 - space.free_bytes(disk) // 1024
+    used = 8192 - space.free_bytes(disk) // 1024
     resize(used + free)
     monkeypatch.setattr("pipeline.extract.stage.check_space", lambda *arguments: None)  # which would refuse before
     failed = lab.atlas("run", directory, checkpoints=ONE)
@@ -70,7 +70,7 @@ def test_a_full_disk_in_any_stage(lab, indexed, small_disk, reference, monkeypat
     assert re.search(rf" are free at {directory}, left( to extract)?: ", line), line
     assert "What is done is kept: make room and call the same command again" in line
     assert verify(lab.run(directory)).faults == []
-    resize(4096)
+    resize(8192)
     assert lab.atlas("run", directory, checkpoints=ONE).exit_code == 0
     found, expected = content(directory), reference
     assert sorted(found) == sorted(expected)

@@ -157,7 +157,6 @@ def _recall(at: xr.Dataset) -> str:
     bounds = chosen["retrieval_interval"].transpose("checkpoint", "bound").values
     draws = chosen["retrieval_draws"].transpose("checkpoint", "draw").values
     last, best = len(recall) - 1, int(recall.argmax())
-
     places = int(chosen["retrieval_places"].max())
 
     def told(index: int) -> str:
